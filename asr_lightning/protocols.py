@@ -34,7 +34,7 @@ class Collator(Protocol):
 
 @runtime_checkable
 class ASRAdapter(Protocol):
-    """One model family behind nine members: three facts, six verbs.
+    """One model family behind ten members: four facts, six verbs.
 
     Constructor convention: the first parameter is ``source: str``, a hub id or a directory written by ``save``; the
     rest are typed and have defaults. Loading happens there, so a bad source fails before training starts.
@@ -43,6 +43,11 @@ class ASRAdapter(Protocol):
     @property
     def model(self) -> nn.Module:
         """The loaded network with every parameter the adapter has."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where the weights came from, in words, for reports."""
         ...
 
     @property

@@ -1,0 +1,62 @@
+"""``python -m asr_lightning COMMAND``: finds the command, then lets it import what it needs. Loads no torch."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+
+from asr_lightning import __version__
+
+COMMANDS = {
+    "fit": ("train", "specialize a model on an audio folder, and report WER before and after"),
+    "validate": ("train", "dev WER of a finished run's model"),
+    "test": ("train", "WER on the test split, before and after, of a finished run"),
+    "predict": ("predict", "transcribe audio files with a saved model"),
+    "check-adapter": ("check_adapter", "check that a model family keeps the contract"),
+}
+
+
+def usage() -> str:
+    """What ``--help`` prints."""
+    commands = "\n".join(f"  {name:15}{text}" for name, (_, text) in COMMANDS.items())
+    return (
+        f"asr_lightning {__version__}: specialize a small speech recogniser to one voice or one domain\n\n"
+        f"usage: python -m asr_lightning COMMAND [options]\n\n{commands}\n\n"
+        "python -m asr_lightning COMMAND --help shows a command's options\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 partly, 2 refused with a message."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "--version"):
+        sys.stdout.write(usage())
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        sys.stderr.write(f"no command {command!r}: choose one of {', '.join(COMMANDS)}\n")
+        return 2
+    configure_logging()
+    module = importlib.import_module(f"asr_lightning.commands.{COMMANDS[command][0]}")
+    try:
+        return module.run(command, arguments[1:])
+    except (ValueError, OSError) as error:
+        if os.environ.get("ASR_LIGHTNING_DEBUG"):
+            raise
+        sys.stderr.write(f"error: {error}\n(ASR_LIGHTNING_DEBUG=1 shows where)\n")
+        return 2
+
+
+def configure_logging() -> None:
+    """Plain lines of our own messages from rank 0; Lightning starts the other ranks with LOCAL_RANK set."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("asr_lightning")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""The command line of fit, validate and test: LightningCLI with this project's defaults and its results.
+
+Knows which parts make a run; knows no model. Imports torch: ``__main__`` loads it only when a run starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from asr_lightning import results, saved
+from asr_lightning.callbacks.baseline import BaselineWER
+from asr_lightning.callbacks.early_stopping import StopEarly
+from asr_lightning.callbacks.half_epoch import HalfEpochValidation
+from asr_lightning.callbacks.log_clips import LogClips
+from asr_lightning.callbacks.progress import Progress
+from asr_lightning.callbacks.save_best import SaveBest
+from asr_lightning.callbacks.train_only import TrainOnly
+from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.devices import peak_memory_mb, resolve_precision
+from asr_lightning.module import ASRModule
+from asr_lightning.protocols import ASRAdapter
+
+logger = logging.getLogger(__name__)
+
+TRAINER_DEFAULTS = {
+    "max_epochs": 10,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,  # the data module deals batches to ranks itself
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keep the resolved configuration of every start: ``config.yaml``, then ``config-2.yaml`` when it is resumed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it into the run folder, over nothing."""
+        if stage == "fit":
+            run_dir = Path(self.config.run_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, first_free(run_dir / "config.yaml"), skip_none=False)
+
+
+def first_free(path: Path) -> Path:
+    """``path``, or with -2, -3, … before its suffix if it exists."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
+
+
+class ASRCLI(LightningCLI):
+    """fit, validate and test over one run folder.
+
+    Attributes:
+        results: What ``fit`` or ``test`` found, for the caller to print; None on ranks other than 0.
+    """
+
+    results: results.Result | None = None
+
+    def __init__(self, started: float, **kwargs: Any) -> None:
+        self._started = started
+        super().__init__(
+            ASRModule,
+            AudioFolderDataModule,
+            save_config_callback=SaveConfig,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            **kwargs,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's names, less ``predict``: reading a folder needs no trainer."""
+        kept = ("fit", "validate", "test")
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in kept}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder, the callbacks' options and the links between adapter and data."""
+        parser.add_argument("--run_dir", type=str, default="runs/run", help="Folder for everything that a run writes.")
+        parser.add_argument(
+            "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
+        )
+        parser.add_lightning_class_args(TrainOnly, "train_only")
+        parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
+        parser.add_lightning_class_args(StopEarly, "early_stopping")
+        parser.link_arguments("run_dir", "data.run_dir")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments("model", "data.collator", lambda model: model.adapter.collator(), "instantiate")
+        parser.link_arguments("model", "data.limits", lambda model: model.adapter.limits, "instantiate")
+
+    @property
+    def options(self) -> Any:
+        """The parsed options of this subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return Path(self.options.run_dir)
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the run keeps its specialized model."""
+        return self.run_dir / "model"
+
+    def before_instantiate_classes(self) -> None:
+        """Settle which run this is before anything heavy is loaded."""
+        if self.subcommand == "fit":
+            self._prepare_run()
+        elif not self.model_dir.is_dir():
+            raise ValueError(f"{self.run_dir} holds no model: run fit first, or name another --run_dir")
+        elif self.subcommand == "validate":
+            self.options.model.adapter.init_args.source = str(self.model_dir)
+
+    def _prepare_run(self) -> None:
+        """Resume the run in ``run_dir``, or set an earlier one aside: nothing is overwritten."""
+        checkpoint = self.options.ckpt_path
+        if checkpoint == "last" and not (self.run_dir / "checkpoints" / "last.ckpt").is_file():
+            raise ValueError(f"nothing to resume: {self.run_dir}/checkpoints/last.ckpt does not exist")
+        if checkpoint is None and (self.run_dir / "config.yaml").exists():
+            self._set_aside()
+
+    @rank_zero_only
+    def _set_aside(self) -> None:
+        kept = first_free(self.run_dir)
+        self.run_dir.rename(kept)
+        logger.info("%s held an earlier run; it is now %s", self.run_dir, kept)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with the run's loggers and callbacks, and the precision of the device."""
+        trainer = self.config_init[self.subcommand].trainer
+        precision = trainer.precision or resolve_precision(str(trainer.accelerator))
+        logger.info("precision %s", precision)
+        if self.subcommand != "fit":
+            return super().instantiate_trainer(precision=precision, logger=False, **kwargs)
+        tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version="")
+        callbacks = [*(trainer.callbacks or []), *self._callbacks(tensorboard)]
+        loggers = trainer.logger if trainer.logger not in (None, True) else self._loggers(tensorboard)
+        return super().instantiate_trainer(precision=precision, logger=loggers, callbacks=callbacks, **kwargs)
+
+    def _loggers(self, tensorboard: TensorBoardLogger) -> list[Logger]:
+        if self.options.wandb == "off":
+            return [tensorboard]
+        offline = self.options.wandb == "offline"
+        wandb = WandbLogger(self.run_dir.name, self.run_dir, project="asr_lightning", offline=offline)
+        return [tensorboard, wandb]
+
+    def _callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
+        # Only whole epochs are checkpointed: a loader cannot be resumed in the middle of one.
+        last = ModelCheckpoint(
+            self.run_dir / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True, every_n_epochs=1
+        )
+        self.progress, self.baseline, self.best = Progress(), BaselineWER(), SaveBest(self.model_dir)
+        return [self.baseline, self.progress, self.best, LogClips(tensorboard), last]
+
+    def adapter_from_source(self) -> ASRAdapter:
+        """The untouched model, loaded again with the options of this run."""
+        adapter = self.options.model.adapter
+        module, _, name = adapter.class_path.rpartition(".")
+        return saved.class_named(module, name)(**adapter.init_args.as_dict())
+
+    def after_fit(self) -> None:
+        """Score the saved model, as any user would load it, and write ``results.json``."""
+        if not self.trainer.is_global_zero:
+            return
+        self.model.cpu()
+        comparison = self._comparison()
+        base, tuned = self.adapter_from_source(), saved.load(self.model_dir)
+        assert self.baseline.rates is not None
+        dev = results.before_after(self.baseline.rates, comparison.rates(tuned, "dev"))
+        test, pairs = comparison.test(base, tuned)
+        results.write_pairs(self.run_dir / "test_transcripts.csv", pairs)
+        self.results = {**self._identity(base), "dev": dev, **test, **self._cost()}
+        results.write_json(self.run_dir / "results.json", self.results)
+
+    def test(self, **kwargs: Any) -> None:
+        """Score the run's model beside the untouched one on the test split, and write ``test.json``."""
+        if not self.trainer.is_global_zero:
+            return
+        self.datamodule.prepare_data()
+        self.datamodule.setup("test")
+        base = self.model.adapter
+        test, pairs = self._comparison().test(base, saved.load(self.model_dir))
+        results.write_pairs(self.run_dir / "test_transcripts.csv", pairs)
+        self.results = {**self._identity(base), **test}
+        results.write_json(self.run_dir / "test.json", self.results)
+
+    def _comparison(self) -> results.Comparison:
+        return results.Comparison(self.datamodule, self.trainer.strategy.root_device, self.model.normalizer)
+
+    def _identity(self, base: ASRAdapter) -> results.Result:
+        return {
+            "model": self.options.model.adapter.init_args.source,
+            "source": base.source,
+            "normalizer": self.model.normalizer,
+            "clips": {split: len(rows) for split, rows in self.datamodule.splits.items()},
+            "saved": str(self.model_dir.relative_to(self.run_dir)),
+        }
+
+    def _cost(self) -> results.Result:
+        utterances = self.progress.num_utterances * self.trainer.world_size
+        return {
+            "best_epoch": self.best.epoch,
+            "train_seconds": self.progress.train_seconds,
+            "train_utterances_per_second": utterances / self.progress.train_seconds,
+            "validation_seconds": self.progress.validation_seconds,
+            "total_seconds": time.monotonic() - self._started,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+
+def quieten() -> None:
+    """Drop Lightning's start-up lines and two warnings that a user can do nothing about."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")  # Lightning 2.6 with torch 2.11
+
+
+def run_dir_of(arguments: Sequence[str]) -> Path | None:
+    """The ``--run_dir`` among ``arguments``."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run_dir", type=Path)
+    return parser.parse_known_args(arguments)[0].run_dir
+
+
+def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
+    """Run one of fit, validate and test.
+
+    Args:
+        arguments: The command line after the program's name.
+        started: ``time.monotonic()`` at the start of the process, for the run's total time.
+    """
+    run_dir = run_dir_of(arguments)
+    recorded = [str(run_dir / "config.yaml")] if run_dir else []
+    kwargs = {name: {"default_config_files": recorded} for name in ("validate", "test")}
+    quieten()
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
+    return ASRCLI(started or time.monotonic(), args=list(arguments), parser_kwargs=kwargs)

@@ -1,0 +1,121 @@
+"""The training loop, once for every model family. Knows the adapter's contract and no model.
+
+Validation, freezing, stopping and saving are callbacks; this file says only what a step is.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from asr_lightning import metrics, optim
+from asr_lightning.evaluation import transcribe_batch
+from asr_lightning.optim import OptimizerSettings
+from asr_lightning.protocols import ASRAdapter
+from asr_lightning.scoring import Transcript, count_edits
+from asr_lightning.text import normalizer as normalizer_named
+from asr_lightning.types import SpeechBatch
+
+
+class ASRModule(pl.LightningModule):
+    """Trains and scores whatever network an adapter holds.
+
+    Args:
+        adapter: The model family, already loaded.
+        optimizer: Learning rates and schedule.
+        normalizer: Text normaliser for every WER: none or basic.
+    """
+
+    def __init__(
+        self,
+        adapter: ASRAdapter,
+        optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008 - frozen
+        normalizer: str = "basic",
+    ) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.model = adapter.model
+        self.settings = optimizer
+        self.normalize = normalizer_named(normalizer)
+        self.normalizer = normalizer
+        # from_pretrained returns eval mode and fit() has not called train() since Lightning 2.2 (#18951).
+        self.model.train()
+        self.counts = metrics.PerUtterance()
+        self.losses = metrics.PerUtterance(torch.float32)
+        self._evaluating: AbstractContextManager[None] | None = None
+        self._seed = torch.initial_seed()
+        self._weight = 0
+
+    def on_train_epoch_start(self) -> None:
+        """Give each epoch its own seed, so that a resumed run draws the dropout of an uninterrupted one."""
+        torch.manual_seed(self._seed + self.current_epoch)
+
+    def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
+        """The batch's summed loss; ``on_before_optimizer_step`` makes the mean of all that share a step."""
+        output = self.adapter.loss(batch)
+        self._weight += output.weight
+        logged = {"train/loss": output.loss.detach(), **{f"train/{k}": v for k, v in output.parts.items()}}
+        self.log_dict(logged, batch_size=output.weight, on_step=True)
+        return output.loss * output.weight
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Weigh accumulated batches and ranks by their tokens, exactly.
+
+        Lightning has divided each summed loss by the number of accumulated batches, DDP by the number of ranks.
+        """
+        total = self.trainer.strategy.reduce(torch.tensor(float(self._weight), device=self.device), reduce_op="sum")
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total.item()
+        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+            parameter.grad.mul_(scale)
+        self._weight = 0
+
+    def on_validation_epoch_start(self) -> None:
+        """Put the vendor's own switches into their evaluation position; first undo those of a pass that raised."""
+        self._leave_evaluation()
+        self._evaluating = self.adapter.evaluating()
+        self._evaluating.__enter__()
+
+    def validation_step(self, batch: SpeechBatch, batch_idx: int) -> list[Transcript]:
+        """Score one batch; the transcripts are for callbacks."""
+        output = self.adapter.loss(batch)
+        transcripts = transcribe_batch(self.adapter, batch)
+        self.losses.update(batch.uids[:1], [[output.loss.item() * output.weight, output.weight]])
+        rows = [metrics.counts_row(count_edits(t.reference, t.hypothesis, self.normalize)) for t in transcripts]
+        self.counts.update(batch.uids, rows)
+        return transcripts
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the dev set's rates; every rank computes the same ones."""
+        self._log_rates("dev")
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test set's rates."""
+        self._log_rates("test")
+
+    def _log_rates(self, split: str) -> None:
+        self._leave_evaluation()
+        rates = metrics.rates(self.counts.compute())
+        loss = metrics.weighted_mean(self.losses.compute())
+        self.counts.reset()
+        self.losses.reset()
+        logged = {"wer": rates.wer, "cer": rates.cer, "mean_wer": rates.mean_wer, "loss": loss}
+        self.log_dict({f"{split}/{name}": value for name, value in logged.items()})
+
+    def _leave_evaluation(self) -> None:
+        if self._evaluating is not None:
+            self._evaluating.__exit__(None, None, None)
+            self._evaluating = None
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over what is trainable, with a schedule over the planned number of steps."""
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = optim.build(self.model, self.adapter.groups, self.settings, num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}

@@ -1,0 +1,52 @@
+"""What a saved model says of itself: one small JSON file beside upstream's own files. Loads no torch.
+
+Adapters write it; ``predict`` and ``test`` read it to know which adapter, with which options, wrote a folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "asr_lightning.json"
+
+
+def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> None:
+    """Record that ``adapter``, built with ``init_args``, wrote ``directory``."""
+    kind = type(adapter)
+    content = {"adapter": f"{kind.__module__}.{kind.__qualname__}", "init_args": init_args}
+    (directory / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load(directory: str | Path, **overrides: Any) -> Any:
+    """The adapter that wrote ``directory``, loaded from it; ``overrides`` replace recorded options.
+
+    Raises:
+        ValueError: The folder was not written by this package, or its record cannot be read.
+    """
+    path = Path(directory) / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        module, _, name = content["adapter"].rpartition(".")
+        init_args = {**content["init_args"], **overrides}
+    except FileNotFoundError:
+        raise ValueError(
+            f"{directory} holds no {FILE_NAME}: give the model folder of a finished run, such as runs/demo/model"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
+    return class_named(module, name)(str(directory), **init_args)
+
+
+def class_named(module: str, name: str) -> Any:
+    """The class ``name`` of ``module``.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"no adapter {module}.{name}: {error}") from error

@@ -1,0 +1,43 @@
+"""Text normalisers, by name: what counts as the same word. Standard library only; knows no model.
+
+A WER without the name of its normaliser means nothing, so every report prints it beside the figure.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+Normalizer = Callable[[str], str]
+
+
+def none(text: str) -> str:
+    """Collapse white space and change nothing else."""
+    return " ".join(text.split())
+
+
+def basic(text: str) -> str:
+    """Lower-case, without bracketed remarks, punctuation or symbols.
+
+    Source: ``BasicTextNormalizer`` of openai/whisper, which the seed's figures used; equal on every string, except
+    that white space at the ends is dropped. "don't" becomes two words, "don t", on both sides of a comparison.
+    """
+    text = re.sub(r"[<\[][^>\]]*[>\]]", "", text.lower())
+    text = re.sub(r"\(([^)]+?)\)", "", text)
+    kept = (" " if unicodedata.category(char)[0] in "MSP" else char for char in unicodedata.normalize("NFKC", text))
+    return none("".join(kept).lower())
+
+
+NORMALIZERS: dict[str, Normalizer] = {"none": none, "basic": basic}
+
+
+def normalizer(name: str) -> Normalizer:
+    """The normaliser called ``name``.
+
+    Raises:
+        ValueError: There is none of that name; the message lists those there are.
+    """
+    if name not in NORMALIZERS:
+        raise ValueError(f"unknown text normalizer {name!r}: choose one of {', '.join(NORMALIZERS)}")
+    return NORMALIZERS[name]
