@@ -137,10 +137,12 @@ class ASRCLI(LightningCLI):
 
     def _prepare_run(self) -> None:
         """Resume the run in ``run_dir``, or set an earlier one aside: nothing is overwritten."""
-        checkpoint = self.options.ckpt_path
-        if checkpoint == "last" and not (self.run_dir / "checkpoints" / "last.ckpt").is_file():
-            raise ValueError(f"nothing to resume: {self.run_dir}/checkpoints/last.ckpt does not exist")
-        if checkpoint is None and (self.run_dir / "config.yaml").exists():
+        last = self.run_dir / "checkpoints" / "last.ckpt"
+        if self.options.ckpt_path == "last":
+            if not last.is_file():
+                raise ValueError(f"nothing to resume: {last} does not exist")
+            self.options.ckpt_path = str(last)
+        if self.options.ckpt_path is None and (self.run_dir / "config.yaml").exists():
             self._set_aside()
 
     @rank_zero_only
@@ -171,7 +173,7 @@ class ASRCLI(LightningCLI):
     def _callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
         # Only whole epochs are checkpointed: a loader cannot be resumed in the middle of one.
         last = ModelCheckpoint(
-            self.run_dir / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True, every_n_epochs=1
+            self.run_dir / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.progress, self.baseline, self.best = Progress(), BaselineWER(), SaveBest(self.model_dir)
         return [self.baseline, self.progress, self.best, LogClips(tensorboard), last]

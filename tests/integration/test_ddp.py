@@ -1,0 +1,43 @@
+"""Two processes score the same weights to the same last digit as one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def fit(folder: Path, run_dir: Path, *more: str) -> dict:
+    paths = ["--data.audio_dir", str(folder), "--run_dir", str(run_dir), "--data.batch_size", "2"]
+    command = [sys.executable, "-m", "asr_lightning", "fit", "--config", "configs/models/toy.yaml", *paths, *more]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return json.loads((run_dir / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def two(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    run_dir = tmp_path_factory.mktemp("ddp") / "two"
+    found = fit(tones_once, run_dir, "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=8")
+    return found, run_dir
+
+
+def test_dev_wer_of_two_processes_equals_one(two: tuple[dict, Path]) -> None:
+    """The best check, made by two ranks, beside the saved weights scored by one process after the run.
+
+    Three dev clips in two batches, and a BatchNorm, whose buffers DDP broadcasts in every forward.
+    """
+    found, run_dir = two
+    callbacks = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert callbacks["SaveBest"]["best"][0] == torch.tensor(found["dev"]["wer"]["after"]).item()
+    assert found["dev"]["wer"]["after"] < found["dev"]["wer"]["before"]
+
+
+def test_baseline_of_two_processes_equals_one(two: tuple[dict, Path], tones_once: Path, tmp_path: Path) -> None:
+    one = fit(tones_once, tmp_path / "one", "--trainer.max_epochs=1")
+    assert one["dev"]["wer"]["before"] == two[0]["dev"]["wer"]["before"]
+    assert one["test"]["wer"]["before"] == two[0]["test"]["wer"]["before"]
