@@ -44,6 +44,13 @@ TRAINER_DEFAULTS = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
+DESCRIPTIONS = {
+    "fit": "Specialize a model on an audio folder, and report WER before and after. The options most used: "
+    "--config FILE, --data.audio_dir FOLDER, --run_dir FOLDER, --ckpt_path last to resume, --train_only.groups, "
+    "--model.optimizer.lr, --trainer.max_epochs, --trainer.devices. Any option can stand in the configuration file.",
+    "validate": "Dev WER of a finished run's model: --run_dir FOLDER is enough, its config.yaml is read.",
+    "test": "WER on the test split, before and after, of a finished run: --run_dir FOLDER is enough.",
+}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -235,11 +242,12 @@ class ASRCLI(LightningCLI):
 
 
 def quieten() -> None:
-    """Drop Lightning's start-up lines and two warnings that a user can do nothing about."""
+    """Drop Lightning's start-up lines and the warnings that a user can do nothing about."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")  # Lightning 2.6 with torch 2.11
+    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # TrainOnly's purpose
 
 
 def run_dir_of(arguments: Sequence[str]) -> Path | None:
@@ -258,7 +266,12 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
     """
     run_dir = run_dir_of(arguments)
     recorded = [str(run_dir / "config.yaml")] if run_dir else []
-    kwargs = {name: {"default_config_files": recorded} for name in ("validate", "test")}
+    kwargs: dict[str, Any] = {
+        name: {"usage": f"python -m asr_lightning {name} [options]", "description": description}
+        for name, description in DESCRIPTIONS.items()
+    }
+    for name in ("validate", "test"):
+        kwargs[name]["default_config_files"] = recorded
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
     return ASRCLI(started or time.monotonic(), args=list(arguments), parser_kwargs=kwargs)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from asr_lightning.scoring import Transcript
 from asr_lightning.types import SpeechBatch
@@ -49,9 +50,8 @@ class LogClips(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the texts of the chosen clips that this rank has scored."""
-        dataset = trainer.datamodule.dataset("dev")
-        chosen = {row.uid for row in dataset.rows[: self.num_clips]}
-        if trainer.is_global_zero and trainer.training:
+        chosen = {row.uid for row in trainer.datamodule.dataset("dev").rows[: self.num_clips]}
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING:
             for transcript in (t for t in self._transcripts if t.uid in chosen):
                 text = f"reference: {transcript.reference}  \nhypothesis: {transcript.hypothesis}"
                 self.tensorboard.experiment.add_text(f"dev/{transcript.uid}", text, trainer.global_step)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
+
+from asr_lightning.commands.help_pages import PAGES
 
 STARTED = time.monotonic()
-PAGES = Path(__file__).parent / "help"
 
 
 def run(command: str, arguments: list[str]) -> int:

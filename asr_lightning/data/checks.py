@@ -1,0 +1,47 @@
+"""Are the recordings of a usable length? Counts seconds only; knows no file, no split and no model.
+
+A clip is refused or kept whole, never cut: a cut recording with a full transcript teaches a model to invent words.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from asr_lightning.data.rows import name_some
+
+log = logging.getLogger(__name__)
+
+SHORT_SECONDS = 0.3  # one syllable; shorter clips are more often a slip of the button than a word
+
+
+def duration_problems(seconds: Mapping[str, float], min_seconds: float, max_seconds: float | None) -> list[str]:
+    """One problem for the clips that are too short and one for those too long; logs the doubtful ones.
+
+    Args:
+        seconds: Length of each clip, by the name the user knows.
+        min_seconds: Shorter clips are refused.
+        max_seconds: Longer clips are refused; None is unbounded.
+    """
+    short = {name: value for name, value in seconds.items() if value < min_seconds}
+    long = {name: value for name, value in seconds.items() if max_seconds is not None and value > max_seconds}
+    doubtful = {name: value for name, value in seconds.items() if min_seconds <= value < SHORT_SECONDS}
+    problems = []
+    if short:
+        problems.append(
+            f"{len(short)} recordings are too short, under {min_seconds:g} s: {_listed(short)}. "
+            "Record them again, or move them with their transcripts out of the folder."
+        )
+    if long:
+        problems.append(
+            f"{len(long)} recordings are too long, the model takes {max_seconds:g} s at most: {_listed(long)}. "
+            "Nothing is cut off silently: split each at a pause into files with their own transcripts, or move them "
+            "out of the folder."
+        )
+    if doubtful:
+        log.warning("%d recordings are under %g s: %s", len(doubtful), SHORT_SECONDS, _listed(doubtful))
+    return problems
+
+
+def _listed(seconds: Mapping[str, float]) -> str:
+    return name_some([f"{name} ({value:.2f} s)" for name, value in seconds.items()])

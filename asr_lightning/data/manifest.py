@@ -1,0 +1,174 @@
+"""``train_files.csv``, ``dev_files.csv``, ``test_files.csv``: read with file and line in every error, write whole.
+
+Never changes a file that exists. Knows no audio content and not how a split is made.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from asr_lightning.data.rows import Row, name_some, one_line, read_text, split_key
+
+HEADER = ("uid", "file_name", "text")
+CSV_NAMES = {"train": "train_files.csv", "dev": "dev_files.csv", "test": "test_files.csv"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row and where it is written, for messages.
+
+    Attributes:
+        row: The recording.
+        csv_name: Name of the CSV.
+        line: First line of the row, counted from 1; the header is line 1.
+    """
+
+    row: Row
+    csv_name: str
+    line: int
+
+    @property
+    def place(self) -> str:
+        """As messages print it."""
+        return f"{self.csv_name} line {self.line}"
+
+
+def read_manifest(path: Path, folder: Path) -> tuple[Entry, ...]:
+    """Every row of a CSV with the header ``uid,file_name,text``, in its order.
+
+    UTF-8 with or without byte-order mark. A semicolon or a tab is taken as the delimiter when the header shows it,
+    because spreadsheets of many countries write these.
+
+    Args:
+        path: The CSV.
+        folder: What ``file_name`` is relative to.
+
+    Raises:
+        ValueError: Encoding, header, ragged rows, empty fields, file names that lead nowhere or out of the folder,
+            or no row at all; every offending line is named.
+    """
+    entries, problems = [], []
+    for line, fields in _records(path):
+        problem = _problem(fields, folder)
+        if problem:
+            problems.append(f"{path.name} line {line}: {problem}")
+        else:
+            uid, file_name, text = (field.strip() for field in fields)
+            entries.append(Entry(Row(uid, str(PurePosixPath(file_name)), one_line(text)), path.name, line))
+    if problems:
+        raise ValueError(f"{path}: {len(problems)} bad lines\n" + name_some(problems, "\n"))
+    if not entries:
+        raise ValueError(f"{path}: the file lists no recording; add rows, or delete the file to have it made anew")
+    return tuple(entries)
+
+
+def check_unique(entries: Iterable[Entry]) -> None:
+    """Refuse a UID or an audio file that is listed twice, in one CSV or in two.
+
+    Raises:
+        ValueError: Names every pair of lines.
+    """
+    first: dict[tuple[str, str], Entry] = {}
+    problems = []
+    for entry in entries:
+        for kind, value in (("uid", entry.row.uid), ("file_name", entry.row.file_name)):
+            known = first.setdefault((kind, value), entry)
+            if known is not entry:
+                problems.append(f"{entry.place}: {kind} {value!r} is already in {known.place}")
+    if problems:
+        raise ValueError("a recording may be listed once only; delete one of the lines:\n" + name_some(problems, "\n"))
+
+
+def write_manifests(directory: Path, splits: Mapping[str, Sequence[Row]]) -> None:
+    """Write one CSV per split into ``directory``, all of them or, when one cannot be written, none.
+
+    Raises:
+        FileExistsError: One of the CSVs is there already; nothing is ever overwritten.
+        OSError: The directory cannot be written.
+    """
+    temporary = {directory / CSV_NAMES[split]: directory / f".{CSV_NAMES[split]}.{os.getpid()}.tmp" for split in splits}
+    for target in temporary:
+        if target.exists():
+            raise FileExistsError(f"{target}: the file exists already and is never overwritten")
+    written: list[Path] = []
+    try:
+        for rows, file in zip(splits.values(), temporary.values(), strict=True):
+            file.write_text(_as_csv(rows), encoding="utf-8", newline="")
+        for target, file in temporary.items():
+            file.replace(target)
+            written.append(target)
+    except OSError:
+        for target in written:  # ours, and half a split is worse than none
+            target.unlink()
+        raise
+    finally:
+        for file in temporary.values():
+            file.unlink(missing_ok=True)
+
+
+def _as_csv(rows: Sequence[Row]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows((row.uid, row.file_name, row.text) for row in rows)
+    return buffer.getvalue()
+
+
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """First line and fields of every record below the header.
+
+    Raises:
+        ValueError: Encoding, header or quoting.
+    """
+    text = read_text(path)
+    header = text.split("\n", 1)[0].rstrip("\r")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, header), strict=True)
+    line = 1
+    try:
+        for fields in reader:
+            if line > 1 and fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {line} is no valid CSV ({error}); a text with a quotation mark is written as "
+            '"she said ""yes"""'
+        ) from error
+
+
+def _delimiter(path: Path, header: str) -> str:
+    for delimiter in ",;\t":
+        names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
+        if tuple(names) == HEADER:
+            return delimiter
+    raise ValueError(f"{path}: line 1 must be the header {','.join(HEADER)!r}, but is {header[:80]!r}")
+
+
+def _problem(fields: list[str], folder: Path) -> str | None:
+    """What is wrong with one record, or None."""
+    if len(fields) != len(HEADER):
+        return f"{len(fields)} fields instead of 3; put a text that holds the delimiter in quotation marks"
+    empty = [name for name, field in zip(HEADER, fields, strict=True) if not field.strip()]
+    if empty:
+        return f"{' and '.join(empty)} is empty"
+    if not split_key(fields[2]):
+        return f"the text {fields[2]!r} holds no word"
+    return _path_problem(fields[1].strip(), folder)
+
+
+def _path_problem(file_name: str, folder: Path) -> str | None:
+    """Refuses paths that leave the folder by their spelling; links inside it are the user's own decision."""
+    shown = file_name if len(file_name) <= 200 else f"{file_name[:200]}…"
+    windows = PureWindowsPath(file_name)
+    if PurePosixPath(file_name).is_absolute() or windows.anchor or ".." in windows.parts:
+        return f"file_name {shown!r} leads out of the folder; write it relative to the folder, without '..'"
+    try:
+        exists = (folder / file_name).is_file()
+    except OSError:  # longer than the disk allows
+        exists = False
+    return None if exists else f"there is no file {shown!r} in {folder}"

@@ -1,0 +1,145 @@
+"""Rows -> utterances: decoded once, kept in memory when they fit, varied anew in every training epoch.
+
+Knows seconds and samples; knows no token and no model. The same epoch, seed and UID always give the same samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from asr_lightning import audio
+from asr_lightning.augment import Augmentation, perturb
+from asr_lightning.data.checks import duration_problems
+from asr_lightning.data.rows import Row, name_some
+from asr_lightning.types import AudioLimits, Utterance
+
+Pick = tuple[int | None, int]  # the epoch in training, None in dev and test; the index
+
+
+class AudioCache:
+    """Decoded recordings of one folder, kept up to a number of bytes; beyond it they are decoded at each use.
+
+    A copy that travels to a loader worker starts empty and keeps nothing: the worker is there to decode.
+
+    Args:
+        folder: What file names are relative to.
+        sample_rate: Hz, of every waveform.
+        max_bytes: Memory for decoded samples.
+    """
+
+    def __init__(self, folder: Path, sample_rate: int, max_bytes: int) -> None:
+        self.folder = folder
+        self.sample_rate = sample_rate
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._clips: dict[str, Tensor] = {}
+
+    def load(self, row: Row) -> Tensor:
+        """The float32 samples ``[T]`` of ``row``, read-only by agreement.
+
+        Raises:
+            AudioError: The file cannot be used.
+        """
+        if row.file_name in self._clips:
+            return self._clips[row.file_name]
+        clip = torch.from_numpy(audio.load(self.folder / row.file_name, self.sample_rate))
+        if self.num_bytes + clip.nbytes <= self.max_bytes:
+            self._clips[row.file_name] = clip
+            self.num_bytes += clip.nbytes
+        return clip
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_clips": {}, "num_bytes": 0, "max_bytes": 0}
+
+
+class UtteranceDataset(Dataset):
+    """Utterances of one split.
+
+    Args:
+        rows: The split.
+        seconds: Length of each recording, in the order of ``rows``.
+        cache: Where samples come from.
+        augmentation: Applied where an epoch is asked for; None for dev and test.
+        max_seconds: What augmentation may not exceed; None is unbounded.
+        seed: Of augmentation.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        seconds: Sequence[float],
+        cache: AudioCache,
+        augmentation: Augmentation | None = None,
+        max_seconds: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.rows = tuple(rows)
+        self.seconds = tuple(seconds)
+        self.cache = cache
+        self.augmentation = augmentation
+        self.max_seconds = max_seconds
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Utterance:
+        """The utterance as recorded, never augmented."""
+        return self.utterance(index)
+
+    def utterance(self, index: int, epoch: int | None = None) -> Utterance:
+        """The utterance as training sees it in ``epoch``, or as recorded without one."""
+        row = self.rows[index]
+        waveform = self.cache.load(row).clone()  # whoever changes it in place must not reach the cache
+        if epoch is not None and self.augmentation is not None:
+            generator = _generator(self.seed, epoch, row.uid)
+            waveform = perturb(waveform, self.cache.sample_rate, self.augmentation, generator, self.max_seconds)
+        return Utterance(row.uid, waveform, self.cache.sample_rate, row.text)
+
+
+class WholeBatches(Dataset):
+    """A dataset addressed by whole batches, as a ``DataLoader`` with ``batch_size=None`` asks for them.
+
+    The epoch travels with the index because a loader worker never hears of ``set_epoch``.
+    """
+
+    def __init__(self, utterances: UtteranceDataset) -> None:
+        self.utterances = utterances
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, picks: list[Pick]) -> list[Utterance]:
+        return [self.utterances.utterance(index, epoch) for epoch, index in picks]
+
+
+def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list[float]:
+    """The length of every recording in seconds, after decoding each one once.
+
+    Raises:
+        ValueError: Lists every recording that cannot be decoded, is too short or too long.
+    """
+    seconds: dict[str, float] = {}
+    unusable = []
+    for row in rows:
+        try:
+            seconds[row.file_name] = cache.load(row).numel() / cache.sample_rate
+        except audio.AudioError as error:
+            unusable.append(str(error))
+    problems = [f"{len(unusable)} recordings cannot be used:\n{name_some(unusable, chr(10))}"] if unusable else []
+    problems += duration_problems(seconds, limits.min_seconds, limits.max_seconds)
+    if problems:
+        raise ValueError(f"{cache.folder}: " + "\n".join(problems))
+    return list(seconds.values())
+
+
+def _generator(seed: int, epoch: int, uid: str) -> torch.Generator:
+    """Randomness of one utterance in one epoch: equal after a resume and for any number of workers."""
+    digest = hashlib.sha256(f"{seed}\n{epoch}\n{uid}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

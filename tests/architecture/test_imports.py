@@ -1,0 +1,76 @@
+"""What importing costs: each module in a fresh interpreter, and what may be named in the core."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "asr_lightning"
+HEAVY = ("torch", "lightning", "transformers", "nemo")
+LIGHT_MODULES = [
+    "asr_lightning",
+    "asr_lightning.__main__",
+    "asr_lightning.commands.train",
+    "asr_lightning.commands.predict",
+    "asr_lightning.commands.check_adapter",
+    "asr_lightning.saved",
+    "asr_lightning.text",
+    "asr_lightning.scoring",
+    "asr_lightning.audio",
+    "asr_lightning.data.splits",
+]
+CORE = [PACKAGE / "module.py", *(PACKAGE / "callbacks").glob("*.py"), *(PACKAGE / "datamodules").glob("*.py")]
+FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "ctc", "rnnt", "tdt")
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    """One interpreter for all: what the last of them has not loaded, none of them has."""
+    code = f"import importlib, sys\nfor m in {LIGHT_MODULES}: importlib.import_module(m)\n"
+    code += f"print([name for name in {HEAVY} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_running_whisper_never_imports_nemo() -> None:
+    code = "import sys, asr_lightning.adapters.whisper; print('nemo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("command", [[], ["fit"], ["validate"], ["test"], ["predict"], ["check-adapter"]])
+def test_help_loads_nothing_heavy(command: list[str]) -> None:
+    """The interpreter lists what it imported; a time would depend on the machine."""
+    call = [sys.executable, "-X", "importtime", "-m", "asr_lightning", *command, "--help"]
+    started = time.monotonic()
+    result = subprocess.run(call, capture_output=True, text=True)
+    print(f"{command}: {time.monotonic() - started:.2f} s")
+    assert result.returncode == 0
+    assert "usage: python -m asr_lightning" in result.stdout
+    imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert not imported & {*HEAVY, "numpy", "jsonargparse"}
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_core_asks_no_model_what_it_is(path: Path) -> None:
+    """A core that must ask has found a fact that the contract lacks."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("isinstance", "hasattr", "getattr"), f"{path.name}:{node.lineno}"
+        for name in names_in(node):
+            words = {word.lower() for word in re.findall("[A-Z]?[a-z0-9]+|[A-Z]+", name)}
+            assert not words & set(FAMILIES), f"{path.name}: {name}"
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """Identifiers of ``node``."""
+    return [str(value) for key in ("id", "attr", "name", "arg") if (value := getattr(node, key, None))]
+
+
+def test_single_lightning_import() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert "pytorch_lightning" not in path.read_text(), path

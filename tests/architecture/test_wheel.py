@@ -1,0 +1,20 @@
+"""The built wheel holds the package, its help pages and its type marker, and none of the repository's other files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"asr_lightning", "asr_lightning-0.1.0.dist-info"}
+    assert {"asr_lightning/py.typed", "asr_lightning/commands/help/fit.txt"} <= set(names)

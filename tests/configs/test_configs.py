@@ -1,0 +1,62 @@
+"""Every shipped configuration parses, and builds its model, data module, trainer and callbacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from asr_lightning.commands import help_pages
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_parses_and_instantiates(path: Path, tones: Path, tmp_path: Path, monkeypatch) -> None:
+    from asr_lightning import cli
+
+    monkeypatch.setattr(cli.ASRCLI, "fit", lambda self, **kwargs: None, raising=False)
+    monkeypatch.setattr(cli.ASRCLI, "after_fit", lambda self: None)
+    paths = ["--data.audio_dir", str(tones), "--run_dir", str(tmp_path / "run")]
+    built = cli.main(["fit", "--config", str(path), *source_of(path), *paths])
+    assert built.trainer.max_epochs
+    assert built.model.adapter.model is built.model.model
+    assert {"BaselineWER", "SaveBest", "StopEarly", "TrainOnly", "HalfEpochValidation"} <= {
+        type(callback).__name__ for callback in built.trainer.callbacks
+    }
+
+
+def source_of(path: Path) -> list[str]:
+    """A tiny model on disk in the place of a hub id that is not bundled."""
+    source = yaml.safe_load(path.read_text())["model"]["adapter"].get("init_args", {}).get("source", "")
+    if source in ("", "openai/whisper-tiny.en"):
+        return []
+    from tests.tiny_models import tiny_whisper_cached
+
+    return ["--model.adapter.init_args.source", str(tiny_whisper_cached(multilingual=True))]
+
+
+def test_print_config_is_readable() -> None:
+    command = [sys.executable, "-m", "asr_lightning", "fit", "--config", "configs/demo.yaml", "--print_config"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    config = yaml.safe_load(result.stdout)
+    assert config["model"]["adapter"]["init_args"]["source"] == "openai/whisper-tiny.en"
+    assert config["early_stopping"]["patience"] > 0
+    assert len(result.stdout.splitlines()) < 120
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_help_pages_are_current(command: str) -> None:
+    """``make help-pages`` writes them; they hold the locked Lightning's options."""
+    import lightning
+
+    locked = (ROOT / "requirements.lock").read_text()
+    if f"lightning=={lightning.__version__} " not in locked:
+        pytest.skip(f"the pages describe the locked Lightning, not {lightning.__version__}")
+    code = f"from asr_lightning.commands.help_pages import page; print(page({command!r}), end='')"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert fresh == (help_pages.PAGES / f"{command}.txt").read_text(), "run make help-pages"

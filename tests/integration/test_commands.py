@@ -1,0 +1,190 @@
+"""The commands as a user runs them, one after the other on one small run, and what they say to wrong options."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asr_lightning.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "asr_lightning", *map(str, arguments)]
+    return subprocess.run(call, capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished toy run, W&B offline included."""
+    run_dir = tmp_path_factory.mktemp("commands") / "run"
+    paths = ["--data.audio_dir", tones_once, "--run_dir", run_dir, "--wandb", "offline"]
+    result = command("fit", "--config", "configs/models/toy.yaml", *paths)
+    assert result.returncode == 0, result.stderr
+    (run_dir / "stdout.txt").write_text(result.stdout)
+    (run_dir / "stderr.txt").write_text(result.stderr)
+    return run_dir
+
+
+def test_fit_reports_before_and_after(run_dir: Path) -> None:
+    found = json.loads((run_dir / "results.json").read_text())
+    assert set(found) >= {
+        "model", "source", "clips", "dev", "test", "native_mode", "train_seconds", "train_utterances_per_second",
+        "validation_seconds", "total_seconds", "peak_memory_mb", "saved",
+    }  # fmt: skip
+    assert found["clips"] == {"train": 9, "dev": 2, "test": 1}
+    assert found["dev"]["wer"]["after"] < found["dev"]["wer"]["before"]
+    assert set(found["dev"]["cer"]) == {"before", "after"}
+    assert set(found["native_mode"]["test"]["wer"]) == {"before", "after"}
+    assert (run_dir / found["saved"] / "toy.pt").is_file()
+    assert 0 < found["train_seconds"] < found["total_seconds"]
+    printed = (run_dir / "stdout.txt").read_text()
+    assert f"{found['dev']['wer']['after']:.1%}" in printed
+    assert str(run_dir / "model") in printed
+
+
+def test_progress_lines_tell_the_time_left(run_dir: Path) -> None:
+    lines = [line for line in (run_dir / "stderr.txt").read_text().splitlines() if line.startswith("epoch ")]
+    assert lines and all("dev WER" in line and "left" in line for line in lines)
+
+
+def test_test_transcripts_show_both(run_dir: Path) -> None:
+    rows = list(csv.DictReader((run_dir / "test_transcripts.csv").read_text().splitlines()))
+    assert len(rows) == 1
+    assert set(rows[0]) == {"uid", "reference", "before", "after"}
+
+
+def test_tensorboard_holds_curves_sound_and_text(run_dir: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert {"train/loss", "dev/wer", "dev/cer", "dev/mean_wer", "dev/loss"} <= set(tags["scalars"])
+    assert events.Scalars("dev/wer")[0].step == 0, "row one is the untouched model"
+    found = json.loads((run_dir / "results.json").read_text())
+    assert events.Scalars("dev/wer")[0].value == pytest.approx(found["dev"]["wer"]["before"])
+    assert len(tags["audio"]) == 2
+    assert any("text_summary" in tag for tag in tags["tensors"])
+    assert len(events.Scalars("train/loss")) >= 25, "every step of a short run is logged"
+
+
+def test_wandb_works_offline(run_dir: Path) -> None:
+    assert list(run_dir.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_test_command_repeats_the_figures(run_dir: Path) -> None:
+    result = command("test", "--run_dir", run_dir)
+    assert result.returncode == 0, result.stderr
+    once, again = (json.loads((run_dir / name).read_text()) for name in ("results.json", "test.json"))
+    assert again["test"] == once["test"]
+    assert again["native_mode"] == once["native_mode"]
+    assert f"{once['test']['wer']['after']:.1%}" in result.stdout
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_validate_command_scores_the_saved_model(run_dir: Path, processes: int) -> None:
+    more = ["--trainer.devices=2", "--trainer.strategy=ddp"] if processes == 2 else []
+    result = command("validate", "--run_dir", run_dir, *more)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((run_dir / "results.json").read_text())["dev"]["wer"]["after"]
+    row = next(line for line in result.stdout.splitlines() if "dev/wer" in line)
+    assert float(row.split("│")[2]) == pytest.approx(found)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".txt"])
+def test_predict_writes_every_format(run_dir: Path, tones: Path, tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"texts{suffix}"
+    before = tree(tones)
+    assert main(["predict", str(tones), "--model", str(run_dir / "model"), "--output", str(output)]) == 0
+    assert tree(tones) == before
+    lines = output.read_text().splitlines()
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in lines]
+    elif suffix == ".csv":
+        rows = list(csv.DictReader(lines))
+    else:
+        rows = [dict(zip(("file", "text"), line.split("\t"), strict=True)) for line in lines]
+    assert [Path(row["file"]).name for row in rows] == [f"{number:03d}.wav" for number in range(1, 13)]
+    right = [(tones / Path(row["file"]).name).with_suffix(".txt").read_text().strip() == row["text"] for row in rows]
+    assert sum(right) >= 8, "the phrases it was trained on are read right"
+
+
+def test_predict_reads_the_rest_when_one_file_is_bad(
+    run_dir: Path, tones: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tones / "bad.wav").write_bytes(b"no audio")
+    assert main(["predict", str(tones), "--model", str(run_dir / "model")]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 12
+    assert "bad.wav" in printed.err
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+BAD_OPTIONS = [
+    (["fly"], "no command 'fly': choose one of fit"),
+    (["predict", "nowhere", "--model", "MODEL"], "nowhere does not exist"),
+    (["predict", "TONES", "--model", "TONES"], "holds no asr_lightning.json"),
+    (["predict", "EMPTY", "--model", "MODEL"], "no audio file in"),
+    (["predict", "TONES", "--model", "MODEL", "--output", "x.docx"], "must end in .jsonl, .csv or .txt"),
+    (["predict", "TONES", "--model", "MODEL", "--output", "TONES/001.txt"], "exists; name another --output"),
+    (["predict", "TONES", "--model", "MODEL", "--batch_size", "0"], "must be at least 1"),
+    (["validate", "--run_dir", "EMPTY", "--config", "CONFIG", "--data.audio_dir", "TONES"], "holds no model: run fit"),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "nowhere"], "nowhere"),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "EMPTY"], "EMPTY"),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--train_only.groups", "[joint]"], "are encoder, head"),
+    (
+        ["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--model.optimizer.warmup", "50"],
+        "fraction of the run",
+    ),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--model.optimizer.lr", "0"], "above 0"),
+    (
+        ["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--data.batch_size", "0"],
+        "batch_size must be at least 1",
+    ),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--data.shares", "[1, 1, 1]"], "sum to 1"),
+    (
+        ["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--model.normalizer", "fancy"],
+        "choose one of none, basic",
+    ),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--ckpt_path", "last"], "nothing to resume"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_OPTIONS, ids=lambda value: "_".join(value)[:60] if value else "")
+def test_bad_option_gets_a_clear_error(
+    arguments: list[str], message: str, run_dir: Path, tones: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No stack trace, exit status 2, and the user's files as they were."""
+    empty = tmp_path / "EMPTY"
+    empty.mkdir()
+    config = str(ROOT / "configs/models/toy.yaml")
+    places = {"MODEL": str(run_dir / "model"), "TONES": str(tones), "EMPTY": str(empty), "CONFIG": config}
+    filled = [fill(argument, places) for argument in arguments]
+    if arguments[0] == "fit":
+        filled += ["--run_dir", str(tmp_path / "run")]
+    before = tree(tones)
+    try:
+        status = main(filled)
+    except SystemExit as error:  # the option parser's own refusal
+        status = error.code
+    printed = capfd.readouterr().err
+    assert status == 2
+    assert message in printed
+    assert "Traceback" not in printed
+    assert tree(tones) == {**before, **{name: digest for name, digest in tree(tones).items() if name.endswith(".csv")}}
+
+
+def fill(argument: str, places: dict[str, str]) -> str:
+    for name, place in places.items():
+        argument = argument.replace(name, place)
+    return argument

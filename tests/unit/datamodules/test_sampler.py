@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches, cut
+
+
+def seconds_of(num: int) -> list[float]:
+    return [random.Random(index).lognormvariate(1, 0.5) for index in range(num)]
+
+
+@pytest.mark.parametrize(("num", "size"), list(itertools.product([1, 2, 3, 16, 17, 33, 200], [1, 4, 16])))
+def test_cut(num, size):
+    batches = cut(range(num), size)
+    assert [index for batch in batches for index in batch] == list(range(num))
+    assert len(batches) == -(-num // size)
+    assert max(map(len, batches)) <= size and max(map(len, batches)) - min(map(len, batches)) <= 1
+
+
+@pytest.mark.parametrize(("num", "size", "world"), list(itertools.product([1, 3, 17, 100], [1, 8], [1, 2, 4])))
+def test_every_clip_once_an_epoch(num, size, world):
+    samplers = [TrainBatches(seconds_of(num), size, rank, world, seed=3) for rank in range(world)]
+    for epoch in range(3):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        dealt = [list(sampler) for sampler in samplers]
+        assert {len(batches) for batches in dealt} == {len(sampler) for sampler in samplers} == {len(samplers[0])}
+        assert all(pair[0] == epoch for batches in dealt for batch in batches for pair in batch)
+        in_turn = [batch for step in zip(*dealt, strict=True) for batch in step]
+        first_deal = in_turn[: -(-num // size)]  # the rest is repeated
+        assert sorted(index for batch in first_deal for _, index in batch) == list(range(num))
+        assert all(batch in first_deal for batch in in_turn)
+
+
+def test_batches_change_with_epoch_and_seed_only():
+    def batches(epoch: int, seed: int) -> list[list[tuple[int, int]]]:
+        sampler = TrainBatches(seconds_of(100), 8, 0, 1, seed)
+        sampler.set_epoch(epoch)
+        return [sorted(index for _, index in batch) for batch in sampler]
+
+    assert batches(1, 0) == batches(1, 0)
+    assert batches(1, 0) != batches(2, 0) and batches(1, 0) != batches(1, 1)
+    assert sorted(batches(1, 0)) != sorted(batches(2, 0))  # other company, not only another order
+
+
+def test_buckets_are_narrow():
+    """Less than a fifth of what is computed is padding, where unsorted batches waste well over a third."""
+    seconds = seconds_of(200)
+    sampler = TrainBatches(seconds, 16, 0, 1)
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        batches = [[seconds[index] for _, index in batch] for batch in sampler]
+        computed = sum(max(batch) * len(batch) for batch in batches)
+        assert sum(seconds) / computed > 0.8
+    unsorted = [seconds[start : start + 16] for start in range(0, 200, 16)]
+    assert sum(seconds) / sum(max(batch) * len(batch) for batch in unsorted) < 0.65
+
+
+def test_shape_count_bounded():
+    """Two batch sizes at most, in all epochs, for clips of one bucketed length."""
+    sampler = TrainBatches([1.0] * 83, 16, 0, 1)
+    sizes = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        sizes |= {len(batch) for batch in sampler}
+    assert sizes == {13, 14}
+
+
+@pytest.mark.parametrize(("num", "size"), list(itertools.product([1, 5, 33, 100], [1, 8])))
+def test_evaluation_batches_do_not_depend_on_processes(num, size):
+    seconds, uids = seconds_of(num), [f"u{index}" for index in range(num)]
+    alone = list(EvaluationBatches(seconds, uids, size))
+    assert [index for batch in alone for _, index in batch] == sorted(range(num), key=lambda index: seconds[index])
+    for world in (2, 3, 8):
+        dealt = [EvaluationBatches(seconds, uids, size, rank, world) for rank in range(world)]
+        assert len({len(list(sampler)) for sampler in dealt}) == 1
+        assert all(len(list(sampler)) == len(sampler) for sampler in dealt)
+        in_turn = [batch for step in zip(*dealt, strict=True) for batch in step]
+        assert in_turn[: len(alone)] == alone and all(batch in alone for batch in in_turn)
+
+
+def test_evaluation_order_is_fixed_and_uid_breaks_ties():
+    first = EvaluationBatches([1.0, 1.0, 0.5], ["b", "a", "c"], 2)
+    first.set_epoch(7)
+    assert list(first) == [[(None, 2)], [(None, 1), (None, 0)]]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_lightning.audio import AUDIO_SUFFIXES, AudioError, decode, load
+
+FORMATS = [
+    (".wav", 8000, 1),
+    (".wav", 48_000, 2),
+    (".WAV", 16_000, 1),
+    (".flac", 44_100, 2),
+    (".mp3", 44_100, 2),
+    (".mp3", 16_000, 1),
+    (".ogg", 22_050, 1),
+    (".opus", 48_000, 2),
+    (".aiff", 32_000, 1),
+    (".m4a", 44_100, 2),
+    (".m4a", 16_000, 1),
+    (".mp4", 48_000, 1),
+    (".aac", 24_000, 1),
+    (".webm", 48_000, 1),
+    (".webm", 48_000, 2),
+    (".3gp", 16_000, 1),
+]
+
+
+@pytest.mark.parametrize(("suffix", "sample_rate", "channels"), FORMATS)
+def test_every_format_decodes(tmp_path, write_audio, suffix, sample_rate, channels):
+    path = write_audio(tmp_path / f"a{suffix}", 1.0, sample_rate, channels)
+    assert suffix.lower() in AUDIO_SUFFIXES
+    waveform, own_rate = decode(path)
+    assert own_rate == sample_rate
+    assert waveform.dtype == np.float32 and waveform.ndim == 1
+    assert 1.0 <= len(waveform) / own_rate < 1.1
+    assert 0.25 < abs(waveform).max() < 0.5
+    resampled = load(path, 16_000)
+    assert resampled.dtype == np.float32
+    assert len(resampled) == pytest.approx(len(waveform) * 16_000 / own_rate, abs=2)
+
+
+def test_stereo_is_the_channel_mean(tmp_path):
+    channels = np.stack([np.full(800, 0.5), np.full(800, -0.1)], axis=1)
+    soundfile.write(tmp_path / "a.wav", channels, 8000, subtype="FLOAT")
+    np.testing.assert_allclose(decode(tmp_path / "a.wav")[0], 0.2, atol=1e-6)
+
+
+def test_resampling_keeps_the_tone(tmp_path):
+    time = np.arange(48_000) / 48_000
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 440 * time), 48_000)
+    spectrum = np.abs(np.fft.rfft(load(tmp_path / "a.wav", 16_000)))
+    assert len(spectrum) == 8001 and spectrum.argmax() == 440
+
+
+def test_loud_samples_are_clipped(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.array([0.0, 3.0, -3.0] * 800), 8000, subtype="FLOAT")
+    assert set(decode(tmp_path / "a.wav")[0]) == {0.0, 1.0, -1.0}
+    assert abs(load(tmp_path / "a.wav", 16_000)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".m4a", ".webm"])
+def test_cut_off_file_is_refused(tmp_path, write_audio, suffix):
+    path = write_audio(tmp_path / f"whole{suffix}", 4.0, 48_000)
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=rf"cut{suffix}: it is .*cut off.*record it again"):
+        decode(cut)
+
+
+@pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF])
+def test_wav_written_to_a_pipe_is_whole(tmp_path, write_audio, size):
+    path = write_audio(tmp_path / "a.wav", 0.5, 16_000)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"data") + 4
+    raw[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(raw)
+    assert len(decode(path)[0]) == 8000
+
+
+def test_wrong_suffix_still_decodes(tmp_path, write_audio):
+    path = write_audio(tmp_path / "a.m4a", 0.5, 16_000).rename(tmp_path / "a.wav")
+    assert len(decode(path)[0]) >= 8000
+
+
+def test_recording_inside_a_video_decodes(tmp_path, write_audio):
+    import av
+
+    whole = tmp_path / "film.mp4"
+    with av.open(str(write_audio(tmp_path / "a.m4a", 1.0, 16_000))) as sound, av.open(str(whole), "w") as film:
+        picture = film.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        track = film.add_stream_from_template(sound.streams.audio[0])
+        for index in range(30):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            frame.pts = index
+            film.mux(picture.encode(frame))
+        film.mux(picture.encode(None))
+        for packet in sound.demux(sound.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = track
+                film.mux(packet)
+    assert len(decode(whole)[0]) / 16_000 == pytest.approx(1.0, abs=0.1)
+
+
+BAD_FILES = {
+    "missing": (lambda path: None, "there is no such file"),
+    "0 bytes": (lambda path: path.write_bytes(b""), "0 bytes"),
+    "garbage": (lambda path: path.write_bytes(b"hello world" * 500), "not audio"),
+    "random": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "not audio|no sound"),
+    "no samples": (lambda path: soundfile.write(path, np.zeros((0, 1)), 8000), "0 samples"),
+    "NaN": (lambda path: soundfile.write(path, np.array([0.1, np.nan]), 8000, subtype="FLOAT"), "NaN"),
+    "infinite": (lambda path: soundfile.write(path, np.array([0.1, np.inf]), 8000, subtype="FLOAT"), "infinite"),
+    "a text": (lambda path: path.write_text("this is a transcript"), "not audio"),
+    "header only": (lambda path: path.write_bytes(b"RIFF$\0\0\0WAVEfmt "), "damaged|not audio"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_file_is_named(tmp_path, name):
+    build, message = BAD_FILES[name]
+    path = tmp_path / "b.wav"
+    build(path)
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(AudioError, match=rf"b\.wav: .*({message}).*; convert it to wav"):
+        decode(path)
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_film_without_sound_is_named(tmp_path):
+    import av
+
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as film:
+        picture = film.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        film.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        film.mux(picture.encode(None))
+    with pytest.raises(AudioError, match="no sound"):
+        decode(path)
+
+
+def test_import_without_ffmpeg(tmp_path, write_audio):
+    """No ffmpeg program, no torch: a child process with an empty PATH decodes what a phone wrote."""
+    path = write_audio(tmp_path / "a.m4a", 0.5, 44_100)
+    code = (
+        "import sys, asr_lightning.audio, asr_lightning.data.splits, asr_lightning.data.checks\n"
+        f"assert len(asr_lightning.audio.load({str(path)!r}, 16000)) >= 8000\n"
+        "heavy = {'torch', 'torchaudio', 'lightning', 'transformers', 'datasets', 'torchcodec'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
