@@ -1,0 +1,159 @@
+"""Hugging Face models as local folders: found in the cache or downloaded, in bounded time and without noise.
+
+Must never know a model family. Used by every adapter that loads from the hub.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from transformers.utils import logging as transformers_logging
+
+PROBE_SECONDS = 10.0
+"""Time the hub has to answer. Its own client tries six times over 23 s, measured without a network."""
+
+WEIGHTS = r"(model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin|model\.bin)"
+SMALL_FILES = r"[^/]*\.(json|txt|model)"
+
+
+class SourceError(ValueError):
+    """Nothing can be loaded from the given source; the message says what to do."""
+
+
+class HubUnreachableError(SourceError):
+    """The hub did not answer, or must not be asked, and the model is not in the cache."""
+
+
+def looks_local(source: str) -> bool:
+    """Whether ``source`` is meant as a path rather than as a hub id."""
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or Path(source).exists()
+
+
+def local_folder(source: str) -> Path:
+    """The existing folder ``source``.
+
+    Raises:
+        SourceError: It does not exist or is a file.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        raise SourceError(f"{path} is a file: give the folder that holds the model, such as {path.parent}")
+    if not path.is_dir():
+        raise SourceError(f"there is no folder {path}: check the spelling, or give a hub id such as owner/name")
+    return path
+
+
+def hub_folder(repo_id: str, hint: str = "") -> Path:
+    """The folder of ``repo_id`` in the local cache, downloaded if it is not there.
+
+    A cached model is used without asking the hub, so that a second run needs no network.
+
+    Args:
+        repo_id: Such as ``openai/whisper-tiny``.
+        hint: One more thing to try when the hub cannot be reached.
+
+    Raises:
+        HubUnreachableError: Within about ``PROBE_SECONDS``.
+        SourceError: There is no such model, or it is private.
+    """
+    cached = cached_folder(repo_id)
+    if cached is not None:
+        return cached
+    if constants.HF_HUB_OFFLINE:
+        raise HubUnreachableError(_unreachable(repo_id, "HF_HUB_OFFLINE is set and the cache lacks it", hint))
+    try:
+        names = _within(PROBE_SECONDS, lambda: _names_on_hub(repo_id))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise SourceError(
+            f"there is no model {repo_id!r} on {constants.ENDPOINT} and no folder of that name: check the spelling "
+            "(owner/name); for a private or gated model run `hf auth login` and accept its terms first"
+        ) from error
+    except Exception as error:  # httpx, ssl, socket and proxy errors share no other base
+        raise HubUnreachableError(_unreachable(repo_id, f"{type(error).__name__}: {error}", hint)) from error
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=_wanted(names)))
+    except OSError as error:
+        raise HubUnreachableError(_unreachable(repo_id, f"the download broke off: {error}", hint)) from error
+
+
+def cached_folder(repo_id: str) -> Path | None:
+    """The complete copy of ``repo_id`` in the local cache, if there is one. Asks no network."""
+    try:
+        folder = Path(snapshot_download(repo_id, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    names = {path.name for path in folder.iterdir()}
+    complete = "config.json" in names and names & {"tokenizer.json", "vocab.json"} and has_weights(folder)
+    return folder if complete else None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether ``folder`` holds a file of weights; every shard of it, where an index lists them."""
+    names = {path.name for path in folder.iterdir()}
+    found = {name for name in names if re.fullmatch(WEIGHTS, name)}
+    totals = {int(match[1]) for name in found if (match := re.search(r"-of-(\d+)\.", name))}
+    return bool(found) and len(found) >= max(totals, default=1)
+
+
+def _names_on_hub(repo_id: str) -> list[str]:
+    siblings = HfApi().model_info(repo_id, timeout=PROBE_SECONDS).siblings or []
+    return [sibling.rfilename for sibling in siblings]
+
+
+def _wanted(names: list[str]) -> list[str]:
+    """The small files and one set of weights: safetensors where there are any."""
+    weights = [name for name in names if re.fullmatch(WEIGHTS, name)]
+    safe = [name for name in weights if name.endswith(".safetensors")]
+    return [name for name in names if re.fullmatch(SMALL_FILES, name)] + (safe or weights)
+
+
+def _within(seconds: float, function: Callable[[], list[str]]) -> list[str]:
+    """The result of ``function``, or ``TimeoutError``: name resolution obeys no timeout of the HTTP client."""
+    outcome: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            outcome["value"] = function()
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if "error" in outcome:
+        raise outcome["error"]
+    if "value" not in outcome:
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    return list(outcome["value"])
+
+
+def _unreachable(repo_id: str, reason: str, hint: str) -> str:
+    steps = [
+        f"check the network, its proxy (HTTPS_PROXY) or name a mirror in HF_ENDPOINT (now {constants.ENDPOINT})",
+        f"on another machine run `hf download {repo_id} --local-dir FOLDER`, copy it here and give FOLDER as source",
+        *([hint] if hint else []),
+    ]
+    listed = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))
+    return f"cannot get {repo_id} from the model hub ({reason}). Try one of these:{listed}"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' warnings and progress bars off the terminal; what matters is checked and raised by us."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

