@@ -161,7 +161,7 @@ def check_groups(adapter: ASRAdapter) -> str:
     owners = {name: group_of(name, adapter.groups) for name in names}
     orphans = [name for name, group in owners.items() if group is None]
     require(not orphans, f"in no group: {', '.join(orphans[:5])}")
-    empty = sorted(set(adapter.groups) - set(owners.values()))  # type: ignore[type-var]
+    empty = sorted(set(adapter.groups) - set(owners.values()))
     require(not empty, f"no parameter in the group {', '.join(empty)}")
     sizes = {g: sum(p.numel() for n, p in adapter.model.named_parameters() if owners[n] == g) for g in adapter.groups}
     return ", ".join(f"{group} {size:,}" for group, size in sizes.items())
@@ -208,7 +208,7 @@ def check_padding(adapter: ASRAdapter) -> str:
     with adapter.evaluating():
         together = adapter.loss(collate(both))
         alone = [adapter.loss(collate([utterance])) for utterance in both]
-    mean = sum(o.loss * o.weight for o in alone) / sum(o.weight for o in alone)
+    mean = torch.stack([o.loss * o.weight for o in alone]).sum() / sum(o.weight for o in alone)
     difference = float((together.loss - mean).abs() / mean.abs().clamp(min=1e-12))
     invariant = adapter.limits.padding_invariant
     require(

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from asr_lightning import results, saved
+from asr_lightning import saved
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
@@ -32,6 +33,7 @@ from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.devices import peak_memory_mb, resolve_precision
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
+from asr_lightning.results import Comparison, Result, before_after, write_json, write_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,8 @@ DESCRIPTIONS = {
 class SaveConfig(SaveConfigCallback):
     """Keep the resolved configuration of every start: ``config.yaml``, then ``config-2.yaml`` when it is resumed."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it into the run folder, over nothing."""
@@ -83,7 +85,7 @@ class ASRCLI(LightningCLI):
         results: What ``fit`` or ``test`` found, for the caller to print; None on ranks other than 0.
     """
 
-    results: results.Result | None = None
+    results: Result | None = None
 
     def __init__(self, started: float, **kwargs: Any) -> None:
         self._started = started
@@ -199,11 +201,11 @@ class ASRCLI(LightningCLI):
         comparison = self._comparison()
         base, tuned = self.adapter_from_source(), saved.load(self.model_dir)
         assert self.baseline.rates is not None
-        dev = results.before_after(self.baseline.rates, comparison.rates(tuned, "dev"))
+        dev = before_after(self.baseline.rates, comparison.rates(tuned, "dev"))
         test, pairs = comparison.test(base, tuned)
-        results.write_pairs(self.run_dir / "test_transcripts.csv", pairs)
+        write_pairs(self.run_dir / "test_transcripts.csv", pairs)
         self.results = {**self._identity(base), "dev": dev, **test, **self._cost()}
-        results.write_json(self.run_dir / "results.json", self.results)
+        write_json(self.run_dir / "results.json", self.results)
 
     def test(self, **kwargs: Any) -> None:
         """Score the run's model beside the untouched one on the test split, and write ``test.json``."""
@@ -213,14 +215,14 @@ class ASRCLI(LightningCLI):
         self.datamodule.setup("test")
         base = self.model.adapter
         test, pairs = self._comparison().test(base, saved.load(self.model_dir))
-        results.write_pairs(self.run_dir / "test_transcripts.csv", pairs)
+        write_pairs(self.run_dir / "test_transcripts.csv", pairs)
         self.results = {**self._identity(base), **test}
-        results.write_json(self.run_dir / "test.json", self.results)
+        write_json(self.run_dir / "test.json", self.results)
 
-    def _comparison(self) -> results.Comparison:
-        return results.Comparison(self.datamodule, self.trainer.strategy.root_device, self.model.normalizer)
+    def _comparison(self) -> Comparison:
+        return Comparison(self.datamodule, self.trainer.strategy.root_device, self.model.normalizer)
 
-    def _identity(self, base: ASRAdapter) -> results.Result:
+    def _identity(self, base: ASRAdapter) -> Result:
         return {
             "model": self.options.model.adapter.init_args.source,
             "source": base.source,
@@ -229,7 +231,7 @@ class ASRCLI(LightningCLI):
             "saved": str(self.model_dir.relative_to(self.run_dir)),
         }
 
-    def _cost(self) -> results.Result:
+    def _cost(self) -> Result:
         utterances = self.progress.num_utterances * self.trainer.world_size
         return {
             "best_epoch": self.best.epoch,

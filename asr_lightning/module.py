@@ -6,10 +6,10 @@ Validation, freezing, stopping and saving are callbacks; this file says only wha
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -80,14 +80,14 @@ class ASRModule(pl.LightningModule):
         self._evaluating = self.adapter.evaluating()
         self._evaluating.__enter__()
 
-    def validation_step(self, batch: SpeechBatch, batch_idx: int) -> list[Transcript]:
+    def validation_step(self, batch: SpeechBatch, batch_idx: int) -> dict[str, list[Transcript]]:
         """Score one batch; the transcripts are for callbacks."""
         output = self.adapter.loss(batch)
         transcripts = transcribe_batch(self.adapter, batch)
         self.losses.update(batch.uids[:1], [[output.loss.item() * output.weight, output.weight]])
         rows = [metrics.counts_row(count_edits(t.reference, t.hypothesis, self.normalize)) for t in transcripts]
         self.counts.update(batch.uids, rows)
-        return transcripts
+        return {"transcripts": transcripts}
 
     def on_validation_epoch_end(self) -> None:
         """Log the dev set's rates; every rank computes the same ones."""
@@ -114,7 +114,7 @@ class ASRModule(pl.LightningModule):
             self._evaluating.__exit__(None, None, None)
             self._evaluating = None
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with a schedule over the planned number of steps."""
         num_steps = int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = optim.build(self.model, self.adapter.groups, self.settings, num_steps)

@@ -6,7 +6,7 @@ Shape legend: ``B`` utterances, ``T`` samples, ``F`` feature frames, ``M`` mel b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -73,7 +73,7 @@ class SpeechBatch:
         """A copy that shares no memory; the conformance checks compare against it."""
         return self._map(Tensor.clone)
 
-    def _map(self, function) -> SpeechBatch:  # type: ignore[no-untyped-def]
+    def _map(self, function: Callable[[Tensor], Tensor]) -> SpeechBatch:
         return replace(
             self,
             seconds=function(self.seconds),

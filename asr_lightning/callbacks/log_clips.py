@@ -46,7 +46,7 @@ class LogClips(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect what this rank's batches transcribe."""
-        self._transcripts.extend(outputs)
+        self._transcripts.extend(outputs["transcripts"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the texts of the chosen clips that this rank has scored."""

@@ -9,7 +9,10 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from asr_lightning.types import AudioLimits, Utterance
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[li
     return rows, failures
 
 
-def load_all(files, limits):  # type: ignore[no-untyped-def]
+def load_all(files: list[Path], limits: AudioLimits) -> tuple[list[Utterance], list[str]]:
     """Utterances of the files within ``limits``, and a message for each of the others."""
     import torch
 

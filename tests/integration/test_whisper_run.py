@@ -1,4 +1,4 @@
-"""Whisper end to end: a user's mixed folder through the command, and the real tiny.en read back by plain transformers."""
+"""Whisper end to end: a mixed folder through the command, and the real tiny.en read back by plain transformers."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_one_epoch_beats_the_untouched_model_in_both_modes(
     specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path],
 ) -> None:
     """64 clips, once each. The untouched model is scored in its own window, where it is best."""
-    adapter, data, directory = specialized
+    _, data, directory = specialized
     comparison = Comparison(data)
     found, pairs = comparison.test(WhisperAdapter("openai/whisper-tiny.en"), WhisperAdapter(str(directory)))
     assert found["test"]["wer"]["after"] < 0.8 * found["test"]["wer"]["before"]
