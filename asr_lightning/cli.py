@@ -146,6 +146,8 @@ class ASRCLI(LightningCLI):
 
     def _prepare_run(self) -> None:
         """Resume the run in ``run_dir``, or set an earlier one aside: nothing is overwritten."""
+        if self.options.trainer.val_check_interval is not None:
+            raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
         last = self.run_dir / "checkpoints" / "last.ckpt"
         if self.options.ckpt_path == "last":
             if not last.is_file():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FILE_NAME = "asr_lightning.json"
+VERBS = ("collator", "loss", "transcribe", "evaluating", "native", "save")
 
 
 def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> None:
@@ -37,7 +38,11 @@ def load(directory: str | Path, **overrides: Any) -> Any:
         ) from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
-    return class_named(module, name)(str(directory), **init_args)
+    adapter = class_named(module, name)
+    # The folder may come from anywhere: it must not be able to name subprocess.Popen.
+    if not isinstance(adapter, type) or not all(callable(getattr(adapter, verb, None)) for verb in VERBS):
+        raise ValueError(f"{path} names {content['adapter']}, which is no adapter: do not trust this folder")
+    return adapter(str(directory), **init_args)
 
 
 def class_named(module: str, name: str) -> Any:

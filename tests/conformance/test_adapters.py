@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -68,11 +67,3 @@ def test_check_adapter_says_what_is_wrong(
 
     assert main(["check-adapter", *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_saved_folder_keeps_its_options(tmp_path: Path) -> None:
-    from asr_lightning import saved
-
-    ToyAdapter(max_seconds=7).save(tmp_path)
-    assert saved.load(tmp_path).limits.max_seconds == 7
-    assert saved.load(tmp_path, max_seconds=9).limits.max_seconds == 9

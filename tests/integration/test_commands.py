@@ -157,6 +157,13 @@ BAD_OPTIONS = [
         "choose one of none, basic",
     ),
     (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--ckpt_path", "last"], "nothing to resume"),
+    (
+        ["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--trainer.val_check_interval", "0.5"],
+        "half_epoch_val",
+    ),
+    (["fit", "--config", "CONFIG"], "audio_dir"),
+    (["fit", "--config", "no_such.yaml"], "no_such.yaml"),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--trainer.epochs", "3"], "trainer.epochs"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,16 @@ def test_killed_and_resumed_gives_the_same_weights(tones_once: Path, undisturbed
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     assert sorted(p.name for p in run_dir.glob("config*.yaml")) == ["config-2.yaml", "config.yaml"]
+
+
+def test_resume_keeps_other_run(tones_once: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Lightning's callback restores the old run's paths; a copied run must not delete what they name."""
+    before = (undisturbed / "checkpoints" / "last.ckpt").read_bytes()
+    copy = Path(shutil.copytree(undisturbed, tmp_path / "copy"))
+    result = run(tones_once, copy, "--ckpt_path", "last", "--trainer.max_epochs", "7")
+    assert result.returncode == 0, result.stderr
+    assert (undisturbed / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 6
 
 
 def test_rerun_same_directory(tones_once: Path, undisturbed: Path) -> None:

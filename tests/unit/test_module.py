@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import Callback
 
 from asr_lightning.adapters.toy import ToyAdapter
+from asr_lightning.callbacks.baseline import BaselineWER
+from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.results import Comparison
 from tests.toy_run import toy_data, toy_fit, toy_module
@@ -110,3 +112,17 @@ def test_same_seed_same_weights(tones: Path) -> None:
     toy_fit(second, toy_data(tones), [], max_epochs=2)
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_test_split_scored_only_at_end(tones: Path) -> None:
+    """Nothing that chooses weights or stops a run may have seen the test clips."""
+    data, asked = toy_data(tones), []
+    loader = data.loader
+
+    def recording(split: str, *arguments, **options):
+        asked.append(split)
+        return loader(split, *arguments, **options)
+
+    data.loader = recording  # type: ignore[method-assign]
+    toy_fit(toy_module(), data, [BaselineWER(), StopEarly()], max_epochs=2)
+    assert set(asked) == {"dev"}

@@ -93,7 +93,7 @@ def test_groups_and_weights_are_as_loaded(whisper: WhisperAdapter):
     assert whisper.model.config._attn_implementation == "sdpa"
 
 
-def test_positions_bit_identical(whisper: WhisperAdapter):
+def test_positions_bit_identical_after_fit(whisper: WhisperAdapter):
     """Not even switching every gradient on moves the sinusoids, weight decay included (pitfall T10)."""
     positions = whisper.model.model.encoder.embed_positions.weight
     before = positions.detach().clone()
@@ -215,3 +215,11 @@ def test_limits(whisper: WhisperAdapter):
 def test_bad_options_are_refused(make_whisper, options, message):
     with pytest.raises(ValueError, match=message):
         make_whisper(**options)
+
+
+def test_every_trainable_has_grad(whisper: WhisperAdapter) -> None:
+    """DDP waits for a gradient of every parameter that it was given (pitfall T57)."""
+    train_only(whisper, ["encoder"])
+    whisper.loss(whisper.collator()([clip(), clip(2.0, uid="longer")])).loss.backward()
+    without = [n for n, p in whisper.model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
