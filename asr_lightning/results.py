@@ -13,7 +13,7 @@ import torch
 from asr_lightning.evaluation import transcribe_all
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import ErrorRates, Transcript, score
-from asr_lightning.text import normalizer
+from asr_lightning.text import normalizer, spreadsheet_cell
 
 Result = dict[str, Any]
 
@@ -82,12 +82,7 @@ def write_pairs(path: Path, pairs: Iterable[tuple[Transcript, str]]) -> None:
         writer = csv.writer(file)
         writer.writerow(["uid", "reference", "before", "after"])
         for after, before in sorted(pairs):
-            writer.writerow([_plain(cell) for cell in (after.uid, after.reference, before, after.hypothesis)])
-
-
-def _plain(cell: str) -> str:
-    """``cell``, quoted if a spreadsheet would run it."""
-    return "'" + cell if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+            writer.writerow([spreadsheet_cell(cell) for cell in (after.uid, after.reference, before, after.hypothesis)])
 
 
 def table(result: Result) -> str:

@@ -41,3 +41,8 @@ def normalizer(name: str) -> Normalizer:
     if name not in NORMALIZERS:
         raise ValueError(f"unknown text normalizer {name!r}: choose one of {', '.join(NORMALIZERS)}")
     return NORMALIZERS[name]
+
+
+def spreadsheet_cell(text: str) -> str:
+    """``text`` for a CSV cell, behind an apostrophe where a spreadsheet would run it as a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from asr_lightning.text import spreadsheet_cell
+
 if TYPE_CHECKING:
     from asr_lightning.types import AudioLimits, Utterance
 
@@ -126,7 +128,7 @@ def write(rows: list[dict[str, object]], file: TextIO, suffix: str) -> None:
     if suffix == ".csv":
         writer = csv.DictWriter(file, ["file", "seconds", "text"])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "text": spreadsheet_cell(str(row["text"]))} for row in rows)
         return
     for row in rows:
         file.write(

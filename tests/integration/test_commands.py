@@ -167,7 +167,9 @@ BAD_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_OPTIONS, ids=lambda value: "_".join(value)[:60] if value else "")
+@pytest.mark.parametrize(
+    ("arguments", "message"), BAD_OPTIONS, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
 def test_bad_option_gets_a_clear_error(
     arguments: list[str], message: str, run_dir: Path, tones: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

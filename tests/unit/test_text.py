@@ -1,6 +1,6 @@
 import pytest
 
-from asr_lightning.text import basic, none, normalizer
+from asr_lightning.text import basic, none, normalizer, spreadsheet_cell
 
 STRINGS = [
     "Hello, World!",
@@ -32,3 +32,8 @@ def test_normalizer_golden() -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="none, basic"):
         normalizer("english-ish")
+
+
+@pytest.mark.parametrize(("text", "cell"), [("=1+1", "'=1+1"), ("@home", "'@home"), ("plain", "plain"), ("", "")])
+def test_no_cell_is_a_formula(text: str, cell: str) -> None:
+    assert spreadsheet_cell(text) == cell
