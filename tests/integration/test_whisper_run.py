@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr_lightning.adapters._seq2seq import token_caps
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.callbacks.train_only import TrainOnly
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
@@ -96,3 +97,16 @@ def test_one_epoch_beats_the_untouched_model_in_both_modes(
     assert found["test"]["wer"]["after"] < 0.8 * found["test"]["wer"]["before"]
     assert found["native_mode"]["test"]["wer"]["after"] < 0.8 * found["native_mode"]["test"]["wer"]["before"]
     assert len(pairs) == 49
+
+
+def test_no_cap_hits_on_fixture(specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path]) -> None:
+    """A text as long as its cap is a loop; an adapted model stops by itself at true length (pitfall T13)."""
+    adapter, data, _ = specialized
+    dataset = data.dataset("test")
+    seconds = {row.uid: length for row, length in zip(dataset.rows, dataset.seconds, strict=True)}
+    looping = []
+    for transcript in Comparison(data).transcripts(adapter, "test"):
+        (cap,) = token_caps(torch.tensor([seconds[transcript.uid]]), adapter.max_tokens_per_second, max_tokens=448)
+        if len(adapter.processor.tokenizer(transcript.hypothesis, add_special_tokens=False).input_ids) >= cap - 1:
+            looping.append(transcript)
+    assert looping == []
