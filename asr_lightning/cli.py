@@ -96,7 +96,6 @@ class ASRCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
             **kwargs,
         )
 
