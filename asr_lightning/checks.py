@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from asr_lightning.optim import group_of
+from asr_lightning.groups import group_of, train_only
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.types import SpeechBatch, Utterance
 
@@ -169,8 +169,6 @@ def check_groups(adapter: ASRAdapter) -> str:
 
 def check_freezing(adapter: ASRAdapter) -> None:
     """A step with all but one group frozen leaves the others' weights and buffers bit-identical."""
-    from asr_lightning.callbacks.train_only import train_only
-
     trained = next(iter(adapter.groups))
     adapter.model.train()
     train_only(adapter, [trained])

@@ -58,6 +58,11 @@ class ASRModule(pl.LightningModule):
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """The batch's summed loss; ``on_before_optimizer_step`` makes the mean of all that share a step."""
         output = self.adapter.loss(batch)
+        if not torch.isfinite(output.loss):
+            raise ValueError(
+                f"the loss of the recordings {', '.join(batch.uids)} is {output.loss.item()}: "
+                "lower model.optimizer.lr, or listen to them"
+            )
         self._weight += output.weight
         logged = {"train/loss": output.loss.detach(), **{f"train/{k}": v for k, v in output.parts.items()}}
         self.log_dict(logged, batch_size=output.weight, on_step=True)

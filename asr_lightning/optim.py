@@ -14,6 +14,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from asr_lightning.groups import group_of
+
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -44,17 +46,6 @@ class OptimizerSettings:
             raise ValueError("a learning rate must be above 0; freeze a part with train_only instead")
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"unknown schedule {self.schedule!r}: choose cosine, linear or constant")
-
-
-def group_of(name: str, groups: Mapping[str, tuple[str, ...]]) -> str | None:
-    """The group whose prefix of the dotted path ``name`` is longest; None if no prefix fits."""
-    fits = [
-        (len(prefix), group)
-        for group, prefixes in groups.items()
-        for prefix in prefixes
-        if name == prefix or name.startswith(prefix + ".") or prefix == ""
-    ]
-    return max(fits)[1] if fits else None
 
 
 def parameter_groups(

@@ -1,41 +1,14 @@
-"""Train some groups of a model and hold all else still: gradients off, eval mode on. Knows groups by name only.
-
-``requires_grad=False`` stops neither dropout nor BatchNorm statistics; eval mode does, and Lightning restores modes
-submodule by submodule after validation, so it lasts.
-"""
+"""Freezing as a callback: all but some groups of a model, before the optimizer is built. Knows groups by name only."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asr_lightning.optim import group_of
-from asr_lightning.protocols import ASRAdapter
+from asr_lightning.groups import train_only
 
 logger = logging.getLogger(__name__)
-
-
-def train_only(adapter: ASRAdapter, groups: Sequence[str]) -> None:
-    """Freeze every group of ``adapter`` that is not in ``groups``.
-
-    Gradients are only ever switched off: what the model itself holds fixed, such as sinusoidal positions, stays fixed.
-
-    Raises:
-        ValueError: A name is not a group of this adapter, or none is given.
-    """
-    unknown = sorted(set(groups) - set(adapter.groups))
-    if unknown or not groups:
-        named = ", ".join(unknown) or "nothing"
-        raise ValueError(f"train_only names {named}; this model's groups are {', '.join(adapter.groups)}")
-    for name, parameter in adapter.model.named_parameters():
-        if group_of(name, adapter.groups) not in groups:
-            parameter.requires_grad = False
-    for name, module in adapter.model.named_modules():
-        group = group_of(name, adapter.groups)
-        if group is not None and group not in groups:
-            module.training = False  # this module alone: a parent may hold trained children
 
 
 class TrainOnly(Callback):

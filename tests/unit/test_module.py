@@ -10,6 +10,7 @@ from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.results import Comparison
+from asr_lightning.types import LossOutput
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 
@@ -126,3 +127,18 @@ def test_test_split_scored_only_at_end(tones: Path) -> None:
     data.loader = recording  # type: ignore[method-assign]
     toy_fit(toy_module(), data, [BaselineWER(), StopEarly()], max_epochs=2)
     assert set(asked) == {"dev"}
+
+
+def test_nan_batch_is_reported(tones: Path) -> None:
+    """A batch without a finite loss is named and never skipped in silence."""
+
+    class Broken(ToyAdapter):
+        def loss(self, batch):
+            output = super().loss(batch)
+            return LossOutput(output.loss * float("nan"), output.weight)
+
+    module = toy_module()
+    module.adapter = Broken()
+    module.adapter.model = module.model
+    with pytest.raises(ValueError, match=r"the loss of the recordings \d+, \d+ is nan: lower"):
+        toy_fit(module, toy_data(tones), [])

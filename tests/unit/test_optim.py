@@ -2,7 +2,8 @@ import pytest
 from torch import nn
 
 from asr_lightning.adapters.toy import ToyAdapter
-from asr_lightning.optim import OptimizerSettings, build, group_of, parameter_groups, rate_at
+from asr_lightning.groups import group_of
+from asr_lightning.optim import OptimizerSettings, build, parameter_groups, rate_at
 
 GROUPS = {"encoder": ("model.encoder",), "decoder": ("model.decoder", "proj_out"), "frontend": ("model.encoder.conv",)}
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.callbacks.train_only import train_only
+from asr_lightning.groups import train_only
 from tests.tiny_models import SUPPRESS, clip
 
 # HF warns on every generate call about flags that Whisper's own code passes on; nothing a caller can change.
