@@ -21,28 +21,39 @@ def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> Non
     (directory / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def record(directory: str | Path) -> dict[str, Any] | None:
+    """``adapter`` and ``init_args`` of the folder ``directory``; None if this package did not write it.
+
+    Raises:
+        ValueError: The record cannot be read.
+    """
+    path = Path(directory) / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"adapter": str(content["adapter"]), "init_args": dict(content["init_args"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
+
+
 def load(directory: str | Path, **overrides: Any) -> Any:
     """The adapter that wrote ``directory``, loaded from it; ``overrides`` replace recorded options.
 
     Raises:
         ValueError: The folder was not written by this package, or its record cannot be read.
     """
-    path = Path(directory) / FILE_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        module, _, name = content["adapter"].rpartition(".")
-        init_args = {**content["init_args"], **overrides}
-    except FileNotFoundError:
+    found = record(directory)
+    if found is None:
         raise ValueError(
             f"{directory} holds no {FILE_NAME}: give the model folder of a finished run, such as runs/demo/model"
-        ) from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
+        )
+    module, _, name = found["adapter"].rpartition(".")
     adapter = class_named(module, name)
     # The folder may come from anywhere: it must not be able to name subprocess.Popen.
     if not isinstance(adapter, type) or not all(callable(getattr(adapter, verb, None)) for verb in VERBS):
-        raise ValueError(f"{path} names {content['adapter']}, which is no adapter: do not trust this folder")
-    return adapter(str(directory), **init_args)
+        raise ValueError(f"{directory} names {found['adapter']}, which is no adapter: do not trust this folder")
+    return adapter(str(directory), **{**found["init_args"], **overrides})
 
 
 def class_named(module: str, name: str) -> Any:

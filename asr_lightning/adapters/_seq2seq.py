@@ -1,6 +1,6 @@
 """What attention decoders share: one shift, masked cross entropy, greedy decoding with a token cap per row.
 
-Must never know audio, files or a trainer. Used by ``whisper.py`` and ``moonshine.py``.
+Must never know audio, files or a trainer. Used by ``whisper.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache, EncoderDecoderCache, StoppingCriteria
+from transformers import DynamicCache, EncoderDecoderCache
 
 from asr_lightning.types import LossOutput
 
@@ -77,22 +77,6 @@ def scored_cross_entropy(hidden: Tensor, head: Callable[[Tensor], Tensor], targe
 def token_caps(seconds: Tensor, tokens_per_second: float, max_tokens: int) -> list[int]:
     """Most new tokens of each row, from its duration and never from the reference; at most ``max_tokens``."""
     return [min(CAP_BASE_TOKENS + math.ceil(tokens_per_second * s), max_tokens) for s in seconds.tolist()]
-
-
-class TokenCap(StoppingCriteria):
-    """Stops each row of ``generate`` at its own number of new tokens.
-
-    Args:
-        caps: Most new tokens of each row.
-        prompt_length: Tokens that ``generate`` starts from.
-    """
-
-    def __init__(self, caps: Sequence[int], prompt_length: int) -> None:
-        self.lengths = torch.tensor(caps) + prompt_length
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        """Bool ``[B]``: which rows are finished."""
-        return (input_ids.shape[1] >= self.lengths).to(input_ids.device)
 
 
 @dataclass(frozen=True)

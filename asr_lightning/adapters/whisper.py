@@ -1,12 +1,11 @@
 """Whisper: log-mel features, an encoder at the true length of the audio, an attention decoder.
 
-Must never know a trainer, a split or a WER. Loaded by name through ``registry.py``.
+Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -214,11 +213,6 @@ class WhisperAdapter:
 
 def _saved_options(source: str) -> dict[str, Any]:
     """How the folder ``source`` was used when ``save`` wrote it; nothing for any other source (pitfall T89)."""
-    path = Path(source).expanduser() / saved.FILE_NAME
-    if not path.is_file():
-        return {}
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))["init_args"]
-        return {name: options[name] for name in DEFAULTS if options.get(name) is not None}
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
+    found = saved.record(Path(source).expanduser())
+    options = found["init_args"] if found else {}
+    return {name: options[name] for name in DEFAULTS if options.get(name) is not None}
