@@ -66,7 +66,7 @@ class SaveConfig(SaveConfigCallback):
         if stage == "fit":
             run_dir = Path(self.config.run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, first_free(run_dir / "config.yaml"), skip_none=False)
+            self.parser.save(self.config, first_free(run_dir / "config.yaml"))
 
 
 def first_free(path: Path) -> Path:
