@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asr_lightning import metrics
 from asr_lightning.evaluation import transcribe_all
-from asr_lightning.scoring import ErrorRates, count_edits
+from asr_lightning.scoring import EditCounts, ErrorRates, count_edits
 
 logger = logging.getLogger(__name__)
 
@@ -48,4 +48,4 @@ class BaselineWER(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the figure from a checkpoint."""
         if state_dict:
-            self.rates = ErrorRates(**{**state_dict, "words": metrics.EditCounts(*state_dict["words"])})
+            self.rates = ErrorRates(**{**state_dict, "words": EditCounts(*state_dict["words"])})
