@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def record(directory: str | Path) -> dict[str, Any] | None:
         return {"adapter": str(content["adapter"]), "init_args": dict(content["init_args"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
+
+
+def options(source: str, names: Iterable[str]) -> dict[str, Any]:
+    """How the folder ``source`` was used when ``save`` wrote it, as far as ``names`` go; empty for other sources.
+
+    A model that has learned one way of reading must not be read another way because an option was left out.
+    """
+    found = record(Path(source).expanduser())
+    recorded = found["init_args"] if found else {}
+    return {name: recorded[name] for name in names if recorded.get(name) is not None}
 
 
 def load(directory: str | Path, **overrides: Any) -> Any:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Normalizer = Callable[[str], str]
+
+NAMED = 10  # offenders spelled out in a message; the rest is counted
 
 
 def none(text: str) -> str:
@@ -46,3 +48,9 @@ def normalizer(name: str) -> Normalizer:
 def spreadsheet_cell(text: str) -> str:
     """``text`` for a CSV cell, behind an apostrophe where a spreadsheet would run it as a formula."""
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def name_some(names: Sequence[str], separator: str = ", ") -> str:
+    """The first ten of ``names``, and how many more there are."""
+    rest = f"{separator}and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return separator.join(names[:NAMED]) + rest

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers.utils import logging as transformers_logging
 
@@ -64,8 +64,30 @@ def hub_folder(repo_id: str, hint: str = "") -> Path:
         SourceError: There is no such model, or it is private.
     """
     cached = cached_folder(repo_id)
-    if cached is not None:
-        return cached
+    return _download(repo_id, _wanted, hint) if cached is None else cached
+
+
+def hub_file(repo_id: str, name: str) -> Path:
+    """The file ``name`` of ``repo_id``, from the local cache or downloaded alone.
+
+    Raises:
+        HubUnreachableError: Within about ``PROBE_SECONDS``.
+        SourceError: There is no such model or no such file, or it is private.
+    """
+    cached = try_to_load_from_cache(repo_id, name)
+    if isinstance(cached, str):
+        return Path(cached)
+
+    def only(names: list[str]) -> list[str]:
+        if name not in names:
+            raise SourceError(f"{repo_id} holds no {name}: look for the right model, or give the path of a file")
+        return [name]
+
+    return _download(repo_id, only) / name
+
+
+def _download(repo_id: str, wanted: Callable[[list[str]], list[str]], hint: str = "") -> Path:
+    """The folder into which the ``wanted`` files of ``repo_id`` have been downloaded."""
     if constants.HF_HUB_OFFLINE:
         raise HubUnreachableError(_unreachable(repo_id, "HF_HUB_OFFLINE is set and the cache lacks it", hint))
     try:
@@ -78,7 +100,7 @@ def hub_folder(repo_id: str, hint: str = "") -> Path:
     except Exception as error:  # httpx, ssl, socket and proxy errors share no other base
         raise HubUnreachableError(_unreachable(repo_id, f"{type(error).__name__}: {error}", hint)) from error
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=_wanted(names)))
+        return Path(snapshot_download(repo_id, allow_patterns=wanted(names)))
     except OSError as error:
         raise HubUnreachableError(_unreachable(repo_id, f"the download broke off: {error}", hint)) from error
 

@@ -104,7 +104,7 @@ class WhisperAdapter:
     ) -> None:
         wanted = {"context": context, "margin_seconds": margin_seconds, "max_tokens_per_second": max_tokens_per_second}
         given = {name: value for name, value in wanted.items() if value is not None}
-        options = DEFAULTS | _saved_options(source) | given
+        options = DEFAULTS | saved.options(source, DEFAULTS) | given
         self.context: str = options["context"]
         self.margin_seconds: float = options["margin_seconds"]
         self.max_tokens_per_second: float = options["max_tokens_per_second"]
@@ -209,10 +209,3 @@ class WhisperAdapter:
 
         num_frames = (batch.seconds * FRAMES_PER_SECOND).ceil().long().clamp(max=features.shape[-1])
         return augment.spec_augment(features, num_frames, **asdict(self.spec_augment))
-
-
-def _saved_options(source: str) -> dict[str, Any]:
-    """How the folder ``source`` was used when ``save`` wrote it; nothing for any other source (pitfall T89)."""
-    found = saved.record(Path(source).expanduser())
-    options = found["init_args"] if found else {}
-    return {name: options[name] for name in DEFAULTS if options.get(name) is not None}

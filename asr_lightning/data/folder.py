@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from asr_lightning.audio import AUDIO_SUFFIXES
-from asr_lightning.data.rows import Row, name_some, one_line, read_text, split_key
+from asr_lightning.data.rows import Row, one_line, read_text, split_key
+from asr_lightning.text import name_some
 
 
 def list_audio(folder: Path) -> tuple[Path, ...]:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import codecs
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-NAMED = 10  # offenders spelled out in a message; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,3 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise ValueError(f"{path.name} is not UTF-8 text (it holds NUL characters); {remedy}")
     return text
-
-
-def name_some(names: Sequence[str], separator: str = ", ") -> str:
-    """The first ten of ``names``, and how many more there are."""
-    rest = f"{separator}and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return separator.join(names[:NAMED]) + rest

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from asr_lightning import audio
 from asr_lightning.augment import Augmentation, perturb
 from asr_lightning.data.checks import duration_problems
-from asr_lightning.data.rows import Row, name_some
+from asr_lightning.data.rows import Row
+from asr_lightning.text import name_some
 from asr_lightning.types import AudioLimits, Utterance
 
 Pick = tuple[int | None, int]  # the epoch in training, None in dev and test; the index

@@ -1,0 +1,165 @@
+"""NeMo models from wherever they lie: a ``.nemo`` file, a folder with one, the Hugging Face hub or NVIDIA's NGC.
+
+The one place that imports NeMo to load a model; must never know audio or training. Used by ``nemo.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asr_lightning._extras import require_extra
+from asr_lightning.adapters import _hf, _nemo_archive
+from asr_lightning.adapters._hf import SourceError
+
+FILE_NAME = "model.nemo"
+
+
+class LoadedNeMo(NamedTuple):
+    """A network in float32 and train mode off, where it came from in words, and the folder its tokenizer lies in."""
+
+    model: Any
+    origin: str
+    folder: tempfile.TemporaryDirectory[str]
+
+
+def load_nemo(source: str, linear_adapter_dim: int = 0) -> LoadedNeMo:
+    """The model of ``source``, checked before anything in it is built.
+
+    Args:
+        source: A ``.nemo`` file, a folder that holds one, ``owner/name`` on the hub, or a name of NVIDIA's catalogue.
+        linear_adapter_dim: Above 0, the encoder is built so that it can take NeMo's adapter modules.
+
+    Raises:
+        MissingExtraError: NeMo is not installed.
+        SourceError: Nothing can be loaded; the message says what to do.
+    """
+    require_extra("nemo", "nemo", "a NeMo model")
+    path = find(source)
+    # Kept as long as the adapter: ``save`` copies the tokenizer from here, though the source may be gone by then.
+    folder = tempfile.TemporaryDirectory(prefix="asr_lightning-")
+    config = _nemo_archive.unpack(path, Path(folder.name))
+    with quiet():
+        model = _restore(path, Path(folder.name), config, linear_adapter_dim)
+    (Path(folder.name) / _nemo_archive.WEIGHTS).unlink()
+    origin = source if not _hf.looks_local(source) or path == Path(source).expanduser() else str(path)
+    return LoadedNeMo(model.eval(), origin, folder)
+
+
+def find(source: str) -> Path:
+    """The ``.nemo`` file of ``source``, downloaded if it has to be.
+
+    Raises:
+        SourceError: There is none, or more than one.
+    """
+    if not _hf.looks_local(source) and not source.endswith(".nemo"):
+        return _hub_file(source) if "/" in source else _ngc_file(source)
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise SourceError(f"there is no file {path}: check the spelling, or give a name such as nvidia/parakeet-ctc-0.6b")
+    found = sorted(path.glob("*.nemo"))
+    if len(found) != 1:
+        named = ", ".join(file.name for file in found) or "none"
+        raise SourceError(f"{path} must hold one .nemo file, but holds {named}: name the file itself")
+    return found[0]
+
+
+def _hub_file(repo_id: str) -> Path:
+    """``<name>.nemo`` of a repository on the Hugging Face hub, from the cache if it is there."""
+    return _hf.hub_file(repo_id, f"{repo_id.rpartition('/')[2]}.nemo")
+
+
+def _ngc_file(name: str) -> Path:
+    """A model of NVIDIA's catalogue, in NeMo's own cache; one process downloads, the others wait for it."""
+    from filelock import FileLock
+
+    with quiet():
+        from nemo.collections.asr.models import ASRModel
+
+        known = {info.pretrained_model_name for info in ASRModel.list_available_models() or []}
+        if name not in known:
+            near = ", ".join(sorted(known)[:5])
+            raise SourceError(f"NVIDIA's catalogue has no model {name!r}, but {near}, … ; for the hub give owner/name")
+        try:
+            with FileLock(Path(tempfile.gettempdir()) / f"asr_lightning-{name}.lock"):
+                return Path(ASRModel.from_pretrained(name, return_model_file=True))
+        except Exception as error:  # wget-like code without an exception of its own
+            raise _hf.HubUnreachableError(
+                f"{name} cannot be downloaded from NVIDIA's catalogue ({type(error).__name__}: {error}): check the "
+                "network, or download the .nemo file elsewhere and give its path"
+            ) from error
+
+
+def _restore(path: Path, folder: Path, config: dict[str, Any], linear_adapter_dim: int) -> Any:
+    """Build the checked ``config`` and load the weights, from ``folder`` and no other place."""
+    import torch
+    from nemo.collections.asr.models import ASRModel
+    from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+    from omegaconf import OmegaConf
+
+    connector = SaveRestoreConnector()
+    connector.model_extracted_dir = str(folder)
+    weights = folder / _nemo_archive.WEIGHTS
+    try:
+        torch.load(weights, map_location="meta", weights_only=True)  # NeMo's own call obeys an unsafe variable
+    except Exception as error:
+        raise SourceError(f"the weights in {path} cannot be read ({error}): copy or download it again") from error
+    if linear_adapter_dim:
+        _prepare_encoder(config)
+    try:
+        return ASRModel.restore_from(
+            str(path), OmegaConf.create(config), map_location="cpu", save_restore_connector=connector
+        )
+    except Exception as error:  # hydra, omegaconf and torch share no base
+        raise SourceError(f"NeMo cannot build the model in {path} ({type(error).__name__}: {error})") from error
+
+
+def _prepare_encoder(config: dict[str, Any]) -> None:
+    """Name the encoder's variant that holds adapter modules; its weights have the same names.
+
+    Raises:
+        ValueError: NeMo has none for this encoder.
+    """
+    from nemo.core.classes.mixins.adapter_mixins import get_registered_adapter
+
+    registered = get_registered_adapter(config["encoder"]["_target_"])
+    if registered is None:
+        name = config["encoder"]["_target_"].rpartition(".")[2]
+        raise ValueError(f"NeMo has no adapter modules for the encoder {name}: set linear_adapter_dim to 0")
+    config["encoder"]["_target_"] = registered.adapter_class_path
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Import and run NeMo without telemetry, advertisement and warnings that no user can act on.
+
+    NeMo reports its life cycle to nv_one_logger as soon as it is imported, whose exporters a configuration file on
+    the machine may switch on. Its own logger writes to standard output.
+    """
+    loggers = [logging.getLogger(name) for name in ("nemo_logger", "nv_one_logger", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    root = logging.getLogger()
+    root_level = root.level
+    try:
+        for logger in (*loggers, root):
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from nemo.lightning.callback_group import CallbackGroup
+            from nemo.utils import logging as nemo_logging
+
+            CallbackGroup.get_instance().callbacks.clear()
+            nemo_logging.setLevel(logging.ERROR)
+            yield
+    finally:
+        root.setLevel(root_level)
+        for logger, level in zip(loggers, levels, strict=True):
+            if logger.name != "nemo_logger":
+                logger.setLevel(level)
