@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from asr_lightning import saved
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.early_stopping import StopEarly
+from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
@@ -186,7 +187,7 @@ class ASRCLI(LightningCLI):
             self.run_dir / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.progress, self.baseline, self.best = Progress(), BaselineWER(), SaveBest(self.model_dir)
-        return [self.baseline, self.progress, self.best, LogClips(tensorboard), last]
+        return [self.baseline, FiniteGradients(), self.progress, self.best, LogClips(tensorboard), last]
 
     def adapter_from_source(self) -> ASRAdapter:
         """The untouched model, loaded again with the options of this run."""

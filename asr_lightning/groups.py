@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from asr_lightning.protocols import ASRAdapter
 
 
@@ -41,3 +44,15 @@ def train_only(adapter: ASRAdapter, groups: Sequence[str]) -> None:
         group = group_of(name, adapter.groups)
         if group is not None and group not in groups:
             module.training = False  # this module alone: a parent may hold trained children
+
+
+def hold_batch_norm(model: nn.Module) -> int:
+    """Put every BatchNorm into eval mode, so that its statistics stay the checkpoint's; returns their number.
+
+    A few hundred clips of one voice move the statistics that thousands of voices have made (pitfall T28). Scale and
+    shift stay trainable.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        norm.training = False
+    return len(norms)

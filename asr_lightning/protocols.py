@@ -31,6 +31,18 @@ class Collator(Protocol):
         """
         ...
 
+    def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
+        """Find, before training, what the model cannot learn from; log what is doubtful.
+
+        Args:
+            texts: Transcripts, by the name that the user knows a recording by.
+            seconds: Length of each recording, by the same names.
+
+        Raises:
+            ValueError: Lists every transcript that cannot be a target, each with its reason.
+        """
+        ...
+
 
 @runtime_checkable
 class ASRAdapter(Protocol):

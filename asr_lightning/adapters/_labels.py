@@ -56,7 +56,9 @@ class BPEVocabulary:
 
     def characters(self) -> set[str]:
         """Characters of all pieces but the control ones."""
-        plain = (n for n in range(len(self.processor)) if not (self.processor.is_control(n) or self.processor.is_unknown(n)))
+        plain = (
+            n for n in range(len(self.processor)) if not (self.processor.is_control(n) or self.processor.is_unknown(n))
+        )
         return {char for number in plain for char in self.processor.id_to_piece(number)}
 
     def __getstate__(self) -> bytes:
@@ -172,5 +174,7 @@ def _files_by_character(characters: Mapping[str, Iterable[str]]) -> dict[str, li
 
 
 def _listed(files: Mapping[str, list[str]]) -> str:
-    lines = [f"  {char!r} ({unicodedata.name(char, 'no name')}) in {name_some(names[:3])}" for char, names in files.items()]
+    lines = [
+        f"  {char!r} ({unicodedata.name(char, 'no name')}) in {name_some(names[:3])}" for char, names in files.items()
+    ]
     return name_some(lines, "\n")

@@ -151,7 +151,8 @@ def _check_kind(path: Path, config: dict[str, Any]) -> None:
     tokenizer = config.get("tokenizer")
     if tokenizer is None and "labels" in config:
         return
-    kind = str(tokenizer.get("type")).lower() if isinstance(tokenizer, dict) else None
+    tokenizer = tokenizer if isinstance(tokenizer, dict) else {}
+    kind = str(tokenizer.get("type")).lower()
     if kind != "bpe" or not {"model_path", "vocab_path"} <= set(tokenizer):
         raise SourceError(
             f"{path} has a tokenizer of type {kind}, and this adapter reads one SentencePiece model (bpe) or plain "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -100,4 +101,4 @@ def joint_gigabytes(
 
 
 def _repeats(labels: Sequence[int]) -> int:
-    return sum(left == right for left, right in zip(labels, labels[1:], strict=False))
+    return sum(left == right for left, right in pairwise(labels))

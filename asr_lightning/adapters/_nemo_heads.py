@@ -120,7 +120,9 @@ class HybridHead:
         total = torch.stack([weight * output.loss for weight, output in outputs.values()]).sum()
         parts = {name: output.loss.detach() for name, (_, output) in outputs.items()}
         _, main = next(iter(outputs.values()))
-        return LossOutput(total, main.weight, {**parts, **{k: v for _, o in outputs.values() for k, v in o.parts.items()}})
+        return LossOutput(
+            total, main.weight, {**parts, **{k: v for _, o in outputs.values() for k, v in o.parts.items()}}
+        )
 
 
 def build_head(model: Any, decoder: str | None, ctc_weight: float | None) -> Head:
@@ -175,7 +177,9 @@ def _labels(decoding: Any) -> list[str]:
     return [decoding.labels_map[number] for number in range(len(decoding.labels_map))]
 
 
-def mean_of(loss: Tensor, reduction: str | None, target_lengths: Tensor, parts: dict[str, Tensor] | None = None) -> LossOutput:
+def mean_of(
+    loss: Tensor, reduction: str | None, target_lengths: Tensor, parts: dict[str, Tensor] | None = None
+) -> LossOutput:
     """``loss`` as a mean, with the number of terms behind it, so that batches add up as NeMo's reduction means them.
 
     Args:

@@ -63,7 +63,9 @@ def find(source: str) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise SourceError(f"there is no file {path}: check the spelling, or give a name such as nvidia/parakeet-ctc-0.6b")
+        raise SourceError(
+            f"there is no file {path}: check the spelling, or give a name such as nvidia/parakeet-ctc-0.6b"
+        )
     found = sorted(path.glob("*.nemo"))
     if len(found) != 1:
         named = ", ".join(file.name for file in found) or "none"

@@ -6,7 +6,7 @@ Used by ``whisper.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from transformers import WhisperFeatureExtractor, WhisperTokenizer
 
 from asr_lightning.adapters._seq2seq import shift_once
 from asr_lightning.adapters._whisper_prompt import spoken_text
+from asr_lightning.text import name_some
 from asr_lightning.types import AudioLimits, SpeechBatch, Utterance
 
 BUCKET_FRAMES = 16
@@ -51,7 +52,7 @@ class WhisperCollator:
         """
         for utterance in utterances:
             self._check(utterance)
-        shifted = shift_once(self.prompt, [self._tokens(utterance) for utterance in utterances], self.eos)
+        shifted = shift_once(self.prompt, [self._tokens(u.uid, u.text) for u in utterances], self.eos)
         features = self._features([utterance.waveform for utterance in utterances])
         return SpeechBatch(
             uids=tuple(utterance.uid for utterance in utterances),
@@ -61,6 +62,21 @@ class WhisperCollator:
             targets=shifted.targets,
             target_lengths=shifted.target_lengths,
         )
+
+    def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
+        """Refuse transcripts with more tokens than the decoder has positions.
+
+        Raises:
+            ValueError: Lists them.
+        """
+        problems = []
+        for name, text in texts.items():
+            try:
+                self._tokens(name, text)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError(name_some(problems, "\n"))
 
     def num_frames(self, num_samples: int) -> int:
         """The context of a batch whose longest clip has ``num_samples``; even, at most the whole window."""
@@ -88,13 +104,13 @@ class WhisperCollator:
         ).input_features
         return features[..., :num_frames].contiguous()
 
-    def _tokens(self, utterance: Utterance) -> list[int]:
-        text = spoken_text(utterance.text, self.language)
-        tokens: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+    def _tokens(self, name: str, text: str) -> list[int]:
+        spoken = spoken_text(text, self.language)
+        tokens: list[int] = self.tokenizer(spoken, add_special_tokens=False).input_ids
         length, most = len(self.prompt) + len(tokens), self.limits.max_target_tokens
         if most is not None and length > most:
             raise ValueError(
-                f"the transcript of {utterance.uid} has {length} tokens with the prompt, Whisper takes {most}: "
+                f"the transcript of {name} has {length} tokens with the prompt, Whisper takes {most}: "
                 "cut the recording into shorter clips, or check that the transcript belongs to it"
             )
         return tokens

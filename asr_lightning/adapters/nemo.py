@@ -103,6 +103,8 @@ class NeMoAdapter:
         return AudioLimits(
             sample_rate=int(config.preprocessor.sample_rate),
             max_seconds=float(self.options["max_seconds"] or trained or MAX_SECONDS),
+            # Masked convolutions and attention: equal to the last bit. Other encoders let padding through.
+            padding_invariant=config.encoder.get("self_attention_model") == "rel_pos",
         )
 
     @property
@@ -159,9 +161,12 @@ class NeMoAdapter:
         encoded, length, *_ = self.model.encoder(audio_signal=features, length=length)
         return encoded, length
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode and, on a GPU, CUDA graphs inside; they hold memory that training needs, so they go after."""
+        return self._evaluating()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         with evaluation_mode(self.model):
             for decoding in self._graph_decodings():
                 decoding.disable_cuda_graphs()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asr_lightning.groups import train_only
+from asr_lightning.groups import hold_batch_norm, train_only
 
 logger = logging.getLogger(__name__)
 
@@ -16,16 +17,27 @@ class TrainOnly(Callback):
 
     Args:
         groups: Groups of the adapter to train; ``[encoder]`` is right for a voice or an accent.
+        batch_norm: ``hold`` keeps the statistics of every BatchNorm as the checkpoint has them, ``train`` lets those
+            in trained groups follow the clips: for a new language, or a model trained from scratch.
     """
 
-    def __init__(self, groups: list[str] = ["encoder"]) -> None:  # noqa: B006 - read only
+    def __init__(
+        self,
+        groups: list[str] = ["encoder"],  # noqa: B006 - read only
+        batch_norm: Literal["hold", "train"] = "hold",
+    ) -> None:
+        if batch_norm not in ("hold", "train"):
+            raise ValueError(f"batch_norm must be hold or train, not {batch_norm!r}")
         self.groups = groups
+        self.batch_norm = batch_norm
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Freeze in ``setup``, which Lightning calls before ``configure_optimizers``."""
         if stage != "fit":
             return
         train_only(pl_module.adapter, self.groups)
+        if self.batch_norm == "hold":
+            hold_batch_norm(pl_module.model)
         trained = sum(p.numel() for p in pl_module.model.parameters() if p.requires_grad)
         every = sum(p.numel() for p in pl_module.model.parameters())
         logger.info("training %s: %s of %s parameters", ", ".join(self.groups), f"{trained:,}", f"{every:,}")

@@ -7,7 +7,7 @@ serves. Imported by the command line and by any script that trains.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +107,13 @@ class AudioFolderDataModule(LightningDataModule):
         """Decode and check every recording that ``stage`` needs; all three splits before training.
 
         Raises:
-            ValueError: Lists every recording that cannot be used.
+            ValueError: Lists every recording and every transcript that cannot be used.
         """
         needed = [split for split in NEEDED.get(stage or "fit", SPLITS) if split not in self._datasets]
         rows = [row for split in needed for row in self.splits[split]]
         seconds = dict(zip((row.uid for row in rows), measure(rows, self._cache, self.limits), strict=True))
+        if self.collator is not None and rows:
+            self._check_texts(self.collator, rows, seconds)
         for split in needed:
             self._datasets[split] = UtteranceDataset(
                 self.splits[split],
@@ -121,6 +123,18 @@ class AudioFolderDataModule(LightningDataModule):
                 max_seconds=self.limits.max_seconds,
                 seed=self.seed,
             )
+
+    def _check_texts(self, collator: Collator, rows: Sequence[Row], seconds: Mapping[str, float]) -> None:
+        """Let the collator, which alone knows tokens, refuse transcripts before the first step.
+
+        Raises:
+            ValueError: Lists them.
+        """
+        texts = {row.file_name: row.text for row in rows}
+        try:
+            collator.check(texts, {row.file_name: seconds[row.uid] for row in rows})
+        except ValueError as error:
+            raise ValueError(f"{self.audio_dir}: {error}") from error
 
     def dataset(self, split: str) -> UtteranceDataset:
         """The utterances of ``train``, ``dev`` or ``test``.

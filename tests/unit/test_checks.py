@@ -30,6 +30,9 @@ class UnpaddedTargets(ToyAdapter):
 
 
 class ZeroPadding:
+    def check(self, texts, seconds) -> None:
+        pass
+
     def __call__(self, utterances) -> SpeechBatch:
         batch = ToyAdapter().collator()(utterances)
         return dataclasses.replace(batch, targets=batch.targets.clamp(min=0))

@@ -21,6 +21,9 @@ VARIED = Augmentation((0.9, 1.0, 1.1), 0.1, 0.1)
 class PadCollator:
     """The smallest collator: zero-padded samples, one target per word."""
 
+    def check(self, texts, seconds) -> None:
+        assert texts.keys() == seconds.keys()
+
     def __call__(self, utterances):
         waveforms = [utterance.waveform for utterance in utterances]
         lengths = torch.tensor([len(utterance.text.split()) for utterance in utterances])
