@@ -1,26 +1,38 @@
 # make demo   install, then specialize whisper-tiny.en on the sample data set: about ten minutes on two cores
-# make test   install, then run every test
+# make test   install, then run every test, in the main environment and in the one with NeMo
 PYTHON ?= python3
 BIN := .venv/bin
+NEMO := .venv-nemo/bin
 LOCK := requirements.lock
 COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: install demo test check lock help-pages clean
+.PHONY: install install-nemo demo test test-main test-nemo check lock help-pages clean
 
 install: .venv/installed
 
+# NeMo 3.0.0 wants lightning 2.4.0, so it has an environment of its own.
+install-nemo: .venv-nemo/installed
+
 .venv/installed: $(LOCK) pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r $(LOCK)
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+.venv-nemo/installed: requirements-nemo.lock pyproject.toml
+
+.venv/installed .venv-nemo/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q --disable-pip-version-check uv
+	$(@D)/bin/uv pip install -q --python $(@D)/bin/python --require-hashes -r $<
+	$(@D)/bin/uv pip install -q --python $(@D)/bin/python --no-deps -e .
 	touch $@
 
 demo: install
 	$(BIN)/python -m asr_lightning fit --config configs/demo.yaml
 
-test: install
+test: test-main test-nemo
+
+test-main: install
 	$(BIN)/python -m pytest
+
+test-nemo: install-nemo
+	$(NEMO)/python -m pytest
 
 check: install
 	$(BIN)/ruff check .
@@ -39,4 +51,4 @@ help-pages: install
 	$(BIN)/python -m asr_lightning.commands.help_pages
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-nemo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,28 @@ ROOT = Path(__file__).parent.parent
 # Lightning's command line, 2.4 and 2.6, uses what jsonargparse 4.53 calls old names: nothing to change on our side.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 sys.path.insert(0, str(ROOT / "examples"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs hardware or an extra that is not here, and say how to run it."""
+    import torch
+
+    here = {"nemo": find_spec("nemo") is not None, "gpu": torch.cuda.is_available()}
+    reasons = {"nemo": "NeMo has an environment of its own: make test-nemo", "gpu": "needs a CUDA device"}
+    for item in items:
+        for name, present in here.items():
+            if item.get_closest_marker(name) and not present:
+                item.add_marker(pytest.mark.skip(reason=reasons[name]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Import NeMo as the adapter does: it warns of a dozen things that are not ours, and warnings are errors here."""
+    if item.get_closest_marker("nemo") and find_spec("nemo") is not None:
+        from asr_lightning.adapters._nemo_source import quiet
+
+        with quiet():
+            import nemo.collections.asr  # noqa: F401
 
 
 @pytest.fixture(scope="session")

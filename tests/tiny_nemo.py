@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from asr_lightning.adapters._nemo_source import quiet
+
 ROOT = Path(__file__).parents[1]
 PHRASES = ROOT / "examples" / "german_accent" / "phrases.txt"
-KINDS = ("ctc", "rnnt", "tdt", "hybrid")
+KINDS = ("ctc", "rnnt", "tdt", "hybrid", "hybrid-tdt")
 DURATIONS = [0, 1, 2, 3, 4]
 
 
@@ -32,12 +34,14 @@ def tiny_nemo(path: Path, kind: str, vocab_size: int = 64, **changes: Any) -> Pa
     config = OmegaConf.create(nemo_config(kind, path.parent / f"{path.stem}-tokenizer", vocab_size))
     for name, value in changes.items():
         OmegaConf.update(config, name.replace("__", "."), value, force_add=True)
-    model = nemo_class(kind)(cfg=config)
+    with quiet():
+        model = nemo_class(kind)(cfg=config)
     with torch.no_grad():  # so that an untrained model writes something, and other clips other texts
         for name, parameter in model.named_parameters():
             if name.endswith("decoder_layers.0.weight") or "joint_net" in name:
                 parameter.mul_(3)
-    model.save_to(str(path))
+    with quiet():
+        model.save_to(str(path))
     return path
 
 
@@ -50,6 +54,7 @@ def nemo_class(kind: str) -> Any:
         "rnnt": models.EncDecRNNTBPEModel,
         "tdt": models.EncDecRNNTBPEModel,
         "hybrid": models.EncDecHybridRNNTCTCBPEModel,
+        "hybrid-tdt": models.EncDecHybridRNNTCTCBPEModel,
         "ctc-characters": models.EncDecCTCModel,
         "rnnt-characters": models.EncDecRNNTModel,
     }[kind]
@@ -75,7 +80,7 @@ def nemo_config(kind: str, tokenizer: Path, vocab_size: int = 64, width: int = 3
         config["tokenizer"] = {"dir": str(tokenizer), "type": "bpe"}
     if head == "ctc":
         return config | {"decoder": _ctc_decoder(width, labels), "decoding": {"strategy": "greedy_batch"}}
-    return config | _transducer(head, width) | ({"aux_ctc": _aux_ctc(width)} if head == "hybrid" else {})
+    return config | _transducer(kind, width) | ({"aux_ctc": _aux_ctc(width)} if head == "hybrid" else {})
 
 
 def write_tokenizer(folder: Path, vocab_size: int, texts: Path = PHRASES) -> None:
@@ -124,8 +129,8 @@ def _ctc_decoder(width: int, labels: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _transducer(head: str, width: int) -> dict[str, Any]:
-    tdt = head == "tdt"
+def _transducer(kind: str, width: int) -> dict[str, Any]:
+    tdt = kind.endswith("tdt")
     extra = {"num_extra_outputs": len(DURATIONS)} if tdt else {}
     loss = {"loss_name": "tdt", "tdt_kwargs": {"fastemit_lambda": 0.0, "clamp": -1.0, "durations": DURATIONS,
                                                "sigma": 0.02, "omega": 0.0}}  # fmt: skip

@@ -35,6 +35,9 @@ KINDS = {
 }
 """What ``NeMoAdapter`` can train: CTC, transducers (RNNT and TDT) and hybrids of both."""
 
+ENCODERS = ("ConformerEncoder", "ConformerEncoderAdapter")
+"""Conformer and FastConformer. NeMo's convolutional encoders wait for all ranks in every forward pass."""
+
 BUILDING_BLOCKS = (
     "nemo.collections.asr.modules.",
     "nemo.collections.asr.parts.submodules.",
@@ -148,6 +151,9 @@ def _check_kind(path: Path, config: dict[str, Any]) -> None:
             f"{path} holds a {target.rpartition('.')[2]}, which this adapter cannot train: it takes CTC, transducer "
             f"and hybrid recognisers ({names})"
         )
+    encoder = str((config.get("encoder") or {}).get("_target_")).rpartition(".")[2]
+    if encoder not in ENCODERS:
+        raise SourceError(f"{path} has a {encoder} for an encoder, and this adapter trains Conformer and FastConformer")
     tokenizer = config.get("tokenizer")
     if tokenizer is None and "labels" in config:
         return

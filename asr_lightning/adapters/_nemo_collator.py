@@ -27,16 +27,16 @@ class NeMoCollator:
     Attributes:
         vocabulary: Of the checkpoint, which is never changed.
         unknown_characters: What ``check`` does about characters outside it; batches leave them out.
-        frames_per_second: Of the encoder's output, 12.5 for a FastConformer; None where the encoder does not say.
+        frames_per_second: Of the encoder's output, 12.5 for a FastConformer.
         needs_frames: Whether a text needs a frame for each of its labels (CTC).
         joint_columns: Outputs of a transducer's joint at each frame and label; 0 without a joint.
     """
 
     vocabulary: Vocabulary
-    unknown_characters: UnknownCharacters = "refuse"
-    frames_per_second: float | None = None
-    needs_frames: bool = False
-    joint_columns: int = 0
+    unknown_characters: UnknownCharacters
+    frames_per_second: float
+    needs_frames: bool
+    joint_columns: int
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
         """``input_signal`` float32 ``[B, T]`` padded with silence, labels padded with -100."""
@@ -61,8 +61,6 @@ class NeMoCollator:
             ValueError: As for ``check_texts``.
         """
         check_texts(texts, self.vocabulary, self.unknown_characters)
-        if self.frames_per_second is None:
-            return
         labels = {name: self._labels(text) for name, text in texts.items()}
         if self.needs_frames:
             self._name_infeasible(labels, seconds)
@@ -77,7 +75,6 @@ class NeMoCollator:
         return self.vocabulary.encode(spell(text, self.vocabulary).text)
 
     def _name_infeasible(self, labels: Mapping[str, list[int]], seconds: Mapping[str, float]) -> None:
-        assert self.frames_per_second is not None
         short = [
             f"{name} ({len(ids)} labels in {seconds[name]:.2f} s)"
             for name, ids in labels.items()

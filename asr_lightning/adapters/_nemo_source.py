@@ -47,6 +47,8 @@ def load_nemo(source: str, linear_adapter_dim: int = 0) -> LoadedNeMo:
     with quiet():
         model = _restore(path, Path(folder.name), config, linear_adapter_dim)
     (Path(folder.name) / _nemo_archive.WEIGHTS).unlink()
+    # Otherwise each forward pass is an all-reduce over ranks, which hangs where one rank scores alone.
+    model.encoder.sync_max_audio_length = False
     origin = source if not _hf.looks_local(source) or path == Path(source).expanduser() else str(path)
     return LoadedNeMo(model.eval(), origin, folder)
 
@@ -124,18 +126,10 @@ def _restore(path: Path, folder: Path, config: dict[str, Any], linear_adapter_di
 
 
 def _prepare_encoder(config: dict[str, Any]) -> None:
-    """Name the encoder's variant that holds adapter modules; its weights have the same names.
-
-    Raises:
-        ValueError: NeMo has none for this encoder.
-    """
+    """Name the encoder's variant that holds adapter modules; its weights have the same names."""
     from nemo.core.classes.mixins.adapter_mixins import get_registered_adapter
 
-    registered = get_registered_adapter(config["encoder"]["_target_"])
-    if registered is None:
-        name = config["encoder"]["_target_"].rpartition(".")[2]
-        raise ValueError(f"NeMo has no adapter modules for the encoder {name}: set linear_adapter_dim to 0")
-    config["encoder"]["_target_"] = registered.adapter_class_path
+    config["encoder"]["_target_"] = get_registered_adapter(config["encoder"]["_target_"]).adapter_class_path
 
 
 @contextmanager

@@ -112,8 +112,6 @@ class NeMoAdapter:
         """NeMo's ``decoder`` is the prediction network of a transducer and the head of a CTC model."""
         model = self.model
         found = {"frontend": ("preprocessor", "encoder.pre_encode"), "encoder": ("encoder",)}
-        if not hasattr(model.encoder, "pre_encode"):
-            found = {"encoder": ("preprocessor", "encoder")}
         found |= {"decoder": ("decoder",), "joint": ("joint",)} if hasattr(model, "joint") else {"head": ("decoder",)}
         if hasattr(model, "ctc_decoder"):
             found["head"] = ("ctc_decoder",)
@@ -123,11 +121,11 @@ class NeMoAdapter:
     def collator(self) -> Collator:
         """A collator; it holds the vocabulary."""
         joint = getattr(self.model, "joint", None)
-        factor = getattr(self.model.encoder, "subsampling_factor", None)
+        frame_seconds = self.model.cfg.preprocessor.window_stride * self.model.encoder.subsampling_factor
         return NeMoCollator(
             vocabulary=self._vocabulary(),
             unknown_characters=self.options["unknown_characters"],
-            frames_per_second=1 / (self.model.cfg.preprocessor.window_stride * factor) if factor else None,
+            frames_per_second=1 / frame_seconds,
             needs_frames=joint is None or hasattr(self.model, "ctc_decoder"),
             joint_columns=0 if joint is None else joint.num_classes_with_blank + joint.num_extra_outputs,
         )
