@@ -174,7 +174,5 @@ def _files_by_character(characters: Mapping[str, Iterable[str]]) -> dict[str, li
 
 
 def _listed(files: Mapping[str, list[str]]) -> str:
-    lines = [
-        f"  {char!r} ({unicodedata.name(char, 'no name')}) in {name_some(names)}" for char, names in files.items()
-    ]
+    lines = [f"  {char!r} ({unicodedata.name(char, 'no name')}) in {name_some(names)}" for char, names in files.items()]
     return name_some(lines, "\n")

@@ -6,8 +6,10 @@ The one place that imports NeMo to load a model; must never know audio or traini
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +23,10 @@ FILE_NAME = "model.nemo"
 
 
 class LoadedNeMo(NamedTuple):
-    """A network in float32 and train mode off, where it came from in words, and the folder its tokenizer lies in."""
+    """A network in float32 and eval mode, and where it came from, in words."""
 
     model: Any
     origin: str
-    folder: tempfile.TemporaryDirectory[str]
 
 
 def load_nemo(source: str, linear_adapter_dim: int = 0) -> LoadedNeMo:
@@ -41,16 +42,21 @@ def load_nemo(source: str, linear_adapter_dim: int = 0) -> LoadedNeMo:
     """
     require_extra("nemo", "nemo", "a NeMo model")
     path = find(source)
-    # Kept as long as the adapter: ``save`` copies the tokenizer from here, though the source may be gone by then.
-    folder = tempfile.TemporaryDirectory(prefix="asr_lightning-")
-    config = _nemo_archive.unpack(path, Path(folder.name))
-    with quiet():
-        model = _restore(path, Path(folder.name), config, linear_adapter_dim)
-    (Path(folder.name) / _nemo_archive.WEIGHTS).unlink()
+    folder = Path(tempfile.mkdtemp(prefix="asr_lightning-"))
+    try:
+        config = _nemo_archive.unpack(path, folder)
+        with quiet():
+            model = _restore(path, folder, config, linear_adapter_dim)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    (folder / _nemo_archive.WEIGHTS).unlink()
+    # Kept as long as the model: ``save`` copies the tokenizer from here, though the source may be gone by then.
+    weakref.finalize(model, shutil.rmtree, folder, True)
     # Otherwise each forward pass is an all-reduce over ranks, which hangs where one rank scores alone.
     model.encoder.sync_max_audio_length = False
     origin = source if not _hf.looks_local(source) or path == Path(source).expanduser() else str(path)
-    return LoadedNeMo(model.eval(), origin, folder)
+    return LoadedNeMo(model.eval(), origin)
 
 
 def find(source: str) -> Path:

@@ -78,7 +78,9 @@ class NeMoAdapter:
         if self.options["unknown_characters"] not in ("refuse", "leave_out"):
             raise ValueError(f"unknown_characters must be refuse or leave_out, not {unknown_characters!r}")
         dim = self.options["linear_adapter_dim"] = self.options["linear_adapter_dim"] or 0
-        self.model, self.source, self._folder = _nemo_source.load_nemo(source, dim)
+        if dim < 0:
+            raise ValueError(f"linear_adapter_dim must not be negative, but is {dim}")
+        self.model, self.source = _nemo_source.load_nemo(source, dim)
         from asr_lightning.adapters import _nemo_heads, _nemo_losses  # transformers, once it is known to be needed
 
         if dim:

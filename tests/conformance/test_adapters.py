@@ -8,16 +8,31 @@ from functools import partial
 import pytest
 
 from asr_lightning import checks
+from asr_lightning.adapters.nemo import NeMoAdapter
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.protocols import ASRAdapter
 from tests.tiny_models import tiny_whisper
+from tests.tiny_nemo import KINDS, tiny_nemo
 
 REAL = "openai/whisper-tiny.en"
+Adapters = dict[str, Callable[[], ASRAdapter]]
 
 
 @pytest.fixture(scope="module")
-def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[[], ASRAdapter]]:
+def nemo_adapters(tmp_path_factory: pytest.TempPathFactory) -> Adapters:
+    root = tmp_path_factory.mktemp("nemo")
+    files = {kind: str(tiny_nemo(root / f"{kind}.nemo", kind)) for kind in (*KINDS, "ctc-characters")}
+    adapters: Adapters = {f"nemo-{kind}": partial(NeMoAdapter, path) for kind, path in files.items()}
+    adapters["nemo-hybrid-read-by-ctc"] = partial(NeMoAdapter, files["hybrid"], decoder="ctc")
+    adapters["nemo-tdt-linear-adapter"] = partial(NeMoAdapter, files["tdt"], linear_adapter_dim=8)
+    fused = tiny_nemo(root / "fused.nemo", "tdt", joint__fuse_loss_wer=True)
+    adapters["nemo-tdt-fused"] = partial(NeMoAdapter, str(fused))
+    return adapters
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Adapters:
     root = tmp_path_factory.mktemp("models")
     english = str(tiny_whisper(root / "en", multilingual=False))
     multilingual = str(tiny_whisper(root / "multilingual", multilingual=True))
@@ -37,12 +52,20 @@ ADAPTERS = [
     "whisper-tiny-random-window",
     REAL,
 ]
+VARIANTS = [*KINDS, "ctc-characters", "hybrid-read-by-ctc", "tdt-linear-adapter", "tdt-fused"]
 
 
 @pytest.mark.parametrize("check", checks.CHECKS)
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_adapter_keeps_the_contract(adapters: dict[str, Callable[[], ASRAdapter]], name: str, check: str) -> None:
+def test_adapter_keeps_the_contract(adapters: Adapters, name: str, check: str) -> None:
     print(checks.CHECKS[check](adapters[name]()) or "")
+
+
+@pytest.mark.nemo
+@pytest.mark.parametrize("check", checks.CHECKS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nemo_keeps_the_contract(nemo_adapters: Adapters, variant: str, check: str) -> None:
+    print(checks.CHECKS[check](nemo_adapters[f"nemo-{variant}"]()) or "")
 
 
 def test_check_adapter_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a ``.nemo`` file may hold. No NeMo is needed: the files are written by hand, and refused before NeMo sees them."""
+"""What a ``.nemo`` file may hold. Needs no NeMo: the files are written by hand, and refused before NeMo sees them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def write(path: Path, config: Any = CONFIG, mode: str = "w", extra: Callable[[ta
     return path
 
 
-def add(archive: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+def add(
+    archive: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> None:
     """One member of any kind."""
     member = tarfile.TarInfo(name)
     member.size, member.type, member.linkname = len(content), kind, link
@@ -113,7 +115,7 @@ def test_unsafe_configuration_is_refused(tmp_path: Path, place: str, value: Any,
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (changed("target", "nemo.collections.tts.models.fastpitch.FastPitchModel"), "FastPitchModel, which this adapter"),
+        (changed("target", "nemo.collections.tts.models.fastpitch.FastPitchModel"), "FastPitchModel, which this"),
         (changed("target", f"{ASR}.models.classification_models.EncDecFrameClassificationModel"), "cannot train"),
         (changed("target", f"{ASR}.models.aed_multitask_models.EncDecMultiTaskModel"), "takes CTC, transducer"),
         ({"sample_rate": 16_000}, "a model without a name, which this adapter cannot train"),

@@ -26,7 +26,7 @@ def test_frozen_hash_unchanged(tones: Path, trained: str) -> None:
     """Weights and BatchNorm buffers of frozen groups are bit-identical after epochs with checks in between."""
     module, modes = toy_module(), Modes()
     before = copy.deepcopy(module.model.state_dict())
-    toy_fit(module, toy_data(tones), [TrainOnly([trained]), modes], max_epochs=2)
+    toy_fit(module, toy_data(tones), [TrainOnly([trained], batch_norm="train"), modes], max_epochs=2)
     changed = {
         group_of(n, ToyAdapter.groups) for n, t in module.model.state_dict().items() if not torch.equal(t, before[n])
     }
@@ -41,6 +41,22 @@ def test_bn_buffers_unchanged_when_frozen(tones: Path) -> None:
     toy_fit(module, toy_data(tones), [TrainOnly(["head"])])
     assert torch.equal(norm.running_mean, mean)
     assert norm.num_batches_tracked == 0
+
+
+def test_batch_norm_is_held_while_the_encoder_trains(tones: Path) -> None:
+    """The default: statistics of thousands of voices stay, scale and shift learn, also after checks in between."""
+    module = toy_module()
+    norm = module.model.encoder[1]
+    mean, scale = norm.running_mean.clone(), norm.weight.clone()
+    toy_fit(module, toy_data(tones), [TrainOnly(["encoder", "head"])], max_epochs=2)
+    assert torch.equal(norm.running_mean, mean)
+    assert norm.num_batches_tracked == 0
+    assert not torch.equal(norm.weight, scale)
+
+
+def test_unknown_batch_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_norm must be hold or train, not 'keep'"):
+        TrainOnly(["head"], batch_norm="keep")  # type: ignore[arg-type]
 
 
 def test_optimizer_gets_only_trainable(tones: Path) -> None:

@@ -1,0 +1,100 @@
+"""What NeMo does, where this package depends on it. Red after an upgrade: read the docstring, then decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_nemo import KINDS, tiny_nemo
+
+pytestmark = pytest.mark.nemo
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("facts")
+    for kind in KINDS:
+        tiny_nemo(folder / f"{kind}.nemo", kind)
+    return folder
+
+
+def restored(path: Path, train: bool = False):
+    """The model as plain NeMo restores it."""
+    from nemo.collections.asr.models import ASRModel
+
+    return ASRModel.restore_from(str(path), map_location="cpu").train(train)
+
+
+def test_transcribe_leaves_train_mode(folder: Path) -> None:
+    """N1: ``transcribe`` on a model in eval mode leaves parts of it in train mode. Hence it is never called."""
+    model = restored(folder / "ctc.nemo")
+    model.transcribe([torch.zeros(16_000).numpy()], verbose=False)
+    assert model.encoder.training and model.decoder.training
+
+
+def test_dither_is_added_in_place(folder: Path) -> None:
+    """N2: the featurizer writes into the caller's audio in train mode. Hence the clone."""
+    model = restored(folder / "ctc.nemo", train=True)
+    signal = torch.zeros(1, 16_000)
+    model.preprocessor(input_signal=signal, length=torch.tensor([16_000]))
+    assert signal.abs().max() > 0
+    model.eval()
+    signal = torch.zeros(1, 16_000)
+    model.preprocessor(input_signal=signal, length=torch.tensor([16_000]))
+    assert signal.abs().max() == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_change_vocabulary_drops_tdt(folder: Path) -> None:
+    """N3: the loss is rebuilt with defaults, so TDT becomes plain RNNT (PR #15995). Hence the vocabulary is kept."""
+    model = restored(folder / "tdt.nemo")
+    before = type(model.loss._loss).__name__
+    model.change_vocabulary(new_tokenizer_dir=str(folder / "rnnt-tokenizer"), new_tokenizer_type="bpe")
+    assert (before, type(model.loss._loss).__name__) == ("TDTLossNumba", "RNNTLossNumba")
+
+
+def test_training_step_needs_a_trainer(folder: Path) -> None:
+    """N4: NeMo's step reads the optimizer and the trainer that only its own training sets up."""
+    model = restored(folder / "ctc.nemo", train=True)
+    batch = (torch.randn(1, 16_000), torch.tensor([16_000]), torch.tensor([[1, 2]]), torch.tensor([2]))
+    with pytest.raises(AttributeError, match="param_groups"):
+        model.training_step(batch, 0)
+
+
+def test_spec_augmentation_has_effect(folder: Path) -> None:
+    """N5, T27: the network reads ``spec_augmentation``; assigning ``spec_augment`` changes nothing."""
+    model = restored(folder / "ctc.nemo", train=True)
+    model.spec_augment = None
+    for module in (model.encoder, model.decoder, model.preprocessor):
+        module.eval()
+    inputs = {"input_signal": torch.randn(1, 16_000), "input_signal_length": torch.tensor([16_000])}
+    torch.manual_seed(0)
+    masked = [model(**inputs)[0] for _ in range(2)]
+    assert not torch.equal(*masked), "the masks of the configuration are still drawn"
+    model.spec_augmentation = None
+    assert torch.equal(model(**inputs)[0], model(**inputs)[0])
+
+
+def test_tdt_has_no_loss_outside_cuda(folder: Path) -> None:
+    """NeMo 3.0.0 trains TDT on CUDA only. Hence ``PortableTransducerLoss``."""
+    model = restored(folder / "tdt.nemo", train=True)
+    with pytest.raises(ValueError, match="non CUDA"):
+        model.loss(
+            log_probs=torch.randn(1, 3, 3, 70), targets=torch.tensor([[1, 2]]), input_lengths=torch.tensor([3]),
+            target_lengths=torch.tensor([2]),
+        )  # fmt: skip
+
+
+def test_unfreeze_enables_everything(folder: Path) -> None:
+    """T31: ``unfreeze`` forgets what was frozen before. Hence our own list of what is trained."""
+    model = restored(folder / "ctc.nemo")
+    model.encoder.requires_grad_(False)
+    model.unfreeze()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_forward_synchronizes_ranks(folder: Path) -> None:
+    """Each forward pass is an all-reduce by default, which hangs when one rank scores alone. Hence it is off."""
+    assert restored(folder / "ctc.nemo").encoder.sync_max_audio_length
