@@ -18,20 +18,22 @@ KINDS = ("ctc", "rnnt", "tdt", "hybrid", "hybrid-tdt")
 DURATIONS = [0, 1, 2, 3, 4]
 
 
-def tiny_nemo(path: Path, kind: str, vocab_size: int = 64, **changes: Any) -> Path:
+def tiny_nemo(path: Path, kind: str, vocab_size: int = 64, width: int = 32, layers: int = 2, **changes: Any) -> Path:
     """Write a two-layer FastConformer of ``kind`` to ``path``, a ``.nemo`` file that NeMo's own ``save_to`` makes.
 
     Args:
         path: Of the file.
         kind: One of ``KINDS``, or ``ctc-characters`` and ``rnnt-characters`` for models without a tokenizer.
         vocab_size: Of the BPE tokenizer.
+        width: Of the encoder; 512 in a large FastConformer.
+        layers: Of the encoder; 17 in a large FastConformer.
         changes: Configuration values by dotted path with ``__`` for each dot, such as ``joint__fuse_loss_wer=True``.
     """
     from omegaconf import OmegaConf
 
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    config = OmegaConf.create(nemo_config(kind, path.parent / f"{path.stem}-tokenizer", vocab_size))
+    config = OmegaConf.create(nemo_config(kind, path.parent / f"{path.stem}-tokenizer", vocab_size, width, layers))
     for name, value in changes.items():
         OmegaConf.update(config, name.replace("__", "."), value, force_add=True)
     with quiet():

@@ -1,0 +1,235 @@
+"""NeMo end to end: eight clips to WER 0, plain NeMo reading the result, the commands, two processes, and parity."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_lightning import audio, saved
+from asr_lightning.__main__ import main
+from asr_lightning.adapters.nemo import NeMoAdapter
+from asr_lightning.evaluation import transcribe_all
+from asr_lightning.scoring import score
+from asr_lightning.text import basic
+from asr_lightning.types import SpeechBatch, Utterance
+from tests.nemo_parity import CLIPS, ROOT, ours, theirs
+from tests.tiny_nemo import KINDS, tiny_nemo
+
+pytestmark = pytest.mark.nemo
+NO_DROPOUT = {f"encoder__{name}": 0.0 for name in ("dropout", "dropout_pre_encoder", "dropout_att")}
+
+
+@pytest.fixture(scope="module")
+def eight() -> list[Utterance]:
+    """The eight shortest sample clips, synthetic speech of about 2 s each."""
+    clips = [
+        Utterance(path.stem, torch.from_numpy(audio.load(path, 16_000)), 16_000, path.with_suffix(".txt").read_text())
+        for path in sorted(CLIPS.glob("*.ogg"))
+    ]
+    return sorted(clips, key=lambda clip: clip.seconds)[:8]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_clips_to_wer_0_and_back_through_plain_nemo(kind: str, eight: list[Utterance], tmp_path: Path) -> None:
+    """The loss of each kind teaches, and what was learned is in the saved file."""
+    from nemo.collections.asr.models import ASRModel
+
+    # 128 pieces: with 64, one of these texts has more labels than its clip has frames
+    adapter = NeMoAdapter(str(tiny_nemo(tmp_path / "m.nemo", kind, vocab_size=128, **NO_DROPOUT)))
+    batch = adapter.collator()(eight)
+    steps = train_until_read(adapter, batch)
+    print(f"{kind}: WER 0 after {steps} steps")
+    (tmp_path / "saved").mkdir()
+    adapter.save(tmp_path / "saved")
+    model = ASRModel.restore_from(str(tmp_path / "saved" / "model.nemo"), map_location="cpu").eval()
+    texts = model.transcribe([clip.waveform.numpy() for clip in eight], batch_size=8, verbose=False)
+    assert [hypothesis.text for hypothesis in texts] == adapter.transcribe(batch)
+    assert wer(adapter, batch) == 0
+
+
+def train_until_read(adapter: NeMoAdapter, batch: SpeechBatch, most: int = 500) -> int:
+    """Train on ``batch`` until every text in it is right; returns the number of steps."""
+    torch.manual_seed(0)
+    adapter.model.train()
+    optimizer = torch.optim.AdamW(adapter.model.parameters(), lr=5e-3)
+    for step in range(1, most + 1):
+        optimizer.zero_grad()
+        adapter.loss(batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(adapter.model.parameters(), 1.0)
+        optimizer.step()
+        if step % 10 == 0 and wer(adapter, batch) == 0:
+            return step
+    raise AssertionError(f"WER {wer(adapter, batch):.1%} after {most} steps")
+
+
+def wer(adapter: NeMoAdapter, batch: SpeechBatch) -> float:
+    return score(transcribe_all(adapter, [batch]), basic).wer
+
+
+def test_wrapper_step_matches_reference_loss(tmp_path: Path) -> None:
+    """T33: step by step the loss of NeMo's own training, dropout, dither, masks and BatchNorm statistics included."""
+    source = tiny_nemo(tmp_path / "m.nemo", "ctc", vocab_size=128)
+    record, settings = ours(source, tmp_path / "run", ["frontend", "encoder", "head"], 2, CLIPS)
+    other = theirs(source, record.batches, settings)
+    assert len(record.losses) == 42
+    assert record.losses == pytest.approx(other.losses, rel=1e-4)
+    assert record.losses[-1] < 0.8 * record.losses[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen short sample clips with a split of their own."""
+    folder = tmp_path_factory.mktemp("nemo") / "clips"
+    folder.mkdir()
+    for path in sorted(CLIPS.glob("*.ogg"), key=lambda path: path.stat().st_size)[:16]:
+        for file in (path, path.with_suffix(".txt")):
+            shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_dir(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on two processes, started as a user starts it."""
+    root = tmp_path_factory.mktemp("run")
+    source = tiny_nemo(root / "m.nemo", "hybrid-tdt", vocab_size=128)
+    processes = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
+    call = [sys.executable, "-m", "asr_lightning", *arguments(folder, root / "run", source, *processes)]
+    result = subprocess.run(call, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    (root / "output.txt").write_text(result.stdout + result.stderr)
+    return root / "run"
+
+
+def arguments(folder: Path, run_dir: Path, source: Path, *more: str) -> list[str]:
+    """Of ``fit``, with a NeMo configuration that ships."""
+    config = ["--config", str(ROOT / "configs/models/fastconformer_hybrid.yaml")]
+    places = [f"--model.adapter.init_args.source={source}", f"--data.audio_dir={folder}", f"--run_dir={run_dir}"]
+    return ["fit", *config, *places, "--trainer.max_epochs=2", "--trainer.accelerator=cpu", *more]
+
+
+def test_start_has_no_sleep(run_dir: Path) -> None:
+    """T29: NeMo's own script waits 60 s on one device. Two processes, imports and training take less."""
+    assert json.loads((run_dir / "results.json").read_text())["total_seconds"] < 120
+    assert not [path for path in (ROOT / "asr_lightning").rglob("*.py") if "sleep(" in path.read_text()]
+
+
+def test_run_reports_like_any_other(run_dir: Path) -> None:
+    found = json.loads((run_dir / "results.json").read_text())
+    assert set(found) >= {"model", "source", "clips", "dev", "test", "native_mode", "peak_memory_mb", "saved"}
+    assert sum(found["clips"].values()) == 16
+    assert (run_dir / "model" / "model.nemo").is_file()
+
+
+def test_output_holds_no_noise(run_dir: Path) -> None:
+    """NeMo's log lines, its telemetry's and its advertisement stay off both streams."""
+    printed = (run_dir.parent / "output.txt").read_text()
+    assert not re.search(r"\[NeMo|OneLogger|telemetry|Lhotse|exporters|FutureWarning|UserWarning", printed), printed
+
+
+def test_export_is_best_weights(run_dir: Path) -> None:
+    """T37: the saved file is that of the best check, scored again by one process."""
+    best = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["SaveBest"]["best"][0]
+    found = json.loads((run_dir / "results.json").read_text())
+    assert found["dev"]["wer"]["after"] == pytest.approx(best)
+
+
+def test_saved_run_is_read_by_the_commands(run_dir: Path, folder: Path, tmp_path: Path) -> None:
+    assert main(["test", "--run_dir", str(run_dir), "--trainer.accelerator=cpu"]) == 0
+    once, again = (json.loads((run_dir / name).read_text()) for name in ("results.json", "test.json"))
+    assert again["test"] == once["test"]
+    output = tmp_path / "texts.jsonl"
+    options = ["--model", str(run_dir / "model"), "--output", str(output), "--device", "cpu"]
+    assert main(["predict", str(folder), *options]) == 0
+    assert len(output.read_text().splitlines()) == 16
+
+
+def test_resumed_run_goes_on_as_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
+    source = tiny_nemo(tmp_path / "m.nemo", "ctc", vocab_size=128)
+    masks = ["--model.adapter.init_args.num_time_masks=1", "--train_only.groups=[encoder,head]"]
+    more = [
+        *masks,
+        "--trainer.max_steps=-1",
+        "--model.optimizer.schedule=constant",
+        "--model.adapter.init_args.ctc_weight=null",
+    ]
+    for name, extra in (("whole", []), ("half", ["--trainer.max_epochs=1"]), ("half", ["--ckpt_path=last"])):
+        result = fit(folder, tmp_path / name, source, *more, *extra)
+        assert result.returncode == 0, result.stderr
+    whole, half = (saved.load(tmp_path / name / "model").model.state_dict() for name in ("whole", "half"))
+    states = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "half")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert whole.keys() == half.keys()
+
+
+def test_unknown_character_is_reported_before_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D23: by name, with the file and the remedy; nothing of the user's is changed, and no step is made."""
+    clips = Path(shutil.copytree(folder, tmp_path / "clips", ignore=shutil.ignore_patterns("*.csv")))
+    victim = sorted(clips.glob("*.txt"))[3]
+    victim.write_text("call me at 5 o'clock")
+    before = {path.name: path.read_bytes() for path in clips.iterdir() if path.suffix != ".csv"}
+    assert main(arguments(clips, tmp_path / "run", tiny_nemo(tmp_path / "m.nemo", "hybrid"))) == 2
+    printed = capsys.readouterr().err
+    assert f"'5' (DIGIT FIVE) in {victim.with_suffix('.ogg').name}" in printed
+    assert "25 as twenty-five" in printed and "Traceback" not in printed
+    assert "before training" not in printed
+    assert {path.name: path.read_bytes() for path in clips.iterdir() if path.suffix != ".csv"} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"not a model", "is no .nemo file, or it is cut short"), (None, "there is no file")],
+)
+def test_bad_source_is_a_clear_error(
+    folder: Path, tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.nemo"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(arguments(folder, tmp_path / "run", path)) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and str(path) in printed and "Traceback" not in printed
+
+
+def test_pretrained_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both catalogues, asked for a model they cannot deliver."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"cannot get nvidia/parakeet-tdt-0.6b-v2 from the model hub"):
+        NeMoAdapter("nvidia/parakeet-tdt-0.6b-v2")
+    with pytest.raises(ValueError, match=r"NVIDIA's catalogue has no model 'parakeet_tiny', but \w+"):
+        NeMoAdapter("parakeet_tiny")
+
+
+def test_hub_file_in_the_cache_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was downloaded once needs no network: the cache layout of the hub's own client."""
+    from huggingface_hub import constants
+
+    snapshot = tmp_path / "models--nvidia--parakeet-tiny" / "snapshots" / "abc"
+    tiny_nemo(snapshot / "parakeet-tiny.nemo", "ctc")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert NeMoAdapter("nvidia/parakeet-tiny").source == "nvidia/parakeet-tiny"
+
+
+def test_state_of_the_checkpoint_is_complete(run_dir: Path) -> None:
+    """Everything that NeMo restores is in the file, buffers included."""
+    adapter = saved.load(run_dir / "model")
+    before = copy.deepcopy(adapter.model.state_dict())
+    again = NeMoAdapter(str(run_dir / "model")).model.state_dict()
+    assert all(torch.equal(before[name], again[name]) for name in before)
