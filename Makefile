@@ -26,7 +26,9 @@ install-nemo: .venv-nemo/installed
 demo: install
 	$(BIN)/python -m asr_lightning fit --config configs/demo.yaml
 
-test: test-main test-nemo
+# Both environments side by side, one thread each: two threads each would wait for one another on two cores.
+test: install install-nemo
+	OMP_NUM_THREADS=1 $(MAKE) -j2 test-main test-nemo
 
 test-main: install
 	$(BIN)/python -m pytest

@@ -6,7 +6,6 @@ are never called. Must never know audio or a trainer. Used by ``nemo.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -14,13 +13,18 @@ from torch import Tensor, nn
 
 from asr_lightning.types import LossOutput
 
-Decode = Callable[..., list[Any]]
 GREEDY = {"strategy": "greedy_batch", "compute_timestamps": False, "preserve_alignments": False}
 """All of a batch at once; on the checkpoint's other settings, such as the most symbols a frame, we have no opinion."""
 
 
 class Head(Protocol):
-    """Loss and text from encoder output ``[B, D, F']`` and frames ``[B]``."""
+    """Loss and text from encoder output ``[B, D, F']`` and frames ``[B]``.
+
+    Attributes:
+        decoding: NeMo's decoding that ``decode`` uses; its own ``decoding`` may have CUDA graphs.
+    """
+
+    decoding: Any
 
     def loss(self, encoded: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> LossOutput:
         """Mean loss in float32; ``targets`` int64 ``[B, U]`` without -100."""
@@ -46,10 +50,11 @@ class CTCHead:
     def loss(self, encoded: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> LossOutput:
         """CTC in float32, which has no half precision. Texts that do not fit their frames add 0 and are counted."""
         log_probs = self.decoder(encoder_output=encoded).float()
+        # PyTorch has had no CTC for Apple's GPUs (#160829).
+        device = "cpu" if log_probs.device.type == "mps" else log_probs.device
+        named = {"log_probs": log_probs, "targets": targets, "input_lengths": lengths, "target_lengths": target_lengths}
         with torch.autocast(encoded.device.type, enabled=False):
-            loss = self.criterion(
-                log_probs=log_probs, targets=targets, input_lengths=lengths, target_lengths=target_lengths
-            )
+            loss = self.criterion(**{name: tensor.to(device) for name, tensor in named.items()}).to(log_probs.device)
         infeasible = (frames_needed(targets, target_lengths) > lengths).sum()
         return mean_of(loss, self.criterion.config_reduction, target_lengths, {"infeasible": infeasible.float()})
 
@@ -107,7 +112,7 @@ class HybridHead:
 
     def __init__(self, transducer: TransducerHead, ctc: CTCHead, ctc_weight: float, reader: Head) -> None:
         self.transducer, self.ctc, self.ctc_weight = transducer, ctc, ctc_weight
-        self.decode = reader.decode
+        self.decode, self.decoding = reader.decode, reader.decoding
 
     def loss(self, encoded: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> LossOutput:
         """Both losses, weighted; each alone in ``parts``. A head of weight 0 is not computed."""

@@ -145,7 +145,7 @@ def quiet() -> Iterator[None]:
     NeMo reports its life cycle to nv_one_logger as soon as it is imported, whose exporters a configuration file on
     the machine may switch on. Its own logger writes to standard output.
     """
-    loggers = [logging.getLogger(name) for name in ("nemo_logger", "nv_one_logger", "pytorch_lightning")]
+    loggers = [logging.getLogger(name) for name in ("nemo_logger", "nv_one_logger")]
     levels = [logger.level for logger in loggers]
     root = logging.getLogger()
     root_level = root.level

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asr_lightning import saved
-from asr_lightning.adapters import _nemo_source
+from asr_lightning.adapters import _nemo_heads, _nemo_source
 from asr_lightning.adapters._labels import BPEVocabulary, CharacterVocabulary, UnknownCharacters, Vocabulary
 from asr_lightning.adapters._nemo_collator import NeMoCollator
 from asr_lightning.modes import evaluation_mode
@@ -25,7 +25,13 @@ from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
 LINEAR_ADAPTER = "linear"
 """Name of the adapter modules inside the checkpoint."""
 
-SAVED_OPTIONS = ("decoder", "ctc_weight", "linear_adapter_dim", "unknown_characters", "max_seconds")
+DEFAULTS: dict[str, Any] = {
+    "decoder": None,
+    "ctc_weight": None,
+    "linear_adapter_dim": 0,
+    "unknown_characters": "refuse",
+    "max_seconds": None,
+}
 MAX_SECONDS = 30.0
 """Where the checkpoint does not say how long its training clips were."""
 
@@ -73,29 +79,35 @@ class NeMoAdapter:
             "max_seconds": max_seconds,
         }
         given = {name: value for name, value in wanted.items() if value is not None}
-        self.options: dict[str, Any] = {**dict.fromkeys(SAVED_OPTIONS), **saved.options(source, SAVED_OPTIONS), **given}
-        self.options["unknown_characters"] = self.options["unknown_characters"] or "refuse"
-        if self.options["unknown_characters"] not in ("refuse", "leave_out"):
-            raise ValueError(f"unknown_characters must be refuse or leave_out, not {unknown_characters!r}")
-        dim = self.options["linear_adapter_dim"] = self.options["linear_adapter_dim"] or 0
-        if dim < 0:
-            raise ValueError(f"linear_adapter_dim must not be negative, but is {dim}")
-        self.model, self.source = _nemo_source.load_nemo(source, dim)
-        from asr_lightning.adapters import _nemo_heads, _nemo_losses  # transformers, once it is known to be needed
-
-        if dim:
-            _add_linear_adapter(self.model, dim)
-        if hasattr(self.model, "joint"):
-            _nemo_losses.make_portable(self.model.loss)
-        self.head = _nemo_heads.build_head(self.model, self.options["decoder"], self.options["ctc_weight"])
+        self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
         self.masks = {
-            "time_masks": num_time_masks,
-            "time_width": time_fraction,
-            "freq_masks": num_freq_masks,
-            "freq_width": freq_bins,
+            "num_time_masks": num_time_masks,
+            "time_fraction": time_fraction,
+            "num_freq_masks": num_freq_masks,
+            "freq_bins": freq_bins,
         }
-        self.model.spec_augmentation = _spec_augmentation(self.masks)
-        self._disable_cuda_graphs()
+        self._load(source, self.options["linear_adapter_dim"])
+        self._evaluation = False
+        self._encoded: tuple[SpeechBatch, tuple[Tensor, Tensor]] | None = None
+
+    def _load(self, source: str, linear_adapter_dim: int) -> None:
+        """Load the network, and choose what the rest of this class uses of it."""
+        if self.options["unknown_characters"] not in ("refuse", "leave_out"):
+            raise ValueError(
+                f"unknown_characters must be refuse or leave_out, not {self.options['unknown_characters']!r}"
+            )
+        if linear_adapter_dim < 0:
+            raise ValueError(f"linear_adapter_dim must not be negative, but is {linear_adapter_dim}")
+        self.model, self.source = _nemo_source.load_nemo(source, linear_adapter_dim)
+        if linear_adapter_dim:
+            _add_linear_adapter(self.model, linear_adapter_dim)
+        if hasattr(self.model, "joint"):
+            from asr_lightning.adapters._nemo_losses import make_portable  # needs the transformers of the extra
+
+            make_portable(self.model.loss)
+        self.head = _nemo_heads.build_head(self.model, self.options["decoder"], self.options["ctc_weight"])
+        self.model.spec_augmentation = _spec_augmentation(**self.masks)
+        self._switch_cuda_graphs(False)  # NeMo builds decodings with graphs on
 
     @property
     def limits(self) -> AudioLimits:
@@ -129,7 +141,7 @@ class NeMoAdapter:
             unknown_characters=self.options["unknown_characters"],
             frames_per_second=1 / frame_seconds,
             needs_frames=joint is None or hasattr(self.model, "ctc_decoder"),
-            joint_columns=0 if joint is None else joint.num_classes_with_blank + joint.num_extra_outputs,
+            joint_columns=0 if joint is None else joint.num_classes_with_blank,  # TDT durations included
         )
 
     def _vocabulary(self) -> Vocabulary:
@@ -152,13 +164,18 @@ class NeMoAdapter:
     def _encode(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Encoder output ``[B, D, F']`` and its true frames ``[B]``.
 
-        NeMo adds dither in place, in training; the caller's batch must not hear of it.
+        NeMo adds dither in place, in training; the caller's batch must not hear of it. During an evaluation pass,
+        when no weight changes, the loss and the text of a batch share one encoding: a quarter of a run's time.
         """
+        if self._encoded is not None and self._encoded[0] is batch:
+            return self._encoded[1]
         signal, length = batch.inputs["input_signal"].clone(), batch.inputs["input_signal_length"]
         features, length = self.model.preprocessor(input_signal=signal, length=length)
         if self.model.training and self.model.spec_augmentation is not None:
             features = self.model.spec_augmentation(input_spec=features, length=length)
         encoded, length, *_ = self.model.encoder(audio_signal=features, length=length)
+        if self._evaluation:
+            self._encoded = batch, (encoded, length)
         return encoded, length
 
     def evaluating(self) -> AbstractContextManager[None]:
@@ -168,24 +185,21 @@ class NeMoAdapter:
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         with evaluation_mode(self.model):
-            for decoding in self._graph_decodings():
-                decoding.disable_cuda_graphs()
-                decoding.maybe_enable_cuda_graphs()
+            self._switch_cuda_graphs(True)
+            self._evaluation = True
             try:
                 yield
             finally:
-                self._disable_cuda_graphs()
+                self._evaluation, self._encoded = False, None
+                self._switch_cuda_graphs(False)
 
-    def _disable_cuda_graphs(self) -> None:
-        for decoding in self._graph_decodings():
+    def _switch_cuda_graphs(self, on: bool) -> None:
+        """Only a transducer's decoding has them; they are captured anew, since precision may have changed."""
+        decoding = self.head.decoding.decoding
+        if hasattr(decoding, "maybe_enable_cuda_graphs"):
             decoding.disable_cuda_graphs()
-
-    def _graph_decodings(self) -> list[Any]:
-        """Our greedy decoding and the model's own, where they can use CUDA graphs."""
-        heads = [self.head, getattr(self.head, "transducer", None)]
-        decodings = [getattr(head, "decoding", None) for head in heads] + [getattr(self.model, "decoding", None)]
-        inner = [getattr(decoding, "decoding", None) for decoding in decodings]
-        return [decoding for decoding in inner if hasattr(decoding, "maybe_enable_cuda_graphs")]
+            if on:
+                decoding.maybe_enable_cuda_graphs()
 
     def native(self) -> ASRAdapter:
         """Itself: NeMo reads audio at its true length."""
@@ -195,20 +209,18 @@ class NeMoAdapter:
         """Write ``model.nemo``, which NeMo's ``restore_from`` reads, with the original tokenizer and configuration."""
         with _nemo_source.quiet():
             self.model.save_to(str(directory / _nemo_source.FILE_NAME))
-        saved.describe(directory, self, {**self.options, **self._spec_augment_options()})
-
-    def _spec_augment_options(self) -> dict[str, Any]:
-        names = {"time_masks": "num_time_masks", "time_width": "time_fraction", "freq_masks": "num_freq_masks"}
-        return {names.get(name, "freq_bins"): value for name, value in self.masks.items()}
+        saved.describe(directory, self, {**self.options, **self.masks})
 
 
-def _spec_augmentation(masks: Mapping[str, Any]) -> Any:
+def _spec_augmentation(num_time_masks: int, time_fraction: float, num_freq_masks: int, freq_bins: int) -> Any:
     """NeMo's own layer, or None, which switches it off. Only ``spec_augmentation`` is read by NeMo's networks."""
-    if not masks["time_masks"] and not masks["freq_masks"]:
+    if not num_time_masks and not num_freq_masks:
         return None
     from nemo.collections.asr.modules import SpectrogramAugmentation
 
-    return SpectrogramAugmentation(**masks)
+    return SpectrogramAugmentation(
+        time_masks=num_time_masks, time_width=time_fraction, freq_masks=num_freq_masks, freq_width=freq_bins
+    )
 
 
 def _add_linear_adapter(model: Any, dim: int) -> None:

@@ -11,12 +11,17 @@ import yaml
 
 from asr_lightning.commands import help_pages
 from tests.tiny_models import tiny_whisper
+from tests.tiny_nemo import tiny_nemo
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+NEMO = {"fastconformer_ctc": "ctc", "fastconformer_hybrid": "hybrid", "parakeet_tdt": "tdt"}
+CONFIGS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.nemo] if path.stem in NEMO else [])
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS)
 def test_config_parses_and_instantiates(path: Path, tones: Path, tmp_path: Path, monkeypatch) -> None:
     from asr_lightning import cli
 
@@ -36,6 +41,8 @@ def source_of(path: Path, folder: Path) -> list[str]:
     """A tiny model on disk in the place of a hub id that is not bundled."""
     if path.stem in ("toy", "demo"):
         return []
+    if path.stem in NEMO:
+        return ["--model.adapter.init_args.source", str(tiny_nemo(folder / "model.nemo", NEMO[path.stem]))]
     return ["--model.adapter.init_args.source", str(tiny_whisper(folder / "model", multilingual=True))]
 
 

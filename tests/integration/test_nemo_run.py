@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,13 @@ def arguments(folder: Path, run_dir: Path, source: Path, *more: str) -> list[str
     return ["fit", *config, *places, "--trainer.max_epochs=2", "--trainer.accelerator=cpu", *more]
 
 
-def test_start_has_no_sleep(run_dir: Path) -> None:
-    """T29: NeMo's own script waits 60 s on one device. Two processes, imports and training take less."""
-    assert json.loads((run_dir / "results.json").read_text())["total_seconds"] < 120
-    assert not [path for path in (ROOT / "asr_lightning").rglob("*.py") if "sleep(" in path.read_text()]
+def test_start_has_no_sleep(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T29: NeMo's own script waits 60 s on one device."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    source = tiny_nemo(tmp_path / "m.nemo", "hybrid")
+    assert main(arguments(folder, tmp_path / "run", source, "--trainer.max_steps=1")) == 0
+    assert sum(waits) < 1
 
 
 def test_run_reports_like_any_other(run_dir: Path) -> None:

@@ -371,6 +371,23 @@ def test_linear_adapter_starts_as_the_identity(make, tmp_path: Path) -> None:
     assert again.transcribe(batch) == light.transcribe(batch)
 
 
+def test_loss_and_text_of_a_check_share_one_encoding(make) -> None:
+    """In an evaluation pass only: outside it weights may change between the two."""
+    adapter = make("ctc")
+    adapter.model.eval()
+    calls: list[int] = []
+    adapter.model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    first, second = batch_of(adapter), batch_of(adapter)
+    with adapter.evaluating():
+        expected = [adapter.loss(first).loss, adapter.transcribe(first), adapter.loss(second).loss]
+    assert len(calls) == 2
+    assert [adapter.loss(first).loss, adapter.transcribe(first), adapter.loss(second).loss] == expected
+    assert len(calls) == 5
+    with torch.no_grad():
+        adapter.model.decoder.decoder_layers[0].bias.add_(torch.arange(65.0))
+    assert adapter.transcribe(first) != expected[1]
+
+
 def test_cuda_graphs_only_while_evaluating(make) -> None:
     """Graphs hold memory that training needs. A stand-in counts, since a CPU has no graphs to capture."""
     adapter = make("tdt")
