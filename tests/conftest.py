@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Import NeMo as the adapter does: it warns of a dozen things that are not ours, and warnings are errors here."""
+    for handler in logging.getLogger().handlers:  # pytest's own; plain NeMo's ``transcribe`` turns them down
+        handler.setLevel(logging.NOTSET)
     if item.get_closest_marker("nemo") and find_spec("nemo") is not None:
         from asr_lightning.adapters._nemo_source import quiet
 

@@ -145,12 +145,10 @@ def quiet() -> Iterator[None]:
     NeMo reports its life cycle to nv_one_logger as soon as it is imported, whose exporters a configuration file on
     the machine may switch on. Its own logger writes to standard output.
     """
-    loggers = [logging.getLogger(name) for name in ("nemo_logger", "nv_one_logger")]
-    levels = [logger.level for logger in loggers]
-    root = logging.getLogger()
-    root_level = root.level
+    loud: list[Any] = [logging.getLogger(), logging.getLogger("nv_one_logger"), *logging.getLogger().handlers]
+    levels = [thing.level for thing in loud]  # of the caller's handlers too: NeMo's setLevel may turn them down
     try:
-        for logger in (*loggers, root):
+        for logger in loud[:2]:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -158,10 +156,8 @@ def quiet() -> Iterator[None]:
             from nemo.utils import logging as nemo_logging
 
             CallbackGroup.get_instance().callbacks.clear()
-            nemo_logging.setLevel(logging.ERROR)
+            nemo_logging.setLevel(logging.ERROR)  # for good
             yield
     finally:
-        root.setLevel(root_level)
-        for logger, level in zip(loggers, levels, strict=True):
-            if logger.name != "nemo_logger":
-                logger.setLevel(level)
+        for thing, level in zip(loud, levels, strict=True):
+            thing.setLevel(level)

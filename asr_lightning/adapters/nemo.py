@@ -80,7 +80,7 @@ class NeMoAdapter:
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
-        self.masks = {
+        self.masks: dict[str, Any] = {
             "num_time_masks": num_time_masks,
             "time_fraction": time_fraction,
             "num_freq_masks": num_freq_masks,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 
+from asr_lightning.adapters.nemo import NeMoAdapter
 from tests.tiny_nemo import KINDS, tiny_nemo
 
 pytestmark = pytest.mark.nemo
@@ -93,6 +95,20 @@ def test_unfreeze_enables_everything(folder: Path) -> None:
     model.encoder.requires_grad_(False)
     model.unfreeze()
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_quiet_leaves_the_callers_logging_alone(folder: Path) -> None:
+    """NeMo's ``setLevel`` turns down every handler of its logger, the caller's included. Hence they are put back."""
+    handler = logging.StreamHandler()
+    for name in (None, "nemo_logger"):
+        logging.getLogger(name).addHandler(handler)
+    try:
+        NeMoAdapter(str(folder / "ctc.nemo"))
+        assert (handler.level, logging.getLogger().level) == (logging.NOTSET, logging.WARNING)
+        assert logging.getLogger("nemo_logger").level == logging.ERROR
+    finally:
+        for name in (None, "nemo_logger"):
+            logging.getLogger(name).removeHandler(handler)
 
 
 def test_forward_synchronizes_ranks(folder: Path) -> None:

@@ -155,6 +155,7 @@ def test_saved_run_is_read_by_the_commands(run_dir: Path, folder: Path, tmp_path
     assert len(output.read_text().splitlines()) == 16
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resuming, from lightning 2.4
 def test_resumed_run_goes_on_as_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
     source = tiny_nemo(tmp_path / "m.nemo", "ctc", vocab_size=128)
     masks = ["--model.adapter.init_args.num_time_masks=1", "--model.adapter.init_args.ctc_weight=null"]
