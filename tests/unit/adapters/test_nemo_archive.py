@@ -101,7 +101,7 @@ def test_unsafe_member_is_refused(tmp_path: Path, extra: Callable[[tarfile.TarFi
         ("aux_ctc.decoder._target_", "nemo.utils.exp_manager.exp_manager", "asks to build"),
         ("name", "${oc.env:HOME}", "name is .* looked up on this machine"),
         ("tokenizer.model_path", "/etc/passwd", "tokenizer.model_path is '/etc/passwd', which leads outside"),
-        ("tokenizer.vocab_path", "/root/.ssh/id_rsa", "tokenizer.vocab_path is .* which leads outside"),
+        ("tokenizer.vocab_path", "/elsewhere/.ssh/id_rsa", "tokenizer.vocab_path is .* which leads outside"),
         ("tokenizer.spe_tokenizer_vocab", "../v.txt", "which leads outside"),
         ("tokenizer.model_path", "nemo:other.model", "there is no such file in it"),
         ("decoding.greedy.ngram_lm_model", "/data/lm.nemo", "decoding.greedy.ngram_lm_model asks to read"),
