@@ -15,6 +15,7 @@ from asr_lightning.adapters._nemo_source import quiet
 ROOT = Path(__file__).parents[1]
 PHRASES = ROOT / "examples" / "german_accent" / "phrases.txt"
 KINDS = ("ctc", "rnnt", "tdt", "hybrid", "hybrid-tdt")
+EVERY_KIND = (*KINDS, "ctc-characters", "rnnt-characters")
 DURATIONS = [0, 1, 2, 3, 4]
 
 

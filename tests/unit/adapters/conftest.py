@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from asr_lightning.adapters.nemo import NeMoAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
 from tests.tiny_models import tiny_whisper
+from tests.tiny_nemo import EVERY_KIND, tiny_nemo
 
 OPTIONS = {"en": {}, "multilingual": {"language": "de"}}
 
@@ -45,3 +47,16 @@ def make_whisper(whisper_folders: dict[str, Path]) -> Callable[..., WhisperAdapt
 def whisper(request: pytest.FixtureRequest, make_whisper: Callable[..., WhisperAdapter]) -> WhisperAdapter:
     """Both kinds, one after the other."""
     return make_whisper(request.param)
+
+
+@pytest.fixture(scope="session")
+def nemo_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file of every kind; do not write here."""
+    folder = tmp_path_factory.mktemp("nemo")
+    return {kind: tiny_nemo(folder / f"{kind}.nemo", kind) for kind in EVERY_KIND}
+
+
+@pytest.fixture
+def make_nemo(nemo_files: dict[str, Path]) -> Callable[..., NeMoAdapter]:
+    """A function from kind and options to an adapter."""
+    return lambda kind="ctc", **options: NeMoAdapter(str(nemo_files[kind]), **options)

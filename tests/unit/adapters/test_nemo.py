@@ -1,11 +1,8 @@
-"""NeMoAdapter beyond the contract: heads, modes, masks, groups, memory of the source, and what is refused."""
+"""NeMoAdapter beyond the contract: heads, losses, modes, masks, groups, and options that do not fit."""
 
 from __future__ import annotations
 
 import copy
-import io
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +14,9 @@ from asr_lightning.adapters.nemo import NeMoAdapter
 from asr_lightning.groups import group_of, hold_batch_norm, train_only
 from asr_lightning.types import SpeechBatch
 from tests.tiny_models import clip
-from tests.tiny_nemo import KINDS, tiny_nemo
+from tests.tiny_nemo import EVERY_KIND, KINDS, tiny_nemo
 
 pytestmark = pytest.mark.nemo
-EVERY_KIND = (*KINDS, "ctc-characters", "rnnt-characters")
-
-
-@pytest.fixture(scope="session")
-def nemo_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A file of every kind; do not write here."""
-    folder = tmp_path_factory.mktemp("nemo")
-    return {kind: tiny_nemo(folder / f"{kind}.nemo", kind) for kind in EVERY_KIND}
-
-
-@pytest.fixture
-def make(nemo_files: dict[str, Path]) -> Callable[..., NeMoAdapter]:
-    """A function from kind and options to an adapter."""
-    return lambda kind="ctc", **options: NeMoAdapter(str(nemo_files[kind]), **options)
 
 
 def batch_of(adapter: NeMoAdapter) -> SpeechBatch:
@@ -51,9 +34,9 @@ def upstream(adapter: NeMoAdapter, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_text_equals_nemos_own(make, kind: str, tmp_path: Path) -> None:
+def test_text_equals_nemos_own(make_nemo, kind: str, tmp_path: Path) -> None:
     """Greedy decoding of a batch against ``transcribe`` of plain NeMo, clip by clip."""
-    adapter = make(kind)
+    adapter = make_nemo(kind)
     clips = [clip(1.0 + 0.6 * n, "x", f"{n}", n) for n in range(4)]
     model = upstream(adapter, tmp_path)
     expected = [model.transcribe([c.waveform.numpy()], batch_size=1, verbose=False)[0].text.strip() for c in clips]
@@ -62,8 +45,8 @@ def test_text_equals_nemos_own(make, kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hybrid", "hybrid-tdt"])
-def test_both_heads_of_a_hybrid_read(make, kind: str, tmp_path: Path) -> None:
-    transducer, ctc = make(kind), make(kind, decoder="ctc")
+def test_both_heads_of_a_hybrid_read(make_nemo, kind: str, tmp_path: Path) -> None:
+    transducer, ctc = make_nemo(kind), make_nemo(kind, decoder="ctc")
     model = upstream(ctc, tmp_path)
     model.change_decoding_strategy(decoder_type="ctc", verbose=False)
     clips = [clip(1.0 + 0.6 * n, "x", f"{n}", n) for n in range(3)]
@@ -131,86 +114,26 @@ def test_joint_loss_identity(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rnnt", "tdt", "hybrid-tdt"])
-def test_loss_class_unchanged(make, kind: str) -> None:
+def test_loss_class_unchanged(make_nemo, kind: str) -> None:
     """T26: TDT keeps its own loss, with the durations and the sigma of the checkpoint."""
-    kernel = make(kind).model.loss._loss.kernel
+    kernel = make_nemo(kind).model.loss._loss.kernel
     assert type(kernel).__name__ == ("RNNTLossNumba" if kind == "rnnt" else "TDTLossNumba")
     if kind != "rnnt":
         assert (kernel.durations, kernel.sigma) == ([0, 1, 2, 3, 4], 0.02)
 
 
-def test_vocabulary_untouched(make, nemo_files: dict[str, Path], tmp_path: Path) -> None:
-    """T26: the saved tokenizer has the bytes of the source's."""
-    make("tdt").save(tmp_path)
-    assert _member(tmp_path / "model.nemo", "tokenizer.model") == _member(nemo_files["tdt"], "tokenizer.model")
-
-
-def _member(path: Path, suffix: str) -> bytes:
-    with tarfile.open(path) as archive:
-        (name,) = [name for name in archive.getnames() if name.endswith(suffix)]
-        return archive.extractfile(name).read()
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_file_has_no_duplicate_member(make, kind: str, tmp_path: Path) -> None:
-    """The last of two members wins when a tar is read, which hides one of them. Saved twice, as a run does."""
-    adapter = make(kind)
-    for directory in (tmp_path / "first", tmp_path / "second"):
-        directory.mkdir()
-        adapter.save(directory)
-        with tarfile.open(directory / "model.nemo") as archive:
-            names = archive.getnames()
-        assert len(names) == len(set(names)) == 6
-
-
-def test_save_needs_no_source(tmp_path: Path) -> None:
-    """The checkpoint may be moved while the run goes on."""
-    path = tiny_nemo(tmp_path / "m.nemo", "ctc")
-    adapter = NeMoAdapter(str(path))
-    path.unlink()
-    (tmp_path / "out").mkdir()
-    adapter.save(tmp_path / "out")
-    assert NeMoAdapter(str(tmp_path / "out")).limits == adapter.limits
-
-
-def test_saved_configuration_is_the_sources(make, nemo_files: dict[str, Path], tmp_path: Path) -> None:
-    """What we need for training, such as greedy decoding, does not leak into the user's model."""
-    import yaml
-
-    make("hybrid", num_time_masks=1, decoder="ctc").save(tmp_path)
-    before, after = (
-        yaml.safe_load(_member(path, "model_config.yaml")) for path in (nemo_files["hybrid"], tmp_path / "model.nemo")
-    )
-    assert {k: v for k, v in after.items() if k != "nemo_version"} == {
-        k: v for k, v in before.items() if k != "nemo_version"
-    }
-
-
-def test_options_come_back_from_the_folder(make, tmp_path: Path) -> None:
-    make("hybrid", decoder="ctc", ctc_weight=0.6, max_seconds=12.5).save(tmp_path)
-    again = NeMoAdapter(str(tmp_path))
-    assert again.options["decoder"] == "ctc" and again.head.ctc_weight == 0.6
-    assert again.limits.max_seconds == 12.5
-
-
-def test_longest_clip_is_the_checkpoints(tmp_path: Path) -> None:
-    manifest = {"manifest_filepath": None, "max_duration": 16.7, "defer_setup": True}
-    adapter = NeMoAdapter(str(tiny_nemo(tmp_path / "m.nemo", "ctc", train_ds=manifest)))
-    assert adapter.limits.max_seconds == 16.7
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_groups_by_name(make, kind: str) -> None:
+def test_groups_by_name(make_nemo, kind: str) -> None:
     expected = {
         "ctc": ["encoder", "frontend", "head"],
         "hybrid": ["decoder", "encoder", "frontend", "head", "joint"],
     }.get(kind.partition("-")[0], ["decoder", "encoder", "frontend", "joint"])
-    assert sorted(make(kind).groups) == expected
+    assert sorted(make_nemo(kind).groups) == expected
 
 
-def test_trainable_set_constant(make) -> None:
+def test_trainable_set_constant(make_nemo) -> None:
     """T31: scoring in the middle of training neither enables a frozen parameter nor a mode."""
-    adapter = make("hybrid")
+    adapter = make_nemo("hybrid")
     adapter.model.train()
     train_only(adapter, ["encoder"])
     hold_batch_norm(adapter.model)
@@ -226,9 +149,9 @@ def test_trainable_set_constant(make) -> None:
     assert [m.training for m in adapter.model.modules()] == modes
 
 
-def test_modes_restored_after_transcribe(make) -> None:
+def test_modes_restored_after_transcribe(make_nemo) -> None:
     """T30: NeMo's own ``transcribe`` leaves parts in train mode; ours leaves all as found."""
-    adapter = make("rnnt")
+    adapter = make_nemo("rnnt")
     adapter.model.train()
     adapter.model.encoder.layers[0].eval()
     before = [m.training for m in adapter.model.modules()]
@@ -236,9 +159,9 @@ def test_modes_restored_after_transcribe(make) -> None:
     assert [m.training for m in adapter.model.modules()] == before
 
 
-def test_bn_buffers_unchanged_when_frozen(make) -> None:
+def test_bn_buffers_unchanged_when_frozen(make_nemo) -> None:
     """T28: the statistics stay the checkpoint's while the encoder trains, and scale and shift learn."""
-    adapter = make("ctc")
+    adapter = make_nemo("ctc")
     adapter.model.train()
     train_only(adapter, ["encoder"])
     assert hold_batch_norm(adapter.model) == 2
@@ -252,12 +175,12 @@ def test_bn_buffers_unchanged_when_frozen(make) -> None:
     assert "encoder.layers.0.conv.batch_norm.weight" in changed
 
 
-def test_specaug_off_is_deterministic(make) -> None:
+def test_specaug_off_is_deterministic(make_nemo) -> None:
     """T27: no masks unless they are asked for, though the checkpoint's configuration has some."""
-    adapter = quiet_training(make("ctc"))
+    adapter = quiet_training(make_nemo("ctc"))
     batch = batch_of(adapter)
     assert adapter.loss(batch).loss == adapter.loss(batch).loss
-    masked = quiet_training(make("ctc", num_time_masks=2, time_fraction=0.2))
+    masked = quiet_training(make_nemo("ctc", num_time_masks=2, time_fraction=0.2))
     torch.manual_seed(0)
     losses = [masked.loss(batch).loss.item() for _ in range(3)]
     assert len(set(losses)) == 3
@@ -284,9 +207,9 @@ def test_train_forward_deterministic_without_dropout(tmp_path: Path) -> None:
     assert adapter.loss(batch).loss == adapter.loss(batch).loss
 
 
-def test_dither_only_in_training(make) -> None:
+def test_dither_only_in_training(make_nemo) -> None:
     """N2: training hears noise at the level of the last bit, scoring does not; the batch never changes."""
-    adapter = make("ctc")
+    adapter = make_nemo("ctc")
     batch = batch_of(adapter)
     before = batch.clone()
     seen: list[torch.Tensor] = []
@@ -301,10 +224,10 @@ def test_dither_only_in_training(make) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
-def test_loss_dtype_is_fp32(make) -> None:
+def test_loss_dtype_is_fp32(make_nemo) -> None:
     """T40: under bfloat16 autocast the criterion still computes in float32."""
     for kind in KINDS:
-        adapter = make(kind)
+        adapter = make_nemo(kind)
         adapter.model.eval()
         batch = batch_of(adapter)
         exact = adapter.loss(batch).loss
@@ -323,19 +246,19 @@ def test_weight_of_the_loss_is_the_reductions(tmp_path: Path) -> None:
         assert adapter.loss(batch).weight == (weight or int(batch.target_lengths.sum()))
 
 
-def test_infeasible_rows_are_counted(make) -> None:
+def test_infeasible_rows_are_counted(make_nemo) -> None:
     """T39: a text with more labels than frames adds nothing to the loss, and the run says how many there were."""
-    adapter = make("ctc")
+    adapter = make_nemo("ctc")
     clips = [clip(0.5, "a very long text for so short a clip", "fast"), clip(2.0, "yes", "slow")]
     output = adapter.loss(adapter.collator()(clips))
     assert output.parts["infeasible"] == 1
     assert output.loss.isfinite()
 
 
-def test_unused_head_is_frozen(make) -> None:
+def test_unused_head_is_frozen(make_nemo) -> None:
     """T57: DDP waits for ever for the gradient of a parameter that no loss uses."""
     for weight, unused in ((0.0, {"head"}), (1.0, {"decoder", "joint"})):
-        adapter = make("hybrid", ctc_weight=weight)
+        adapter = make_nemo("hybrid", ctc_weight=weight)
         adapter.model.train()
         adapter.loss(batch_of(adapter)).loss.backward()
         idle = [n for n, p in adapter.model.named_parameters() if p.grad is None]
@@ -343,9 +266,9 @@ def test_unused_head_is_frozen(make) -> None:
         assert not any(dict(adapter.model.named_parameters())[name].requires_grad for name in idle)
 
 
-def test_linear_adapter_starts_as_the_identity(make, tmp_path: Path) -> None:
+def test_linear_adapter_starts_as_the_identity(make_nemo, tmp_path: Path) -> None:
     """The light alternative: NeMo's adapter modules, trained alone, kept by plain NeMo."""
-    plain, light = make("ctc"), make("ctc", linear_adapter_dim=8)
+    plain, light = make_nemo("ctc"), make_nemo("ctc", linear_adapter_dim=8)
     plain.model.eval()
     light.model.eval()
     batch = batch_of(plain)
@@ -371,9 +294,9 @@ def test_linear_adapter_starts_as_the_identity(make, tmp_path: Path) -> None:
     assert again.transcribe(batch) == light.transcribe(batch)
 
 
-def test_loss_and_text_of_a_check_share_one_encoding(make) -> None:
+def test_loss_and_text_of_a_check_share_one_encoding(make_nemo) -> None:
     """In an evaluation pass only: outside it weights may change between the two."""
-    adapter = make("ctc")
+    adapter = make_nemo("ctc")
     adapter.model.eval()
     calls: list[int] = []
     adapter.model.encoder.register_forward_hook(lambda *_: calls.append(1))
@@ -388,9 +311,9 @@ def test_loss_and_text_of_a_check_share_one_encoding(make) -> None:
     assert adapter.transcribe(first) != expected[1]
 
 
-def test_cuda_graphs_only_while_evaluating(make) -> None:
+def test_cuda_graphs_only_while_evaluating(make_nemo) -> None:
     """Graphs hold memory that training needs. A stand-in counts, since a CPU has no graphs to capture."""
-    adapter = make("tdt")
+    adapter = make_nemo("tdt")
     inner = adapter.head.decoding.decoding
     events: list[str] = []
     inner.maybe_enable_cuda_graphs = lambda: events.append("on")
@@ -407,8 +330,8 @@ def test_cuda_graphs_only_while_evaluating(make) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["rnnt", "tdt"])
-def test_cuda_graphs_read_the_same(make, kind: str) -> None:
-    adapter = make(kind)
+def test_cuda_graphs_read_the_same(make_nemo, kind: str) -> None:
+    adapter = make_nemo(kind)
     adapter.model.cuda()
     batch = batch_of(adapter).to("cuda")
     plain = adapter.transcribe(batch)
@@ -419,8 +342,8 @@ def test_cuda_graphs_read_the_same(make, kind: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["rnnt", "tdt"])
-def test_losses_on_the_gpu_equal_the_cpus(make, kind: str) -> None:
-    adapter = make(kind)
+def test_losses_on_the_gpu_equal_the_cpus(make_nemo, kind: str) -> None:
+    adapter = make_nemo(kind)
     adapter.model.eval()
     batch = batch_of(adapter)
     expected = adapter.loss(batch).loss.item()
@@ -429,9 +352,9 @@ def test_losses_on_the_gpu_equal_the_cpus(make, kind: str) -> None:
 
 
 @pytest.mark.gpu
-def test_ctc_len_256(make) -> None:
+def test_ctc_len_256(make_nemo) -> None:
     """T42: targets of 256 labels and more, which old cuDNN paths got wrong."""
-    adapter = make("ctc-characters")
+    adapter = make_nemo("ctc-characters")
     long = adapter.collator()([clip(60.0, "ab" * 140, "long")])
     expected = adapter.loss(long).loss.item()
     adapter.model.cuda()
@@ -450,47 +373,14 @@ def test_ctc_len_256(make) -> None:
         ("ctc", {"linear_adapter_dim": -1}, "linear_adapter_dim must not be negative"),
     ],
 )
-def test_option_that_does_not_fit(make, kind: str, options: dict[str, Any], message: str) -> None:
+def test_option_that_does_not_fit(make_nemo, kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make(kind, **options)
+        make_nemo(kind, **options)
 
 
-def with_weights(path: Path, weights: bytes, target: Path) -> Path:
-    """A copy of ``path`` that holds other weights."""
-    with tarfile.open(path) as source, tarfile.open(target, "w") as archive:
-        for member in (member for member in source if member.isreg()):
-            file = io.BytesIO(weights) if member.name.endswith(".ckpt") else source.extractfile(member)
-            member.size = len(weights) if member.name.endswith(".ckpt") else member.size
-            archive.addfile(member, file)
-    return target
-
-
-def test_weights_that_run_code_are_refused(nemo_files: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
-    """A pickle in the place of tensors, with the variable set that lets plain NeMo load it."""
-    import pickle
-
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    mark = tmp_path / "mark"
-
-    class Payload:
-        def __reduce__(self):
-            return (Path.touch, (mark,))
-
-    path = with_weights(nemo_files["ctc"], pickle.dumps(Payload()), tmp_path / "m.nemo")
-    with pytest.raises(ValueError, match="the weights in .* cannot be read"):
-        NeMoAdapter(str(path))
-    assert not mark.exists()
-
-
-def test_weights_of_another_model_are_named(nemo_files: dict[str, Path], tmp_path: Path) -> None:
-    path = with_weights(nemo_files["ctc"], _member(nemo_files["tdt"], ".ckpt"), tmp_path / "m.nemo")
-    with pytest.raises(ValueError, match=r"NeMo cannot build the model in .*m\.nemo \(RuntimeError"):
-        NeMoAdapter(str(path))
-
-
-def test_batch_keeps_the_order_of_unequal_clips(make) -> None:
+def test_batch_keeps_the_order_of_unequal_clips(make_nemo) -> None:
     """Alone or together, sorted or not: the same texts."""
-    adapter = make("hybrid-tdt")
+    adapter = make_nemo("hybrid-tdt")
     clips = [clip(seconds, "x", f"{seconds}", n) for n, seconds in enumerate((2.2, 0.4, 1.3))]
     together = adapter.transcribe(adapter.collator()(clips))
     assert together == [adapter.transcribe(adapter.collator()([c]))[0] for c in clips]
