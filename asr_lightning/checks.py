@@ -116,7 +116,7 @@ def check_batch(adapter: ASRAdapter) -> None:
 
 
 def check_loss(adapter: ASRAdapter) -> None:
-    """The loss is a finite float32 scalar with a gradient in every group."""
+    """The loss is a finite float32 scalar with a gradient in every group that can be trained."""
     adapter.model.train()
     for parameter in adapter.model.parameters():
         parameter.grad = None
@@ -127,7 +127,9 @@ def check_loss(adapter: ASRAdapter) -> None:
     require(output.weight > 0, f"weight is {output.weight}; it counts the terms averaged")
     output.loss.backward()
     reached = {group_of(name, adapter.groups) for name, p in adapter.model.named_parameters() if p.grad is not None}
-    missing = sorted(set(adapter.groups) - reached)
+    trainable = {group_of(name, adapter.groups) for name, p in adapter.model.named_parameters() if p.requires_grad}
+    missing = sorted(trainable - reached)  # type: ignore[type-var]
+    require(bool(trainable), "no parameter is trainable")
     require(not missing, f"no gradient reaches the group {', '.join(missing)}")
 
 

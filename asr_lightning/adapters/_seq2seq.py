@@ -1,12 +1,12 @@
 """What attention decoders share: one shift, masked cross entropy, greedy decoding with a token cap per row.
 
-Must never know audio, files or a trainer. Used by ``whisper.py``.
+Must never know audio, files or a trainer. Used by ``whisper.py`` and ``moonshine.py``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache
 
+from asr_lightning.text import name_some
 from asr_lightning.types import LossOutput
 
 IGNORED = -100
@@ -57,6 +58,27 @@ def shift_once(prompt: Sequence[int], texts: Sequence[Sequence[int]], eos: int) 
         decoder_input_ids[row, :length] = torch.tensor([*prompt, *text])
         targets[row, len(prompt) - 1 : length] = torch.tensor([*text, eos])
     return Shifted(decoder_input_ids, targets, lengths)
+
+
+def refuse_long(texts: Mapping[str, Sequence[int]], num_prompt: int, most: int | None) -> None:
+    """Refuse texts that, with a prompt of ``num_prompt`` tokens, have more than the decoder has positions.
+
+    Args:
+        texts: Tokens by the name that the user knows the recording by.
+        num_prompt: Tokens before each text.
+        most: Positions of the decoder; None for any number.
+
+    Raises:
+        ValueError: Lists them.
+    """
+    problems = [
+        f"the transcript of {name} has {num_prompt + len(tokens)} tokens with the prompt, the model takes {most}: "
+        "cut the recording into shorter clips, or check that the transcript belongs to it"
+        for name, tokens in texts.items()
+        if most is not None and num_prompt + len(tokens) > most
+    ]
+    if problems:
+        raise ValueError(name_some(problems, "\n"))
 
 
 def scored_cross_entropy(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor) -> LossOutput:
@@ -110,6 +132,7 @@ def greedy(
     hidden: Tensor,
     rules: GreedyRules,
     caps: Sequence[int],
+    mask: Tensor | None = None,
 ) -> list[list[int]]:
     """New tokens of each row, without prompt and end token; equals Hugging Face's greedy ``generate``.
 
@@ -122,6 +145,7 @@ def greedy(
         hidden: Encoder output ``[B, F', D]``.
         rules: Prompt, end token and suppressed tokens.
         caps: Most new tokens of each row.
+        mask: ``[B, F']``, what of ``hidden`` is audio; None is all of it.
     """
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     ids = torch.tensor([rules.prompt], device=hidden.device).expand(len(caps), -1)
@@ -129,7 +153,8 @@ def greedy(
     tokens: list[list[int]] = [[] for _ in rows]
     open_rows = set(rows)
     for step in range(max(caps)):
-        states = decoder(input_ids=ids, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True)
+        masked = {} if mask is None else {"encoder_attention_mask": mask}
+        states = decoder(input_ids=ids, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True, **masked)
         chosen = rules.apply(head(states.last_hidden_state[:, -1]).float(), first=step == 0).argmax(-1)
         for row, token in zip(rows, chosen.tolist(), strict=True):
             _append(tokens[row], token, row, open_rows, rules.eos, caps[row])
@@ -140,6 +165,7 @@ def greedy(
             keep = torch.tensor([i for i, row in enumerate(rows) if row in open_rows], device=ids.device)
             cache.batch_select_indices(keep)
             ids, hidden, rows = ids[keep], hidden[keep], [rows[i] for i in keep.tolist()]
+            mask = None if mask is None else mask[keep]
     return tokens
 
 

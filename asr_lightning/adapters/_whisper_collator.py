@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from transformers import WhisperFeatureExtractor, WhisperTokenizer
 
-from asr_lightning.adapters._seq2seq import shift_once
+from asr_lightning.adapters._seq2seq import refuse_long, shift_once
 from asr_lightning.adapters._whisper_prompt import spoken_text
-from asr_lightning.text import name_some
 from asr_lightning.types import AudioLimits, SpeechBatch, Utterance
 
 BUCKET_FRAMES = 16
@@ -52,7 +51,13 @@ class WhisperCollator:
         """
         for utterance in utterances:
             self._check(utterance)
-        shifted = shift_once(self.prompt, [self._tokens(u.uid, u.text) for u in utterances], self.eos)
+        tokens = [self._tokens(u.text) for u in utterances]
+        refuse_long(
+            dict(zip((u.uid for u in utterances), tokens, strict=True)),
+            len(self.prompt),
+            self.limits.max_target_tokens,
+        )
+        shifted = shift_once(self.prompt, tokens, self.eos)
         features = self._features([utterance.waveform for utterance in utterances])
         return SpeechBatch(
             uids=tuple(utterance.uid for utterance in utterances),
@@ -69,14 +74,8 @@ class WhisperCollator:
         Raises:
             ValueError: Lists them.
         """
-        problems = []
-        for name, text in texts.items():
-            try:
-                self._tokens(name, text)
-            except ValueError as error:
-                problems.append(str(error))
-        if problems:
-            raise ValueError(name_some(problems, "\n"))
+        tokens = {name: self._tokens(text) for name, text in texts.items()}
+        refuse_long(tokens, len(self.prompt), self.limits.max_target_tokens)
 
     def num_frames(self, num_samples: int) -> int:
         """The context of a batch whose longest clip has ``num_samples``; even, at most the whole window."""
@@ -104,15 +103,8 @@ class WhisperCollator:
         ).input_features
         return features[..., :num_frames].contiguous()
 
-    def _tokens(self, name: str, text: str) -> list[int]:
-        spoken = spoken_text(text, self.language)
-        tokens: list[int] = self.tokenizer(spoken, add_special_tokens=False).input_ids
-        length, most = len(self.prompt) + len(tokens), self.limits.max_target_tokens
-        if most is not None and length > most:
-            raise ValueError(
-                f"the transcript of {name} has {length} tokens with the prompt, Whisper takes {most}: "
-                "cut the recording into shorter clips, or check that the transcript belongs to it"
-            )
+    def _tokens(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(spoken_text(text, self.language), add_special_tokens=False).input_ids
         return tokens
 
     def _check(self, utterance: Utterance) -> None:

@@ -6,7 +6,6 @@ Must never know audio or training. Used by ``whisper.py``.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from importlib import import_module
@@ -14,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError
 from transformers import (
     GenerationConfig,
     WhisperFeatureExtractor,
@@ -24,7 +21,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from asr_lightning.adapters import _ctranslate2, _hf
+from asr_lightning.adapters import _ctranslate2, _hf, _pretrained
 from asr_lightning.adapters._hf import SourceError
 
 logger = logging.getLogger(__name__)
@@ -101,24 +98,13 @@ def _demo_folder() -> Path | None:
 
 
 def _model(folder: Path) -> WhisperForConditionalGeneration:
-    config = _read_json(folder / "config.json")
+    config = _pretrained.read_config(folder)
     if (folder / _ctranslate2.FILE_NAME).exists() and "model_type" not in config:
         return _ctranslate2_model(folder, config)
-    if config.get("model_type") != "whisper":
-        raise SourceError(f"{folder} holds a {config.get('model_type')!r} model, not whisper: choose its own adapter")
-    if not _hf.has_weights(folder):
-        raise SourceError(f"{folder} holds no weights (model.safetensors): copy or download the whole folder again")
-    try:
-        loaded: Any = WhisperForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise SourceError(f"the weights in {folder} cannot be read ({error}): copy or download them again") from error
-    model: WhisperForConditionalGeneration = loaded[0]
-    report = loaded[1]
-    if report["missing_keys"]:  # transformers would go on with random numbers
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise SourceError(f"the weights in {folder} lack {missing}: copy or download them again")
+    _pretrained.check_kind(folder, config, ["whisper"])
+    model: WhisperForConditionalGeneration = _pretrained.load_network(
+        WhisperForConditionalGeneration, folder, attn_implementation="sdpa"
+    )
     return model
 
 
@@ -192,19 +178,3 @@ def _settings_from(tokenizer: WhisperTokenizer, vocab_size: int, folder: Path) -
             if start < number < translate and re.fullmatch(r"<\|[a-z]{2,3}\|>", token)
         }
     return settings
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        found = ", ".join(sorted(p.name for p in path.parent.iterdir())[:5]) or "nothing"
-        raise SourceError(
-            f"{path.parent} is no model folder: it holds {found}, but no {path.name}; "
-            "give the folder that an adapter saved, a Hugging Face or faster-whisper folder, or a hub id"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read ({error}): copy or download it again") from error
-    if not isinstance(content, dict):
-        raise SourceError(f"{path} holds no settings: copy or download it again")
-    return content

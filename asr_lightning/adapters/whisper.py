@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from asr_lightning import saved
-from asr_lightning.adapters import _hf, _whisper_prompt
+from asr_lightning.adapters import _pretrained, _whisper_prompt
+from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._seq2seq import (
     CAP_TOKENS_PER_SECOND,
     GreedyRules,
@@ -81,6 +82,7 @@ class WhisperAdapter:
         time_fraction: Longest stretch as a fraction of the clip.
         num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
         freq_bins: Widest band.
+        lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
 
     Raises:
         ValueError: The source cannot be loaded, or the language or the task does not fit it.
@@ -101,6 +103,7 @@ class WhisperAdapter:
         time_fraction: float = 0.05,
         num_freq_masks: int = 0,
         freq_bins: int = 8,
+        lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
         wanted = {"context": context, "margin_seconds": margin_seconds, "max_tokens_per_second": max_tokens_per_second}
         given = {name: value for name, value in wanted.items() if value is not None}
@@ -115,6 +118,7 @@ class WhisperAdapter:
         self.model, self.processor, self.source = load_whisper(source)
         self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
         self._set_prompt(language, task)
+        self._network = Network(self.model, lora)
 
     def _set_prompt(self, language: str | None, task: str | None) -> None:
         """Resolve language and task once, and let ``generate`` and every saved folder know them."""
@@ -186,14 +190,9 @@ class WhisperAdapter:
 
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
-        model, processor = self.model, self.processor
-        if model.dtype != torch.float32:
-            model = copy.deepcopy(model).float()
-        with _hf.quiet():
-            model.save_pretrained(directory)
-            processor.save_pretrained(directory)
-            # transformers 5 writes processor_config.json alone; faster-whisper and older releases read this file.
-            processor.feature_extractor.save_pretrained(directory)
+        processor = self.processor
+        # transformers 5 writes processor_config.json alone; faster-whisper and older releases read the extractor's file.
+        _pretrained.write(directory, self._network.plain(), processor, processor.feature_extractor)
         processor.tokenizer.save_vocabulary(str(directory))  # vocab.json: whisper.cpp's converter reads it
         saved.describe(directory, self, self._init_args())
 

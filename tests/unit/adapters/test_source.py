@@ -192,7 +192,7 @@ def test_paths_that_are_no_model(tmp_path: Path, whisper_folders):
         "./nowhere": "there is no folder nowhere",
         str(whisper_folders["en"] / "config.json"): "config.json is a file: give the folder",
         str(tmp_path / "empty"): "empty is no model folder: it holds nothing, but no config.json; give",
-        str(tmp_path / "other"): "other holds a 'wav2vec2' model, not whisper",
+        str(tmp_path / "other"): "other holds a 'wav2vec2' model; this adapter takes whisper",
         str(tmp_path / "broken"): "broken/config.json cannot be read",
         str(tmp_path / "list"): "list/config.json holds no settings",
     }

@@ -1,0 +1,133 @@
+"""A Hugging Face model folder: what it holds, checked before it is loaded, and written back in full.
+
+Must never know a model family: which kinds are welcome, the caller says. Used by every Hugging Face adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
+
+from asr_lightning.adapters import _hf
+from asr_lightning.adapters._hf import SourceError
+
+TOKENIZER_FILES = {"tokenizer.json", "vocab.json", "tokenizer.model"}
+EXTRACTOR_FILES = {"preprocessor_config.json", "processor_config.json"}
+HEADS = ("lm_head", "ctc_head", "proj_out")
+
+
+def folder_of(source: str) -> Path:
+    """The local folder of ``source``, a path or a hub id.
+
+    Raises:
+        SourceError: There is none.
+    """
+    return _hf.local_folder(source) if _hf.looks_local(source) else _hf.hub_folder(source)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings in ``config.json``.
+
+    Raises:
+        SourceError: There are none, or they cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+        raise SourceError(
+            f"{folder} is no model folder: it holds {found}, but no {path.name}; "
+            "give the folder that an adapter saved, a Hugging Face or faster-whisper folder, or a hub id"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read ({error}): copy or download it again") from error
+    if not isinstance(content, dict):
+        raise SourceError(f"{path} holds no settings: copy or download it again")
+    return content
+
+
+def check_kind(folder: Path, config: dict[str, Any], kinds: Collection[str]) -> str:
+    """The ``model_type`` of ``config``, which must be one of ``kinds``.
+
+    Raises:
+        SourceError: It is another, or the model wants to run code of its own.
+    """
+    kind = config.get("model_type")
+    if kind in kinds:
+        return str(kind)
+    if "auto_map" in config:
+        raise SourceError(
+            f"{folder} holds a {kind!r} model that runs code of its own (trust_remote_code); such code is never run "
+            "here: choose a model that transformers itself knows"
+        )
+    raise SourceError(
+        f"{folder} holds a {kind!r} model; this adapter takes {', '.join(sorted(kinds))}. Choose another adapter or "
+        "another model: python -m asr_lightning models lists them"
+    )
+
+
+def load_network(factory: Any, folder: Path, **options: Any) -> Any:
+    """The network in ``folder`` in float32 and eval mode, every weight of it from the files.
+
+    Args:
+        factory: A class with ``from_pretrained``.
+        folder: Holds ``config.json`` and weights.
+        options: Passed on.
+
+    Raises:
+        SourceError: Weights are missing or cannot be read.
+    """
+    if not _hf.has_weights(folder):
+        raise SourceError(f"{folder} holds no weights (model.safetensors): copy or download the whole folder again")
+    try:
+        model, report = factory.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise SourceError(f"the weights in {folder} cannot be read ({error}): copy or download them again") from error
+    missing = sorted(report["missing_keys"])
+    if any(key.startswith(HEADS) for key in missing):
+        raise SourceError(
+            f"{folder} has no head that writes text ({missing[0]} is missing): it was made for another task, or only "
+            "pretrained; choose a model that was trained to transcribe"
+        )
+    if missing:  # transformers would go on with random numbers
+        raise SourceError(f"the weights in {folder} lack {', '.join(missing[:3])}: copy or download them again")
+    return model
+
+
+def load_tokenizer(folder: Path, **options: Any) -> Any:
+    """The tokenizer in ``folder``.
+
+    Raises:
+        SourceError: There is none.
+    """
+    if not {path.name for path in folder.iterdir()} & TOKENIZER_FILES:
+        raise SourceError(f"{folder} holds no tokenizer.json: copy it from the model this one was made from")
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
+
+
+def load_extractor(folder: Path) -> Any:
+    """The feature extractor in ``folder``.
+
+    Raises:
+        SourceError: There is none.
+    """
+    if not {path.name for path in folder.iterdir()} & EXTRACTOR_FILES:
+        raise SourceError(f"{folder} holds no preprocessor_config.json: copy it from the model this one was made from")
+    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+
+
+def write(directory: Path, model: PreTrainedModel, *parts: Any) -> None:
+    """Write ``model`` and ``parts`` (tokenizer, feature extractor, processor) as upstream lays them out."""
+    with _hf.quiet():
+        model.save_pretrained(directory)
+        for part in parts:
+            part.save_pretrained(directory)

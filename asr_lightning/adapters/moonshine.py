@@ -1,0 +1,201 @@
+"""Moonshine, both generations: raw audio at its true length, an attention decoder, made for small devices.
+
+Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSpeechSeq2Seq
+
+from asr_lightning import saved
+from asr_lightning.adapters import _hf, _pretrained
+from asr_lightning.adapters._lora import LoRA, Network
+from asr_lightning.adapters._seq2seq import (
+    CAP_TOKENS_PER_SECOND,
+    GreedyRules,
+    greedy,
+    refuse_long,
+    scored_cross_entropy,
+    shift_once,
+    token_caps,
+)
+from asr_lightning.modes import evaluation_mode
+from asr_lightning.protocols import ASRAdapter, Collator
+from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch, Utterance
+
+STREAMING = "moonshine_streaming"
+PAD_TO_MULTIPLE = {"moonshine": 1, STREAMING: 80}
+"""Samples. The streaming front end cuts audio into frames of 5 ms and fails on a rest."""
+
+MAX_SECONDS = 30.0
+"""Length of the longest clips that Moonshine was trained on. Source: arXiv 2410.15608, section 3."""
+
+DEFAULTS: dict[str, Any] = {"max_tokens_per_second": CAP_TOKENS_PER_SECOND, "max_seconds": MAX_SECONDS}
+
+
+@dataclass(frozen=True)
+class MoonshineCollator:
+    """Pads audio, and shifts the targets once.
+
+    Attributes:
+        extractor: The checkpoint's audio settings.
+        tokenizer: The checkpoint's tokenizer.
+        rules: Start and end token.
+        pad_to_multiple: Samples that every batch is a multiple of.
+        max_target_tokens: Positions of the decoder.
+    """
+
+    extractor: Any
+    tokenizer: Any
+    rules: GreedyRules
+    pad_to_multiple: int
+    max_target_tokens: int
+
+    def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
+        """``input_values`` float32 ``[B, T]``, ``attention_mask`` int64 ``[B, T]``, ``decoder_input_ids`` ``[B, U]``.
+
+        Raises:
+            ValueError: A transcript has more tokens than the decoder positions; it names the uid.
+        """
+        tokens = {u.uid: self._tokens(u.text) for u in utterances}
+        refuse_long(tokens, len(self.rules.prompt), self.max_target_tokens)
+        shifted = shift_once(self.rules.prompt, [tokens[u.uid] for u in utterances], self.rules.eos)
+        audio = self.extractor(
+            [u.waveform.numpy() for u in utterances],
+            sampling_rate=self.extractor.sampling_rate,
+            padding="longest",
+            pad_to_multiple_of=self.pad_to_multiple,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return SpeechBatch(
+            uids=tuple(u.uid for u in utterances),
+            texts=tuple(u.text for u in utterances),
+            seconds=torch.tensor([u.seconds for u in utterances]),
+            inputs={
+                "input_values": audio.input_values,
+                "attention_mask": audio.attention_mask.long(),
+                "decoder_input_ids": shifted.decoder_input_ids,
+            },
+            targets=shifted.targets,
+            target_lengths=shifted.target_lengths,
+        )
+
+    def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
+        """Refuse transcripts with more tokens than the decoder has positions.
+
+        Raises:
+            ValueError: Lists them.
+        """
+        tokens = {name: self._tokens(text) for name, text in texts.items()}
+        refuse_long(tokens, len(self.rules.prompt), self.max_target_tokens)
+
+    def _tokens(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return tokens
+
+
+class MoonshineAdapter:
+    """Moonshine tiny and base, and Moonshine Streaming tiny, small and medium.
+
+    Args:
+        source: A hub id such as ``UsefulSensors/moonshine-tiny``, a Hugging Face folder or one written by ``save``.
+        max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens. None takes what the source was
+            saved with, else 7, which fits English; take 14 or more for scripts that are spelled in bytes.
+        max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
+        lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
+
+    Raises:
+        ValueError: The source cannot be loaded or is no Moonshine, or an option is out of range.
+    """
+
+    groups: Mapping[str, tuple[str, ...]] = {"encoder": ("model.encoder",), "decoder": ("model.decoder", "proj_out")}
+    """In the first generation ``proj_out`` is the decoder's embedding under another name."""
+
+    def __init__(
+        self,
+        source: str,
+        max_tokens_per_second: float | None = None,
+        max_seconds: float | None = None,
+        lora: LoRA = LoRA(),  # noqa: B008 - frozen
+    ) -> None:
+        wanted = {"max_tokens_per_second": max_tokens_per_second, "max_seconds": max_seconds}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
+        if min(self.options.values()) <= 0:
+            raise ValueError("max_tokens_per_second and max_seconds must be above 0")
+        self.source = source
+        folder = _pretrained.folder_of(source)
+        kind = _pretrained.check_kind(folder, _pretrained.read_config(folder), PAD_TO_MULTIPLE)
+        with _hf.quiet():
+            self.model = _pretrained.load_network(AutoModelForSpeechSeq2Seq, folder)
+            self.tokenizer = _pretrained.load_tokenizer(folder)
+            self.extractor = _pretrained.load_extractor(folder)
+        self.pad_to_multiple = PAD_TO_MULTIPLE[kind]
+        self._set_special_tokens()
+        self._network = Network(self.model, lora)
+
+    def _set_special_tokens(self) -> None:
+        """Start, end and pad token, once, and for ``generate`` and every saved folder (pitfall T23)."""
+        config, generation = self.model.config, self.model.generation_config
+        eos = config.eos_token_id if isinstance(config.eos_token_id, int) else config.eos_token_id[0]
+        start = next(i for i in (config.decoder_start_token_id, config.bos_token_id) if i is not None)
+        self.rules = GreedyRules(prompt=(start,), eos=eos)
+        for settings in (config, generation):
+            settings.decoder_start_token_id = start
+            settings.pad_token_id = eos if settings.pad_token_id is None else settings.pad_token_id
+
+    @property
+    def limits(self) -> AudioLimits:
+        """Padding changes results: GroupNorm spans it in the first generation, the masks blur by four frames in the
+        second. Dev and test therefore keep a fixed order."""
+        return AudioLimits(
+            sample_rate=self.extractor.sampling_rate,
+            max_seconds=float(self.options["max_seconds"]),
+            max_target_tokens=self.model.config.max_position_embeddings,
+            padding_invariant=False,
+        )
+
+    def collator(self) -> Collator:
+        """A collator; it holds tokenizer and audio settings."""
+        most = self.model.config.max_position_embeddings
+        return MoonshineCollator(self.extractor, self.tokenizer, self.rules, self.pad_to_multiple, most)
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Cross entropy per token over the explicit alignment of the collator; ``labels`` are never passed."""
+        states = self.model.model(**batch.inputs, use_cache=False)
+        return scored_cross_entropy(states.last_hidden_state, self.model.proj_out, batch.targets)
+
+    @torch.no_grad()
+    def transcribe(self, batch: SpeechBatch) -> list[str]:
+        """Greedy text, each clip capped by its own duration."""
+        room = self.model.config.max_position_embeddings - len(self.rules.prompt)
+        caps = token_caps(batch.seconds, self.options["max_tokens_per_second"], room)
+        network = self.model.model
+        with self.evaluating():
+            encoded = network.encoder(batch.inputs["input_values"], attention_mask=batch.inputs["attention_mask"])
+            tokens = greedy(
+                network.decoder, self.model.proj_out, encoded.last_hidden_state, self.rules, caps, encoded.attention_mask
+            )
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode inside; every submodule's own mode after."""
+        return evaluation_mode(self.model)
+
+    def native(self) -> ASRAdapter:
+        """Itself: Moonshine reads audio at its true length."""
+        return self
+
+    def save(self, directory: Path) -> None:
+        """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
+        _pretrained.write(directory, self._network.plain(), self.tokenizer, self.extractor)
+        saved.describe(directory, self, self.options)
