@@ -127,10 +127,15 @@ def check_loss(adapter: ASRAdapter) -> None:
     require(output.weight > 0, f"weight is {output.weight}; it counts the terms averaged")
     output.loss.backward()
     reached = {group_of(name, adapter.groups) for name, p in adapter.model.named_parameters() if p.grad is not None}
-    trainable = {group_of(name, adapter.groups) for name, p in adapter.model.named_parameters() if p.requires_grad}
-    missing = sorted(trainable - reached)  # type: ignore[type-var]
+    trainable = _trainable(adapter)
+    missing = sorted(str(group) for group in trainable - reached)
     require(bool(trainable), "no parameter is trainable")
     require(not missing, f"no gradient reaches the group {', '.join(missing)}")
+
+
+def _trainable(adapter: ASRAdapter) -> set[str | None]:
+    """Groups that have a parameter to train; LoRA leaves out those without its matrices."""
+    return {group_of(name, adapter.groups) for name, p in adapter.model.named_parameters() if p.requires_grad}
 
 
 def check_untouched(adapter: ASRAdapter) -> None:
@@ -171,7 +176,7 @@ def check_groups(adapter: ASRAdapter) -> str:
 
 def check_freezing(adapter: ASRAdapter) -> None:
     """A step with all but one group frozen leaves the others' weights and buffers bit-identical."""
-    trained = next(iter(adapter.groups))
+    trained = next(group for group in adapter.groups if group in _trainable(adapter))
     adapter.model.train()
     train_only(adapter, [trained])
     before = copy.deepcopy(adapter.model.state_dict())

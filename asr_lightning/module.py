@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -53,7 +54,9 @@ class ASRModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Give each epoch its own seed, so that a resumed run draws the dropout of an uninterrupted one."""
-        torch.manual_seed(self._seed + self.current_epoch)
+        seed = self._seed + self.current_epoch
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # Hugging Face draws the masks of wav2vec2 from NumPy
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """The batch's summed loss; ``on_before_optimizer_step`` makes the mean of all that share a step."""

@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCTC,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
     MoonshineStreamingConfig,
     MoonshineStreamingForConditionalGeneration,
+    ParakeetFeatureExtractor,
+    ParakeetProcessor,
+    ParakeetTokenizer,
     PreTrainedTokenizerFast,
+    Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.utils import logging
@@ -40,10 +48,92 @@ def tiny_moonshine(directory: Path, streaming: bool = False, **changes: Any) -> 
                "decoder_start_token_id": 1}  # fmt: skip
         model = MoonshineStreamingForConditionalGeneration(MoonshineStreamingConfig(**(shape | own | changes)))
     else:
-        layers = {f"{side}_num_{what}": 2 for side in ("encoder", "decoder") for what in ("hidden_layers", "attention_heads")}
+        layers = {
+            f"{side}_num_{what}": 2 for side in ("encoder", "decoder") for what in ("hidden_layers", "attention_heads")
+        }
         own = layers | {"max_position_embeddings": 194, "initializer_range": 0.05}
         model = MoonshineForConditionalGeneration(MoonshineConfig(**(shape | own | changes)))
     return save(model, directory)
+
+
+RAW = ("wav2vec2", "wav2vec2-group", "hubert", "wavlm", "mms")
+CTC_KINDS = (*RAW, "parakeet_ctc")
+TRANSDUCER_KINDS = ("parakeet_rnnt", "parakeet_tdt")
+
+
+def tiny_ctc(directory: Path, kind: str, **changes: Any) -> Path:
+    """A wav2vec2-like model or a Parakeet with a CTC head.
+
+    Capital letters as in facebook/wav2vec2-base-960h; ``-group`` is its GroupNorm front end, the others have
+    LayerNorm. MMS has two languages, whose letters are small.
+    """
+    if kind == "parakeet_ctc":
+        return _tiny_parakeet(directory, kind, **changes)
+    directory.mkdir(parents=True, exist_ok=True)
+    group = kind == "wav2vec2-group"
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=not group).save_pretrained(directory)
+    num_labels = _write_letters(directory, kind)
+    shape = {
+        "vocab_size": num_labels, "pad_token_id": 0, "hidden_size": 48, "intermediate_size": 96, "conv_dim": [32] * 7,
+        "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+        "feat_extract_norm": "group" if group else "layer", "do_stable_layer_norm": not group, "conv_bias": not group,
+    }  # fmt: skip
+    if kind == "mms":
+        shape["adapter_attn_dim"] = 8
+    torch.manual_seed(0)
+    model = AutoModelForCTC.from_config(
+        AutoConfig.for_model(kind.split("-")[0].replace("mms", "wav2vec2"), **shape | changes)
+    )
+    if kind == "mms":
+        for number, language in enumerate(("eng", "deu")):
+            tensors = {name: tensor + 0.01 * number for name, tensor in model._get_adapters().items()}
+            save_file(tensors, directory / f"adapter.{language}.safetensors", metadata={"format": "pt"})
+    return save(model, directory)
+
+
+def _write_letters(directory: Path, kind: str) -> int:
+    letters = LETTERS if kind == "mms" else LETTERS.upper()
+    labels = ["<pad>", "<s>", "</s>", "<unk>", "|", *letters, "'"]
+    vocabulary: dict[str, Any] = {label: number for number, label in enumerate(labels)}
+    language = "eng" if kind == "mms" else None
+    if language:
+        vocabulary = {"eng": vocabulary, "deu": vocabulary}
+    (directory / "vocab.json").write_text(json.dumps(vocabulary))
+    Wav2Vec2CTCTokenizer(str(directory / "vocab.json"), target_lang=language).save_pretrained(directory)
+    return len(labels)
+
+
+def tiny_transducer(directory: Path, kind: str, **changes: Any) -> Path:
+    """A Parakeet with a transducer, RNNT or TDT."""
+    return _tiny_parakeet(directory, kind, **changes)
+
+
+def _tiny_parakeet(directory: Path, kind: str, **changes: Any) -> Path:
+    """Layout of transformers' ``convert_nemo_to_hf.py``: the pad token is the blank of CTC, a piece of transducers."""
+    pieces = ["<unk>", "<pad>", "▁", *LETTERS, "'", *("".join(pair) for pair in MERGES)]
+    blank = "<pad>" if kind == "parakeet_ctc" else "<blank>"
+    pieces = [piece for piece in pieces if piece != blank] + [blank]
+    tokenizer = Tokenizer(
+        models.BPE({piece: n for n, piece in enumerate(pieces)}, MERGES, unk_token="<unk>", fuse_unk=True)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in {"<unk>", "<pad>", blank}])
+    fast = ParakeetTokenizer(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    directory.mkdir(parents=True, exist_ok=True)
+    ParakeetProcessor(ParakeetFeatureExtractor(), fast, decoder_type=kind.split("_")[1]).save_pretrained(directory)
+    encoder = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+        "subsampling_conv_channels": 8, "model_type": "parakeet_encoder",
+    }  # fmt: skip
+    own: dict[str, Any] = {"encoder_config": encoder, "vocab_size": len(pieces), "pad_token_id": pieces.index("<pad>")}
+    if kind != "parakeet_ctc":
+        own |= {"blank_token_id": pieces.index(blank), "decoder_hidden_size": 32, "num_decoder_layers": 1}
+        own |= {"decoder_start_token_id": pieces.index(blank)}
+    torch.manual_seed(0)
+    factory = {"parakeet_ctc": AutoModelForCTC}.get(kind, AutoModel)
+    return save(factory.from_config(AutoConfig.for_model(kind, **own | changes)), directory)
 
 
 def save(model: Any, directory: Path) -> Path:

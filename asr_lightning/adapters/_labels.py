@@ -1,7 +1,7 @@
 """What models share that write labels, CTC and transducers alike: a vocabulary, and texts spelled with it.
 
 The vocabulary of a checkpoint is never changed, so a text must be written with what it has. Must never know audio
-or a network. Used by ``_nemo_collator.py``.
+or a network. Used by the collators of CTC models and transducers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from asr_lightning.text import name_some
 
@@ -20,6 +20,16 @@ logger = logging.getLogger(__name__)
 
 APOSTROPHES = "'’‘ʼ`´"
 UnknownCharacters = Literal["refuse", "leave_out"]
+
+
+def check_unknown_characters(choice: str) -> None:
+    """Refuse a ``choice`` that is no ``UnknownCharacters``.
+
+    Raises:
+        ValueError: Names it.
+    """
+    if choice not in get_args(UnknownCharacters):
+        raise ValueError(f"unknown_characters must be refuse or leave_out, not {choice!r}")
 
 
 class Vocabulary(Protocol):

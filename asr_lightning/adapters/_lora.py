@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,13 +29,14 @@ class LoRA:
         rank: Columns of each pair of matrices; 8 to 32 is usual.
         alpha: Scale of their product, divided by the rank; None takes twice the rank.
         dropout: On their input.
-        targets: Last part or parts of the names of linear layers, such as ``self_attn.q_proj``.
+        targets: Last part or parts of the names of linear layers, such as ``self_attn.q_proj``; None takes query, key
+            and value of every attention.
     """
 
     rank: int = 0
     alpha: float | None = None
     dropout: float = 0.0
-    targets: Sequence[str] = field(default=ATTENTION)
+    targets: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not 0 <= self.dropout < 1:
@@ -48,15 +49,16 @@ class Network:
     Args:
         model: A Hugging Face network; with LoRA, its target layers are replaced inside it.
         lora: Rank 0 leaves ``model`` as it is.
+        targets: Where ``lora`` names none.
 
     Raises:
         ValueError: peft is not installed, or no linear layer has a name in ``lora.targets``.
     """
 
-    def __init__(self, model: Any, lora: LoRA) -> None:
+    def __init__(self, model: Any, lora: LoRA, targets: Sequence[str] = ATTENTION) -> None:
         self.model = model
         self._keys = set(model.state_dict())
-        self._peft = _attach(model, lora) if lora.rank else None
+        self._peft = _attach(model, lora, list(lora.targets or targets)) if lora.rank else None
 
     def plain(self) -> Any:
         """The network as upstream knows it: float32, LoRA merged. A copy, unless it is so already.
@@ -76,7 +78,7 @@ class Network:
         return merged
 
 
-def _attach(model: Any, lora: LoRA) -> Any:
+def _attach(model: Any, lora: LoRA, targets: list[str]) -> Any:
     require_extra("lora", "peft", "LoRA")
     from peft import LoraConfig, get_peft_model
 
@@ -85,7 +87,7 @@ def _attach(model: Any, lora: LoRA) -> Any:
         r=lora.rank,
         lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
+        target_modules=targets,
     )
     try:
         with _hf.quiet(), warnings.catch_warnings():
@@ -93,7 +95,7 @@ def _attach(model: Any, lora: LoRA) -> Any:
             return get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(
-            f"LoRA fits no layer: {', '.join(lora.targets)} (lora.targets) must name linear layers of this model, "
+            f"LoRA fits no layer: {', '.join(targets)} (lora.targets) must name linear layers of this model, "
             f"such as {', '.join(_linear_names(model))}"
         ) from error
 

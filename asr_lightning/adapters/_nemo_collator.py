@@ -5,19 +5,15 @@ Must never know the network: it travels to loader workers, and imports no NeMo t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from asr_lightning.adapters._frames import name_infeasible, report_joint
 from asr_lightning.adapters._labels import UnknownCharacters, Vocabulary, check_texts, spell
-from asr_lightning.text import name_some
 from asr_lightning.types import SpeechBatch, Utterance
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,40 +58,11 @@ class NeMoCollator:
         """
         check_texts(texts, self.vocabulary, self.unknown_characters)
         labels = {name: self._labels(text) for name, text in texts.items()}
+        frames = {name: seconds[name] * self.frames_per_second for name in labels}
         if self.needs_frames:
-            self._name_infeasible(labels, seconds)
+            name_infeasible(labels, frames, self.frames_per_second)
         if self.joint_columns:
-            gigabytes = joint_gigabytes(labels, seconds, self.frames_per_second, self.joint_columns)
-            logger.info(
-                "the joint takes up to %.2f GB for a batch of 16: where memory runs out, halve data.batch_size and "
-                "double trainer.accumulate_grad_batches", gigabytes,
-            )  # fmt: skip
+            report_joint(labels, frames, self.joint_columns)
 
     def _labels(self, text: str) -> list[int]:
         return self.vocabulary.encode(spell(text, self.vocabulary).text)
-
-    def _name_infeasible(self, labels: Mapping[str, list[int]], seconds: Mapping[str, float]) -> None:
-        short = [
-            f"{name} ({len(ids)} labels in {seconds[name]:.2f} s)"
-            for name, ids in labels.items()
-            if len(ids) + _repeats(ids) > seconds[name] * self.frames_per_second
-        ]
-        if short:
-            logger.warning(
-                "%d recordings are too short for their text, at %g frames a second and at least one frame a label; "
-                "a CTC head learns nothing from them: %s. Compare text and recording, or take a transducer",
-                len(short), self.frames_per_second, name_some(short),
-            )  # fmt: skip
-
-
-def joint_gigabytes(
-    labels: Mapping[str, Sequence[int]], seconds: Mapping[str, float], frames_per_second: float, columns: int
-) -> float:
-    """Memory of the joint of the 16 largest utterances, with its gradient: ``[B, F', U + 1, V]`` in float32, twice."""
-    frames = sorted((seconds[name] * frames_per_second for name in labels), reverse=True)[:16]
-    longest = max((len(ids) for ids in labels.values()), default=0)
-    return 2 * 4 * len(frames) * max(frames, default=0.0) * (longest + 1) * columns / 1e9
-
-
-def _repeats(labels: Sequence[int]) -> int:
-    return sum(left == right for left, right in pairwise(labels))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
+from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedModel
 
 from asr_lightning.adapters import _hf
 from asr_lightning.adapters._hf import SourceError
@@ -123,6 +123,17 @@ def load_extractor(folder: Path) -> Any:
     if not {path.name for path in folder.iterdir()} & EXTRACTOR_FILES:
         raise SourceError(f"{folder} holds no preprocessor_config.json: copy it from the model this one was made from")
     return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+
+
+def load_processor(folder: Path) -> Any:
+    """Tokenizer and feature extractor of ``folder`` as upstream joins them.
+
+    Raises:
+        SourceError: One of them is missing.
+    """
+    load_tokenizer(folder)
+    load_extractor(folder)
+    return AutoProcessor.from_pretrained(folder, local_files_only=True)
 
 
 def write(directory: Path, model: PreTrainedModel, *parts: Any) -> None:

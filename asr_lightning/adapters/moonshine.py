@@ -181,9 +181,8 @@ class MoonshineAdapter:
         network = self.model.model
         with self.evaluating():
             encoded = network.encoder(batch.inputs["input_values"], attention_mask=batch.inputs["attention_mask"])
-            tokens = greedy(
-                network.decoder, self.model.proj_out, encoded.last_hidden_state, self.rules, caps, encoded.attention_mask
-            )
+            hidden, mask = encoded.last_hidden_state, encoded.attention_mask
+            tokens = greedy(network.decoder, self.model.proj_out, hidden, self.rules, caps, mask)
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from asr_lightning import saved
 from asr_lightning.adapters import _nemo_heads, _nemo_source
-from asr_lightning.adapters._labels import BPEVocabulary, CharacterVocabulary, UnknownCharacters, Vocabulary
+from asr_lightning.adapters._labels import (
+    BPEVocabulary,
+    CharacterVocabulary,
+    UnknownCharacters,
+    Vocabulary,
+    check_unknown_characters,
+)
 from asr_lightning.adapters._nemo_collator import NeMoCollator
 from asr_lightning.modes import evaluation_mode
 from asr_lightning.protocols import ASRAdapter, Collator
@@ -92,10 +98,7 @@ class NeMoAdapter:
 
     def _load(self, source: str, linear_adapter_dim: int) -> None:
         """Load the network, and choose what the rest of this class uses of it."""
-        if self.options["unknown_characters"] not in ("refuse", "leave_out"):
-            raise ValueError(
-                f"unknown_characters must be refuse or leave_out, not {self.options['unknown_characters']!r}"
-            )
+        check_unknown_characters(self.options["unknown_characters"])
         if linear_adapter_dim < 0:
             raise ValueError(f"linear_adapter_dim must not be negative, but is {linear_adapter_dim}")
         self.model, self.source = _nemo_source.load_nemo(source, linear_adapter_dim)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from asr_lightning import saved
 from asr_lightning.adapters import _pretrained, _whisper_prompt
 from asr_lightning.adapters._lora import LoRA, Network
+from asr_lightning.adapters._masks import SpecAugment
 from asr_lightning.adapters._seq2seq import (
     CAP_TOKENS_PER_SECOND,
     GreedyRules,
@@ -41,28 +42,6 @@ DEFAULTS: dict[str, Any] = {
     "margin_seconds": 0.64,
     "max_tokens_per_second": CAP_TOKENS_PER_SECOND,
 }
-
-
-@dataclass(frozen=True)
-class SpecAugment:
-    """Masks on the log-mel features while training; off unless a number of masks is given.
-
-    Attributes:
-        num_time_masks: Stretches of frames to blank out in each clip.
-        time_fraction: Longest stretch as a fraction of the clip.
-        num_freq_masks: Bands of mel bins to blank out in each clip.
-        freq_bins: Widest band.
-    """
-
-    num_time_masks: int = 0
-    time_fraction: float = 0.05
-    num_freq_masks: int = 0
-    freq_bins: int = 8
-
-    @property
-    def active(self) -> bool:
-        """Whether there is anything to mask."""
-        return self.num_time_masks > 0 or self.num_freq_masks > 0
 
 
 class WhisperAdapter:
@@ -191,7 +170,7 @@ class WhisperAdapter:
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
         processor = self.processor
-        # transformers 5 writes processor_config.json alone; faster-whisper and older releases read the extractor's file.
+        # transformers 5 writes processor_config.json alone; faster-whisper and older releases read the other file.
         _pretrained.write(directory, self._network.plain(), processor, processor.feature_extractor)
         processor.tokenizer.save_vocabulary(str(directory))  # vocab.json: whisper.cpp's converter reads it
         saved.describe(directory, self, self._init_args())
@@ -204,7 +183,5 @@ class WhisperAdapter:
         features = batch.inputs["input_features"]
         if not (self.model.training and self.spec_augment.active):
             return features
-        from asr_lightning import augment  # torchaudio, and only where masks are wanted
-
         num_frames = (batch.seconds * FRAMES_PER_SECOND).ceil().long().clamp(max=features.shape[-1])
-        return augment.spec_augment(features, num_frames, **asdict(self.spec_augment))
+        return self.spec_augment(features, num_frames)

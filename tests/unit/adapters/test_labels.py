@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr_lightning.adapters._frames import joint_gigabytes
 from asr_lightning.adapters._labels import BPEVocabulary, CharacterVocabulary, check_texts, spell
-from asr_lightning.adapters._nemo_collator import NeMoCollator, joint_gigabytes
+from asr_lightning.adapters._nemo_collator import NeMoCollator
 from asr_lightning.types import Utterance
 
 LOWER = CharacterVocabulary(" 'abcdefghijklmnopqrstuvwxyz")
@@ -108,7 +109,7 @@ def test_joint_memory_estimate(caplog: pytest.LogCaptureFixture) -> None:
     seconds = {name: 1 + 0.1 * len(ids) for name, ids in labels.items()}
     largest = sorted(seconds, key=lambda name: -seconds[name])[:16]
     joint = torch.empty(16, round(max(seconds[n] for n in largest) * 100), 8, 1030)
-    estimate = joint_gigabytes(labels, seconds, 100, 1030)
+    estimate = joint_gigabytes(labels, {name: 100 * s for name, s in seconds.items()}, 1030)
     assert estimate == pytest.approx(2 * joint.nbytes / 1e9, rel=0.01)
     with caplog.at_level(logging.INFO):
         collator(joint_columns=1030).check({"a.wav": "hello"}, {"a.wav": 30.0})

@@ -1,0 +1,198 @@
+"""Hugging Face's CTC models: wav2vec2, HuBERT, WavLM, MMS and their relatives, and Parakeet-CTC.
+
+Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCTC
+from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
+
+from asr_lightning import saved
+from asr_lightning.adapters import _hf, _mms, _pretrained
+from asr_lightning.adapters._ctc import ctc_loss, greedy_labels
+from asr_lightning.adapters._hf_labels import FrameRate, LabelCollator, TokenizerVocabulary
+from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_characters
+from asr_lightning.adapters._lora import ATTENTION, LoRA, Network
+from asr_lightning.adapters._masks import SpecAugment
+from asr_lightning.modes import evaluation_mode
+from asr_lightning.protocols import ASRAdapter, Collator
+from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
+
+DEFAULTS: dict[str, Any] = {"language": None, "unknown_characters": "refuse", "max_seconds": 30.0}
+FEED_FORWARD = ("intermediate_dense", "output_dense")
+FRONTENDS = ("feature_extractor", "subsampling", "subsampler")
+MASK_SECONDS = 0.25
+"""Shortest clip that wav2vec2's masks of ten frames of 20 ms fit into."""
+
+
+class HFCTCAdapter:
+    """Every model that ``AutoModelForCTC`` knows; the blank is the pad token.
+
+    Args:
+        source: A hub id such as ``facebook/wav2vec2-base-960h``, a Hugging Face folder or one written by ``save``.
+        language: Of MMS alone, whose languages have layers and letters of their own: an ISO 639-3 code such as ``deu``.
+        unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
+            transcripts before training, or ``leave_out`` the characters.
+        max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
+        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
+        time_fraction: Longest stretch as a fraction of the clip. wav2vec2 and its relatives, which mask by layers of
+            their own, blank out the same share in stretches of their own length; so they do with ``freq_bins``.
+        num_freq_masks: SpecAugment while training: bands of bins to blank out in each clip.
+        freq_bins: Widest band.
+        lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
+
+    Raises:
+        ValueError: The source cannot be loaded or has no CTC head, or an option does not fit it.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        language: str | None = None,
+        unknown_characters: UnknownCharacters | None = None,
+        max_seconds: float | None = None,
+        num_time_masks: int = 0,
+        time_fraction: float = 0.05,
+        num_freq_masks: int = 0,
+        freq_bins: int = 8,
+        lora: LoRA = LoRA(),  # noqa: B008 - frozen
+    ) -> None:
+        wanted = {"language": language, "unknown_characters": unknown_characters, "max_seconds": max_seconds}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
+        check_unknown_characters(self.options["unknown_characters"])
+        self.source = source
+        self._load(source, self.options["language"])
+        self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
+        self._set_masks()
+        self.vocabulary = TokenizerVocabulary(self.tokenizer)
+        self._network = Network(self.model, lora, self._lora_targets(lora))
+
+    def _load(self, source: str, language: str | None) -> None:
+        folder = _pretrained.folder_of(source)
+        config = _pretrained.read_config(folder)
+        _pretrained.check_kind(folder, config, MODEL_FOR_CTC_MAPPING_NAMES)
+        options = _mms.loading_options(source, folder, config, language)
+        with _hf.quiet():
+            self.extractor = _pretrained.load_extractor(folder)
+            self.tokenizer = _pretrained.load_tokenizer(folder, **options.tokenizer)
+            self.model = _pretrained.load_network(AutoModelForCTC, folder, **options.network)
+        if self.tokenizer.pad_token_id != self.model.config.pad_token_id:
+            raise _hf.SourceError(
+                f"{folder}: the tokenizer's pad token is {self.tokenizer.pad_token_id}, the network's blank "
+                f"{self.model.config.pad_token_id}: copy both from one model"
+            )
+
+    def _set_masks(self) -> None:
+        """Masks by our options alone, and no layer skipped at random: the checkpoint trained from scratch with both.
+
+        Raises:
+            ValueError: Masks are wanted, and the checkpoint has no embedding for what is masked.
+        """
+        config, masks = self.model.config, self.spec_augment
+        getattr(config, "encoder_config", config).layerdrop = 0.0
+        self._masks_itself = hasattr(config, "mask_time_prob")
+        if not self._masks_itself:
+            return
+        embeddings = [p for name, p in self.model.named_parameters() if name.endswith("masked_spec_embed")]
+        for embedding in embeddings:  # unused without time masks: DDP would wait for its gradient
+            embedding.requires_grad = masks.num_time_masks > 0
+        config.apply_spec_augment = masks.active
+        if masks.active:
+            if not embeddings:
+                raise ValueError(f"{self.source} was made without masks: leave out num_time_masks and num_freq_masks")
+            config.mask_time_prob = masks.num_time_masks * masks.time_fraction
+            config.mask_feature_prob = masks.num_freq_masks * masks.freq_bins / config.hidden_size
+            config.mask_feature_length = masks.freq_bins
+
+    def _lora_targets(self, lora: LoRA) -> Sequence[str]:
+        """WavLM reads the weights of its projections and never calls them: LoRA there would be without effect.
+
+        Raises:
+            ValueError: That is what ``lora`` asks for.
+        """
+        if self.model.config.model_type != "wavlm":
+            return ATTENTION
+        if any(target.endswith(ATTENTION) for target in lora.targets or ()):
+            raise ValueError(f"LoRA has no effect on WavLM's attention: choose from {', '.join(FEED_FORWARD)}")
+        return FEED_FORWARD
+
+    @property
+    def limits(self) -> AudioLimits:
+        """Normalising by group mixes all frames of a padded clip; those checkpoints were trained without a mask."""
+        masked = self._masks_itself and self.spec_augment.active
+        return AudioLimits(
+            sample_rate=self.extractor.sampling_rate,
+            min_seconds=MASK_SECONDS if masked else AudioLimits.min_seconds,
+            max_seconds=float(self.options["max_seconds"]),
+            padding_invariant=self._uses_mask,
+        )
+
+    @property
+    def _uses_mask(self) -> bool:
+        return getattr(self.model.config, "feat_extract_norm", "layer") == "layer"
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """frontend: convolutions over the audio; encoder; head: what writes labels."""
+        head = "lm_head" if hasattr(self.model, "lm_head") else "ctc_head"
+        body, network = next((name, part) for name, part in self.model.named_children() if name != head)
+        frontends = tuple(f"{body}.{name}" for name in FRONTENDS if hasattr(network, name))
+        return ({"frontend": frontends} if frontends else {}) | {"encoder": (body,), "head": (head,)}
+
+    def collator(self) -> Collator:
+        """A collator; it holds the vocabulary."""
+        rate = FrameRate.of(self.extractor, self._output_lengths)
+        return LabelCollator(self.extractor, self.vocabulary, self.options["unknown_characters"], rate)
+
+    def _output_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames that the model makes of inputs of ``lengths`` ``[B]``, by its own function."""
+        model = self.model
+        own = getattr(model, "_get_subsampling_output_length", None) or model._get_feat_extract_output_lengths
+        return own(lengths).long()
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Mean over utterances of the CTC loss per label."""
+        return ctc_loss(*self._logits(batch), batch.targets, self.model.config.pad_token_id)
+
+    @torch.no_grad()
+    def transcribe(self, batch: SpeechBatch) -> list[str]:
+        """Best label per frame, repeats and blanks dropped."""
+        with self.evaluating():
+            labels = greedy_labels(*self._logits(batch), self.model.config.pad_token_id)
+        return [self.vocabulary.decode(row).strip() for row in labels]
+
+    def _logits(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, F', V]`` and true frames ``[B]``."""
+        inputs = dict(batch.inputs)
+        num_inputs = inputs["attention_mask"].sum(-1)
+        if "input_features" in inputs and self.model.training and self.spec_augment.active and not self._masks_itself:
+            features = inputs["input_features"].transpose(1, 2)
+            inputs["input_features"] = self.spec_augment(features, num_inputs).transpose(1, 2)
+        if not self._uses_mask:
+            del inputs["attention_mask"]
+        return self.model(**inputs).logits, self._output_lengths(num_inputs)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode inside; every submodule's own mode after."""
+        return evaluation_mode(self.model)
+
+    def native(self) -> ASRAdapter:
+        """Itself: these models read audio at its true length."""
+        return self
+
+    def save(self, directory: Path) -> None:
+        """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor."""
+        network = self._network.plain()
+        _pretrained.write(directory, network, self.tokenizer, self.extractor)
+        _mms.save_language(directory, network, self.options["language"])
+        saved.describe(directory, self, self.options | asdict(self.spec_augment))

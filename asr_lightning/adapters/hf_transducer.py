@@ -1,0 +1,164 @@
+"""Parakeet's transducers, RNNT and TDT, in transformers: the networks of NVIDIA NeMo without NeMo.
+
+Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import ParakeetForRNNT, ParakeetForTDT
+from transformers.loss.loss_rnnt import rnnt_loss
+from transformers.loss.loss_tdt import tdt_loss
+
+from asr_lightning import saved
+from asr_lightning.adapters import _hf, _pretrained
+from asr_lightning.adapters._hf_labels import FrameRate, LabelCollator, TokenizerVocabulary
+from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_characters
+from asr_lightning.adapters._lora import LoRA, Network
+from asr_lightning.adapters._masks import SpecAugment
+from asr_lightning.modes import evaluation_mode
+from asr_lightning.protocols import ASRAdapter, Collator
+from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
+
+FAMILIES = {"parakeet_rnnt": ParakeetForRNNT, "parakeet_tdt": ParakeetForTDT}
+DEFAULTS: dict[str, Any] = {"unknown_characters": "refuse", "max_seconds": 30.0}
+
+
+class HFTransducerAdapter:
+    """``ParakeetForRNNT`` and ``ParakeetForTDT``.
+
+    Args:
+        source: A hub id such as ``nvidia/parakeet-tdt-0.6b-v3``, a Hugging Face folder or one written by ``save``.
+        unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
+            transcripts before training, or ``leave_out`` the characters.
+        max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
+        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
+        time_fraction: Longest stretch as a fraction of the clip.
+        num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
+        freq_bins: Widest band.
+        lora: Train low-rank matrices in place of the encoder's weights, by ``lora.rank``.
+
+    Raises:
+        ValueError: The source cannot be loaded or is no such transducer, or an option does not fit it.
+    """
+
+    groups: Mapping[str, tuple[str, ...]] = {
+        "frontend": ("encoder.subsampling",),
+        "encoder": ("encoder",),
+        "decoder": ("decoder",),
+        "joint": ("encoder_projector", "joint"),
+    }
+    """As NeMo divides them: its joint holds the projection of the encoder, its decoder not that of its own output."""
+
+    def __init__(
+        self,
+        source: str,
+        unknown_characters: UnknownCharacters | None = None,
+        max_seconds: float | None = None,
+        num_time_masks: int = 0,
+        time_fraction: float = 0.05,
+        num_freq_masks: int = 0,
+        freq_bins: int = 8,
+        lora: LoRA = LoRA(),  # noqa: B008 - frozen
+    ) -> None:
+        wanted = {"unknown_characters": unknown_characters, "max_seconds": max_seconds}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
+        check_unknown_characters(self.options["unknown_characters"])
+        self.source = source
+        folder = _pretrained.folder_of(source)
+        kind = _pretrained.check_kind(folder, _pretrained.read_config(folder), FAMILIES)
+        with _hf.quiet():
+            self.model = _pretrained.load_network(FAMILIES[kind], folder)
+            self.processor = _pretrained.load_processor(folder)
+        self.extractor = self.processor.feature_extractor
+        self.vocabulary = TokenizerVocabulary(self.processor.tokenizer)
+        self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
+        self._settle()
+        self._network = Network(self.model, lora)
+
+    def _settle(self) -> None:
+        """No layer skipped at random (pitfall T38), and what ``generate`` starts from.
+
+        Raises:
+            ValueError: The durations of a TDT model lack 0, without which some texts cannot be reached (T47).
+        """
+        config, generation = self.model.config, self.model.generation_config
+        config.encoder_config.layerdrop = 0.0
+        generation.decoder_start_token_id = config.blank_token_id
+        generation.pad_token_id = config.pad_token_id
+        self.durations = list(getattr(config, "durations", ()))
+        if self.durations and 0 not in self.durations:
+            raise ValueError(f"a TDT model needs the duration 0, {self.source} has {self.durations}: choose another")
+
+    @property
+    def limits(self) -> AudioLimits:
+        """Every layer is masked, so that padding changes nothing."""
+        return AudioLimits(sample_rate=self.extractor.sampling_rate, max_seconds=float(self.options["max_seconds"]))
+
+    def collator(self) -> Collator:
+        """A collator; it holds the vocabulary."""
+        rate = FrameRate.of(self.extractor, self._output_lengths)
+        columns = self.model.joint.head.out_features
+        return LabelCollator(self.extractor, self.vocabulary, self.options["unknown_characters"], rate, columns)
+
+    def _output_lengths(self, lengths: Tensor) -> Tensor:
+        own: Tensor = self.model._get_subsampling_output_length(lengths).long()
+        return own
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """transformers' own losses and reductions, with lengths that are given rather than counted (pitfall T45).
+
+        TDT is averaged over utterances, each per label; RNNT over all labels.
+        """
+        blank = self.model.config.blank_token_id
+        labels = batch.targets.clamp(min=0)  # lengths tell where they end
+        start = labels.new_full((len(labels), 1), blank)
+        features = self._augmented(batch)
+        mask = batch.inputs["attention_mask"]
+        logits = self.model(features, attention_mask=mask, decoder_input_ids=torch.cat([start, labels], 1)).logits
+        lengths = self._output_lengths(mask.sum(-1))
+        logits = logits[:, : int(lengths.max())]
+        with torch.autocast(logits.device.type, enabled=False):
+            if not self.durations:
+                loss = rnnt_loss(logits, labels, lengths, batch.target_lengths, blank, reduction="mean_volume")
+                return LossOutput(loss, int(batch.target_lengths.sum()))
+            tokens, durations = logits.split([self.model.config.vocab_size, len(self.durations)], dim=-1)
+            loss = tdt_loss(tokens, durations, labels, lengths, batch.target_lengths, blank, self.durations)
+        return LossOutput(loss, len(batch))
+
+    @torch.no_grad()
+    def transcribe(self, batch: SpeechBatch) -> list[str]:
+        """Greedy text by transformers' own decoding."""
+        frames = int(self._output_lengths(batch.inputs["attention_mask"].sum(-1)).max())
+        with self.evaluating(), _hf.quiet():
+            most = frames * self.model.max_symbols_per_step  # a TDT model that stays at one frame would never end
+            tokens = self.model.generate(**batch.inputs, max_new_tokens=most).sequences
+        blank = self.model.config.blank_token_id
+        return [self.vocabulary.decode([i for i in row if i != blank]).strip() for row in tokens.tolist()]
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode inside; every submodule's own mode after."""
+        return evaluation_mode(self.model)
+
+    def native(self) -> ASRAdapter:
+        """Itself: Parakeet reads audio at its true length."""
+        return self
+
+    def save(self, directory: Path) -> None:
+        """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, processor."""
+        _pretrained.write(directory, self._network.plain(), self.processor)
+        saved.describe(directory, self, self.options | asdict(self.spec_augment))
+
+    def _augmented(self, batch: SpeechBatch) -> Tensor:
+        features = batch.inputs["input_features"]
+        if not (self.model.training and self.spec_augment.active):
+            return features
+        return self.spec_augment(features.transpose(1, 2), batch.inputs["attention_mask"].sum(-1)).transpose(1, 2)
