@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": ("train", "dev WER of a finished run's model"),
     "test": ("train", "WER on the test split, before and after, of a finished run"),
     "predict": ("predict", "transcribe audio files with a saved model"),
+    "models": ("models", "list the models that --model knows by name"),
     "check-adapter": ("check_adapter", "check that a model family keeps the contract"),
 }
 

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from asr_lightning import saved
+from asr_lightning import registry, saved
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.finite import FiniteGradients
@@ -49,8 +49,9 @@ TRAINER_DEFAULTS = {
 }
 DESCRIPTIONS = {
     "fit": "Specialize a model on an audio folder, and report WER before and after. The options most used: "
-    "--config FILE, --data.audio_dir FOLDER, --run_dir FOLDER, --ckpt_path last to resume, --train_only.groups, "
-    "--model.optimizer.lr, --trainer.max_epochs, --trainer.devices. Any option can stand in the configuration file.",
+    "--model NAME (python -m asr_lightning models lists them), --config FILE, --data.audio_dir FOLDER, "
+    "--run_dir FOLDER, --ckpt_path last to resume, --train_only.groups, --model.optimizer.lr, --trainer.max_epochs, "
+    "--trainer.devices. Any option can stand in the configuration file.",
     "validate": "Dev WER of a finished run's model: --run_dir FOLDER is enough, its config.yaml is read.",
     "test": "WER on the test split, before and after, of a finished run: --run_dir FOLDER is enough.",
 }
@@ -153,6 +154,7 @@ class ASRCLI(LightningCLI):
             if not last.is_file():
                 raise ValueError(f"nothing to resume: {last} does not exist")
             self.options.ckpt_path = str(last)
+        registry.warn_of_licence(self.options.model.adapter.init_args.source)
         if self.options.ckpt_path is None and (self.run_dir / "config.yaml").exists():
             self._set_aside()
 
@@ -280,4 +282,4 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
         kwargs[name]["default_config_files"] = recorded
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
-    return ASRCLI(started or time.monotonic(), args=list(arguments), parser_kwargs=kwargs)
+    return ASRCLI(started or time.monotonic(), args=registry.expand(arguments), parser_kwargs=kwargs)

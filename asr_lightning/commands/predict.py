@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of ``predict``."""
     options = argparse.ArgumentParser(prog="python -m asr_lightning predict", description=__doc__)
     options.add_argument("paths", nargs="+", type=Path, help="audio files, or folders of them")
-    options.add_argument("--model", type=Path, required=True, help="a model folder, such as runs/demo/model")
+    options.add_argument("--model", required=True, help="a model folder, such as runs/demo/model, or a name")
     options.add_argument("--output", type=Path, help="FILE.jsonl, FILE.csv or FILE.txt; without it, to the terminal")
     options.add_argument("--batch_size", type=int, default=16)
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -82,11 +82,11 @@ def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[list[dict[str, object]], list[str]]:
     """Rows of file, seconds and text in the order of ``files``, and a message for each file that was refused."""
-    from asr_lightning import saved
+    from asr_lightning import registry
     from asr_lightning.devices import accelerator_in_use
     from asr_lightning.evaluation import transcribe_all
 
-    adapter = saved.load(options.model)
+    adapter = registry.build(options.model)
     adapter = adapter.native() if options.native else adapter
     device = accelerator_in_use(options.device)
     adapter.model.to(device)

@@ -1,0 +1,156 @@
+"""Models by name: what ``--model NAME`` stands for, from this package and from others. Loads nothing heavy.
+
+Another package adds its own by the entry point group ``asr_lightning.models``: the name is the model's, the object a
+``ModelCard``. Imported by the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asr_lightning import saved
+from asr_lightning.cards import ADAPTERS, ALIASES, CARDS, RECIPES, ModelCard, Recipe
+
+logger = logging.getLogger(__name__)
+
+GROUP = "asr_lightning.models"
+FAMILIES = {
+    "whisper": f"{ADAPTERS}.whisper.WhisperAdapter",
+    "moonshine": f"{ADAPTERS}.moonshine.MoonshineAdapter",
+    "moonshine_streaming": f"{ADAPTERS}.moonshine.MoonshineAdapter",
+    "parakeet_rnnt": f"{ADAPTERS}.hf_transducer.HFTransducerAdapter",
+    "parakeet_tdt": f"{ADAPTERS}.hf_transducer.HFTransducerAdapter",
+}
+"""Adapter by the ``model_type`` of a Hugging Face folder; every other folder is taken for a CTC model."""
+
+
+class Choice(NamedTuple):
+    """What a name or a path stands for."""
+
+    adapter: str
+    source: str
+    recipe: Recipe
+
+
+def cards() -> dict[str, ModelCard]:
+    """Every model by name; a package that cannot be read is left out, with a warning."""
+    found = {card.name: card for card in CARDS}
+    for point in entry_points(group=GROUP):
+        card = _load(point)
+        if card is not None:
+            found.setdefault(point.name, card)
+    return found
+
+
+def _load(point: EntryPoint) -> ModelCard | None:
+    try:
+        card = point.load()
+        if not isinstance(card, ModelCard):
+            raise TypeError(f"it is a {type(card).__name__}, not a ModelCard")
+    except Exception as error:  # another package's code: whatever it raises, ours goes on
+        logger.warning("the model %s of %s is left out: %s", point.name, point.value, error)
+        return None
+    return card
+
+
+def card_of(name: str) -> ModelCard | None:
+    """The card called ``name``, or the one whose source is ``name``."""
+    known = cards()
+    name = ALIASES.get(name, name)
+    return known.get(name) or next((card for card in known.values() if card.source == name), None)
+
+
+def choose(name: str) -> Choice:
+    """Adapter, source and recipe of ``name``: a model's name, its hub id, or a folder or ``.nemo`` file.
+
+    Raises:
+        ValueError: It is none of them; the message has names that are near.
+    """
+    card = card_of(name)
+    if card is not None:
+        return Choice(card.adapter, card.source, merge(RECIPES.get(card.family, {}), card.recipe))
+    path = Path(name).expanduser()
+    if path.exists():
+        return Choice(_adapter_of(path), str(path), {})
+    near = get_close_matches(name, [*cards(), *ALIASES], n=3, cutoff=0.4)
+    raise ValueError(
+        f"no model {name!r}{': did you mean ' + ', '.join(near) + '?' if near else ''} python -m asr_lightning models "
+        "lists all; for another checkpoint give its folder, or --model.adapter.class_path and its source"
+    )
+
+
+def _adapter_of(path: Path) -> str:
+    """The adapter that reads ``path``: the one that wrote it, or the one for its kind."""
+    if path.suffix == ".nemo":
+        return f"{ADAPTERS}.nemo.NeMoAdapter"
+    recorded = saved.record(path)
+    if recorded is not None:
+        return str(recorded["adapter"])
+    config = path / "config.json"
+    if not config.is_file():
+        raise ValueError(f"{path} is no model folder: it holds no config.json")
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type", "whisper")  # CTranslate2 names none
+    return FAMILIES.get(kind, f"{ADAPTERS}.hf_ctc.HFCTCAdapter")
+
+
+def build(name: str) -> Any:
+    """The adapter of ``name``, loaded; a folder that ``save`` wrote with the options it was used with.
+
+    Raises:
+        ValueError: There is no such model, or it cannot be loaded.
+    """
+    if saved.record(name) is not None:
+        return saved.load(name)
+    choice = choose(name)
+    module, _, adapter = choice.adapter.rpartition(".")
+    return saved.class_named(module, adapter)(choice.source)
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` of a command with ``--model NAME`` written out.
+
+    The recipe comes first, so that every configuration and option overrides it; the adapter and its source take the
+    option's place.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    expanded = list(arguments)
+    recipe: Recipe = {}
+    for position in reversed(range(1, len(arguments))):
+        option, equals, value = arguments[position].partition("=")
+        if option != "--model":
+            continue
+        used = 1 if equals else 2
+        value = value if equals else "".join(arguments[position + 1 : position + 2])
+        choice = choose(value)
+        recipe = choice.recipe
+        expanded[position : position + used] = [
+            f"--model.adapter.class_path={choice.adapter}",
+            f"--model.adapter.init_args.source={choice.source}",
+        ]
+    return [*expanded[:1], *(["--config", json.dumps(recipe)] if recipe else []), *expanded[1:]]
+
+
+def warn_of_licence(source: str) -> None:
+    """Say before training that a model's licence forbids some uses (pitfall T25)."""
+    card = card_of(source)
+    if card is not None and card.restricted:
+        logger.warning(
+            "%s is under the %s, which forbids some uses, commercial ones above all; what you train from it is bound "
+            "by it as well. Read it before you pass anything on", card.name, card.licence,
+        )  # fmt: skip
+
+
+def merge(base: Recipe, over: Recipe) -> dict[str, Any]:
+    """``base`` with the entries of ``over``, level by level."""
+    return {
+        key: merge(base.get(key, {}), value) if isinstance(value, dict) else value
+        for key, value in {**base, **over}.items()
+    }
