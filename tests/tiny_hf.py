@@ -74,8 +74,9 @@ def tiny_ctc(directory: Path, kind: str, **changes: Any) -> Path:
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=not group).save_pretrained(directory)
     num_labels = _write_letters(directory, kind)
     shape = {
-        "vocab_size": num_labels, "pad_token_id": 0, "hidden_size": 48, "intermediate_size": 96, "conv_dim": [32] * 7,
-        "num_hidden_layers": 2, "num_attention_heads": 2,
+        "vocab_size": num_labels, "pad_token_id": 0, "hidden_size": 48, "intermediate_size": 96, "conv_dim": [24] * 7,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_dropout": 0.0, "attention_dropout": 0.0,
+        "activation_dropout": 0.0, "feat_proj_dropout": 0.0, "final_dropout": 0.0,
         "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
         "feat_extract_norm": "group" if group else "layer", "do_stable_layer_norm": not group, "conv_bias": not group,
     }  # fmt: skip
@@ -125,7 +126,8 @@ def _tiny_parakeet(directory: Path, kind: str, **changes: Any) -> Path:
     ParakeetProcessor(ParakeetFeatureExtractor(), fast, decoder_type=kind.split("_")[1]).save_pretrained(directory)
     encoder = {
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-        "subsampling_conv_channels": 8, "model_type": "parakeet_encoder",
+        "subsampling_conv_channels": 8, "model_type": "parakeet_encoder", "dropout": 0.0, "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
     }  # fmt: skip
     own: dict[str, Any] = {"encoder_config": encoder, "vocab_size": len(pieces), "pad_token_id": pieces.index("<pad>")}
     if kind != "parakeet_ctc":

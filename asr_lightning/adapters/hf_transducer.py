@@ -95,6 +95,8 @@ class HFTransducerAdapter:
         generation.decoder_start_token_id = config.blank_token_id
         generation.pad_token_id = config.pad_token_id
         self.durations = list(getattr(config, "durations", ()))
+        # ``generate`` takes the best of all columns, and the last ones of a TDT model are durations.
+        generation.suppress_tokens = [config.vocab_size + n for n in range(len(self.durations))] or None
         if self.durations and 0 not in self.durations:
             raise ValueError(f"a TDT model needs the duration 0, {self.source} has {self.durations}: choose another")
 
@@ -136,13 +138,18 @@ class HFTransducerAdapter:
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
-        """Greedy text by transformers' own decoding."""
-        frames = int(self._output_lengths(batch.inputs["attention_mask"].sum(-1)).max())
+        """Greedy text by transformers' own decoding, each clip up to its own end.
+
+        ``generate`` goes on for a clip that has ended until the longest one has, and writes what it finds there.
+        """
+        lengths = self._output_lengths(batch.inputs["attention_mask"].sum(-1))
+        most = int(lengths.max()) * self.model.max_symbols_per_step  # TDT may stay at one frame for ever
         with self.evaluating(), _hf.quiet():
-            most = frames * self.model.max_symbols_per_step  # a TDT model that stays at one frame would never end
-            tokens = self.model.generate(**batch.inputs, max_new_tokens=most).sequences
-        blank = self.model.config.blank_token_id
-        return [self.vocabulary.decode([i for i in row if i != blank]).strip() for row in tokens.tolist()]
+            found = self.model.generate(**batch.inputs, max_new_tokens=most)
+        frames = found.durations.cumsum(-1) - found.durations
+        written = (frames < lengths[:, None]) & (found.sequences != self.model.config.blank_token_id)
+        rows = zip(found.sequences.cpu(), written.cpu(), strict=True)
+        return [self.vocabulary.decode(row[mask].tolist()).strip() for row, mask in rows]
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
