@@ -20,8 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs hardware or an extra that is not here, and say how to run it."""
     import torch
 
-    here = {"nemo": find_spec("nemo") is not None, "gpu": torch.cuda.is_available()}
-    reasons = {"nemo": "NeMo has an environment of its own: make test-nemo", "gpu": "needs a CUDA device"}
+    nemo = find_spec("nemo") is not None
+    here = {"nemo": nemo, "gpu": torch.cuda.is_available(), "once": not nemo}
+    reasons = {
+        "nemo": "NeMo has an environment of its own: make test-nemo",
+        "gpu": "needs a CUDA device",
+        "once": "the libraries are the same in both environments: make test-main",
+    }
     for item in items:
         for name, present in here.items():
             if item.get_closest_marker(name) and not present:

@@ -171,3 +171,29 @@ def _write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
 def edit_json(path: Path, **changes: Any) -> None:
     """Change some entries of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=2))
+
+
+KINDS = ("moonshine", "moonshine_streaming", *CTC_KINDS, *TRANSDUCER_KINDS)
+"""Every Hugging Face family beside Whisper."""
+
+
+def write_tiny(directory: Path, kind: str, **changes: Any) -> Path:
+    """The tiny model of ``kind`` in ``directory``."""
+    if kind in TRANSDUCER_KINDS:
+        return tiny_transducer(directory, kind, **changes)
+    if kind in CTC_KINDS:
+        return tiny_ctc(directory, kind, **changes)
+    return tiny_moonshine(directory, streaming=kind == "moonshine_streaming", **changes)
+
+
+def load_tiny(directory: Path, kind: str, **options: Any) -> Any:
+    """An adapter over the folder of ``write_tiny``."""
+    from asr_lightning.adapters.hf_ctc import HFCTCAdapter
+    from asr_lightning.adapters.hf_transducer import HFTransducerAdapter
+    from asr_lightning.adapters.moonshine import MoonshineAdapter
+
+    if kind in TRANSDUCER_KINDS:
+        return HFTransducerAdapter(str(directory), **options)
+    if kind in CTC_KINDS:
+        return HFCTCAdapter(str(directory), **({"language": "deu"} if kind == "mms" else {}), **options)
+    return MoonshineAdapter(str(directory), **options)

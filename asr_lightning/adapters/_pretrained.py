@@ -103,6 +103,16 @@ def load_network(factory: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
+def skip_no_layers(model: Any) -> None:
+    """Switch layerdrop off (pitfall T38): every configuration class says 0.1, and encoders keep a copy of it."""
+    for config in (model.config, getattr(model.config, "encoder_config", model.config)):
+        if hasattr(config, "layerdrop"):
+            config.layerdrop = 0.0
+    for module in model.modules():
+        if hasattr(module, "layerdrop"):
+            module.layerdrop = 0.0
+
+
 def load_tokenizer(folder: Path, **options: Any) -> Any:
     """The tokenizer in ``folder``.
 

@@ -99,7 +99,7 @@ class HFCTCAdapter:
             ValueError: Masks are wanted, and the checkpoint has no embedding for what is masked.
         """
         config, masks = self.model.config, self.spec_augment
-        getattr(config, "encoder_config", config).layerdrop = 0.0
+        _pretrained.skip_no_layers(self.model)
         self._masks_itself = hasattr(config, "mask_time_prob")
         if not self._masks_itself:
             return
@@ -113,6 +113,7 @@ class HFCTCAdapter:
             config.mask_time_prob = masks.num_time_masks * masks.time_fraction
             config.mask_feature_prob = masks.num_freq_masks * masks.freq_bins / config.hidden_size
             config.mask_feature_length = masks.freq_bins
+            config.mask_feature_min_masks = 0  # WavLM reads it, and its configuration class of 5.23 lacks it
 
     def _lora_targets(self, lora: LoRA) -> Sequence[str]:
         """WavLM reads the weights of its projections and never calls them: LoRA there would be without effect.

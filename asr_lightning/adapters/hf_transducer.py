@@ -91,7 +91,7 @@ class HFTransducerAdapter:
             ValueError: The durations of a TDT model lack 0, without which some texts cannot be reached (T47).
         """
         config, generation = self.model.config, self.model.generation_config
-        config.encoder_config.layerdrop = 0.0
+        _pretrained.skip_no_layers(self.model)
         generation.decoder_start_token_id = config.blank_token_id
         generation.pad_token_id = config.pad_token_id
         self.durations = list(getattr(config, "durations", ()))

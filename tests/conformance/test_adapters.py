@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from asr_lightning import checks
+from asr_lightning.adapters._lora import LoRA
 from asr_lightning.adapters.nemo import NeMoAdapter
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.protocols import ASRAdapter
+from tests import tiny_hf
 from tests.tiny_models import tiny_whisper
 from tests.tiny_nemo import KINDS, tiny_nemo
 
@@ -66,6 +69,32 @@ def test_adapter_keeps_the_contract(adapters: Adapters, name: str, check: str) -
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nemo_keeps_the_contract(nemo_adapters: Adapters, variant: str, check: str) -> None:
     print(checks.CHECKS[check](nemo_adapters[f"nemo-{variant}"]()) or "")
+
+
+LORA_KINDS = ("whisper", *tiny_hf.KINDS)
+LORA_CHECKS = [name for name in checks.CHECKS if name != "save and reload"]
+"""What is saved is merged and has other tensors by design; ``tests/unit/adapters/test_lora.py`` compares it."""
+
+
+@pytest.fixture(scope="module")
+def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("hf")
+    folders = {kind: tiny_hf.write_tiny(root / kind, kind) for kind in tiny_hf.KINDS}
+    return {**folders, "whisper": tiny_whisper(root / "whisper", multilingual=False)}
+
+
+@pytest.mark.parametrize("check", checks.CHECKS)
+@pytest.mark.parametrize("kind", tiny_hf.KINDS)
+def test_hugging_face_keeps_the_contract(hf_folders: dict[str, Path], kind: str, check: str) -> None:
+    print(checks.CHECKS[check](tiny_hf.load_tiny(hf_folders[kind], kind)) or "")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("check", LORA_CHECKS)
+@pytest.mark.parametrize("kind", LORA_KINDS)
+def test_lora_keeps_the_contract(hf_folders: dict[str, Path], kind: str, check: str) -> None:
+    load = WhisperAdapter if kind == "whisper" else partial(tiny_hf.load_tiny, kind=kind)
+    print(checks.CHECKS[check](load(str(hf_folders[kind]), lora=LoRA(8, alpha=64))) or "")
 
 
 def test_check_adapter_command(capsys: pytest.CaptureFixture[str]) -> None:
