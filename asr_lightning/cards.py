@@ -64,9 +64,9 @@ _FROM_NVIDIA = {
     "model": {"optimizer": {"lr": 3e-5, "warmup": 0.02, "floor": 0.03}},
     "data": {"batch_size": 8},
     "train_only": {"groups": ["encoder"]},
-    "trainer": {"max_epochs": 25, "max_steps": 800},
+    "trainer": {"max_epochs": 25},
 }
-_LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}, "trainer": {"max_steps": 600}}
+_LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}}
 
 # Medium and larger get worse at the rates of small models: 2.71 to 2.96 WER on one voice. Source: heyitworks.tech.
 _CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}}
@@ -87,13 +87,13 @@ RECIPES: dict[str, Recipe] = {
         "model": {"optimizer": {"lr": 2e-5}},
         "data": {"batch_size": 8},
         "train_only": {"groups": ["encoder"]},
-        "trainer": {"max_epochs": 25, "max_steps": 600},
+        "trainer": {"max_epochs": 25},
     },
     "wav2vec2": {
         "model": {"optimizer": {"lr": 3e-5}},
         "data": {"batch_size": 8},
         "train_only": {"groups": ["encoder"]},
-        "trainer": {"max_epochs": 25, "max_steps": 800},
+        "trainer": {"max_epochs": 25},
     },
     "parakeet": _FROM_NVIDIA,
     "nemo": _FROM_NVIDIA,

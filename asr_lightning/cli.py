@@ -5,16 +5,16 @@ Knows which parts make a run; knows no model. Imports torch: ``__main__`` loads 
 
 from __future__ import annotations
 
+import argparse
 import logging
 import time
 import warnings
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -155,6 +155,9 @@ class ASRCLI(LightningCLI):
                 raise ValueError(f"nothing to resume: {last} does not exist")
             self.options.ckpt_path = str(last)
         registry.warn_of_licence(self.options.model.adapter.init_args.source)
+        if self.options.ckpt_path is not None and self.options.trainer.max_steps != -1:
+            # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
+            raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
         if self.options.ckpt_path is None and (self.run_dir / "config.yaml").exists():
             self._set_aside()
 
@@ -193,9 +196,10 @@ class ASRCLI(LightningCLI):
 
     def adapter_from_source(self) -> ASRAdapter:
         """The untouched model, loaded again with the options of this run."""
-        adapter = self.options.model.adapter
-        module, _, name = adapter.class_path.rpartition(".")
-        return saved.class_named(module, name)(**adapter.init_args.as_dict())
+        parser = ArgumentParser()
+        parser.add_argument("--adapter", type=ASRAdapter)
+        options = parser.parse_object({"adapter": self.options.model.adapter.as_dict()})
+        return parser.instantiate_classes(options).adapter
 
     def after_fit(self) -> None:
         """Score the saved model, as any user would load it, and write ``results.json``."""
@@ -260,7 +264,7 @@ def quieten() -> None:
 
 def run_dir_of(arguments: Sequence[str]) -> Path | None:
     """The ``--run_dir`` among ``arguments``."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--run_dir", type=Path)
     return parser.parse_known_args(arguments)[0].run_dir
 

@@ -129,6 +129,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
             continue
         used = 1 if equals else 2
         value = value if equals else "".join(arguments[position + 1 : position + 2])
+        if not value:
+            raise ValueError("--model needs a name: python -m asr_lightning models lists them")
         choice = choose(value)
         recipe = choice.recipe
         expanded[position : position + used] = [

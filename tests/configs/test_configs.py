@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 from asr_lightning.commands import help_pages
+from tests import tiny_hf
 from tests.tiny_models import tiny_whisper
 from tests.tiny_nemo import tiny_nemo
 
 ROOT = Path(__file__).parents[2]
+HUGGING_FACE = {"moonshine": "moonshine", "wav2vec2": "wav2vec2", "parakeet_hf": "parakeet_tdt"}
 NEMO = {"fastconformer_ctc": "ctc", "fastconformer_hybrid": "hybrid", "parakeet_tdt": "tdt"}
 CONFIGS = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.nemo] if path.stem in NEMO else [])
@@ -43,6 +45,9 @@ def source_of(path: Path, folder: Path) -> list[str]:
         return []
     if path.stem in NEMO:
         return ["--model.adapter.init_args.source", str(tiny_nemo(folder / "model.nemo", NEMO[path.stem]))]
+    if path.stem in HUGGING_FACE:
+        kind = HUGGING_FACE[path.stem]
+        return ["--model.adapter.init_args.source", str(tiny_hf.write_tiny(folder / "model", kind))]
     return ["--model.adapter.init_args.source", str(tiny_whisper(folder / "model", multilingual=True))]
 
 

@@ -82,3 +82,16 @@ def test_nothing_to_resume_is_an_error(tones_once: Path, tmp_path: Path) -> None
     assert result.returncode == 2
     assert "nothing to resume" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_resuming_with_max_steps_is_refused(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lightning 2.6 would count an epoch that it never trains; without the limit the same run goes on."""
+    from asr_lightning.__main__ import main
+
+    fit = ["fit", "--model", "toy", "--data.audio_dir", str(tones), "--run_dir", str(tmp_path / "run")]
+    assert main([*fit, "--trainer.max_epochs=1", "--trainer.max_steps=50"]) == 0
+    more = [*fit, "--trainer.max_epochs=2", "--ckpt_path=last"]
+    assert main([*more, "--trainer.max_steps=50"]) == 2
+    assert "cannot be resumed exactly: add --trainer.max_steps=-1" in capsys.readouterr().err
+    assert main(more) == 0
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1

@@ -1,0 +1,80 @@
+"""Every Hugging Face family learns eight clips by heart, and plain transformers reads the saved folder as we do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asr_lightning.evaluation import transcribe_all
+from asr_lightning.scoring import score
+from asr_lightning.text import basic
+from asr_lightning.types import SpeechBatch, Utterance
+from tests import tiny_hf
+from tests.tiny_models import clip
+
+pytestmark = pytest.mark.once
+TEXTS = ["open the window", "close the door", "light on", "the time", "music", "call me", "stop", "read it"]
+
+
+def eight(kind: str) -> list[Utterance]:
+    """Synthetic chirps, a little longer for Parakeet, which has 12.5 frames a second for its labels."""
+    shortest = 1.3 if kind.startswith("parakeet") else 0.8
+    return [clip(shortest + 0.1 * number, text, str(number), number) for number, text in enumerate(TEXTS)]
+
+
+def shape(kind: str) -> dict[str, Any]:
+    return {"decoder_hidden_size": 64} if kind in tiny_hf.TRANSDUCER_KINDS else {}
+
+
+@pytest.mark.parametrize("kind", tiny_hf.KINDS)
+def test_eight_clips_to_wer_0_and_back_through_plain_transformers(kind: str, tmp_path: Path) -> None:
+    adapter = tiny_hf.load_tiny(tiny_hf.write_tiny(tmp_path / "base", kind, **shape(kind)), kind)
+    batch = adapter.collator()(eight(kind))
+    print(f"{kind}: WER 0 after {train_until_read(adapter, batch)} steps")
+    (tmp_path / "saved").mkdir()
+    adapter.save(tmp_path / "saved")
+    ours = [adapter.transcribe(adapter.collator()([utterance]))[0] for utterance in eight(kind)]
+    assert plain_texts(tmp_path / "saved", kind, eight(kind)) == ours
+    assert any(ours)
+
+
+def train_until_read(adapter: Any, batch: SpeechBatch, most: int = 600) -> int:
+    """Train on ``batch`` until every text in it is right; returns the number of steps."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW([p for p in adapter.model.parameters() if p.requires_grad], lr=5e-3)
+    for step in range(1, most + 1):
+        optimizer.zero_grad()
+        adapter.loss(batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(adapter.model.parameters(), 1.0)
+        optimizer.step()
+        if step % 20 == 0 and wer(adapter, batch) == 0:
+            return step
+    raise AssertionError(f"WER {wer(adapter, batch):.1%} after {most} steps")
+
+
+def wer(adapter: Any, batch: SpeechBatch) -> float:
+    return score(transcribe_all(adapter, [batch]), basic).wer
+
+
+@torch.no_grad()
+def plain_texts(folder: Path, kind: str, clips: list[Utterance]) -> list[str]:
+    """As transformers' own documentation reads a clip: ``Auto`` classes, processor, ``generate`` or the best label."""
+    from transformers import AutoModel, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor
+
+    factory: Any = {"moonshine": AutoModelForSpeechSeq2Seq, "moonshine_streaming": AutoModelForSpeechSeq2Seq}.get(kind)
+    factory = factory or (AutoModelForCTC if kind in tiny_hf.CTC_KINDS else AutoModel)
+    model, processor = factory.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    texts = []
+    for utterance in clips:
+        inputs = processor(utterance.waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
+        if kind in tiny_hf.RAW:
+            found = model(**inputs).logits.argmax(-1)
+        else:
+            found = model.generate(**inputs, max_new_tokens=200)
+        sequences = found.sequences if kind in tiny_hf.TRANSDUCER_KINDS else found
+        skip = {} if kind in tiny_hf.RAW else {"skip_special_tokens": True}
+        texts.append(processor.batch_decode(sequences, **skip)[0].strip())
+    return texts
