@@ -84,6 +84,7 @@ def test_nothing_to_resume_is_an_error(tones_once: Path, tmp_path: Path) -> None
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_resuming_with_max_steps_is_refused(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Lightning 2.6 would count an epoch that it never trains; without the limit the same run goes on."""
     from asr_lightning.__main__ import main

@@ -56,7 +56,7 @@ def test_long_label_rejected_with_filename(make_whisper):
     room = 448 - len(adapter.rules.prompt)
     fits, too_long = "x" * (room - 1), "x" * room  # the leading space takes one token
     assert adapter.collator()([clip(text=fits)]).targets.shape == (1, 448)
-    with pytest.raises(ValueError, match=r"the transcript of speech-7 has 449 tokens .* Whisper takes 448: cut"):
+    with pytest.raises(ValueError, match=r"the transcript of speech-7 has 449 tokens .* the model takes 448: cut"):
         adapter.collator()([clip(), clip(text=too_long, uid="speech-7")])
 
 
