@@ -98,7 +98,7 @@ RECIPES: dict[str, Recipe] = {
     "parakeet": _FROM_NVIDIA,
     "nemo": _FROM_NVIDIA,
 }
-"""lr of Moonshine and wav2vec2: no result of small data is published; see docs/benchmarks.md for what was tried."""
+"""lr of Moonshine and wav2vec2 is a place to start: no result on a few hundred clips is published for either."""
 
 
 def _whisper(

@@ -20,6 +20,9 @@ LIGHT_MODULES = [
     "asr_lightning.commands.train",
     "asr_lightning.commands.predict",
     "asr_lightning.commands.check_adapter",
+    "asr_lightning.commands.models",
+    "asr_lightning.registry",
+    "asr_lightning.cards",
     "asr_lightning.saved",
     "asr_lightning.text",
     "asr_lightning.scoring",
@@ -37,12 +40,15 @@ def test_light_modules_load_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_running_whisper_never_imports_nemo() -> None:
-    code = "import sys, asr_lightning.adapters.whisper; print('nemo' in sys.modules)"
+def test_hugging_face_models_never_import_nemo() -> None:
+    families = ", ".join(
+        f"asr_lightning.adapters.{name}" for name in ("whisper", "moonshine", "hf_ctc", "hf_transducer")
+    )
+    code = f"import sys, {families}; print('nemo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["validate"], ["test"], ["predict"], ["check-adapter"]])
+@pytest.mark.parametrize("command", [[], ["fit"], ["validate"], ["test"], ["predict"], ["models"], ["check-adapter"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     """The interpreter lists what it imported; a time would depend on the machine."""
     call = [sys.executable, "-X", "importtime", "-m", "asr_lightning", *command, "--help"]
