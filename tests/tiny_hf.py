@@ -27,6 +27,7 @@ from transformers import (
 from transformers.utils import logging
 
 MERGES = [("t", "h"), ("th", "e"), ("▁", "the"), ("i", "n"), ("in", "g"), ("▁", "o"), ("e", "n"), ("▁", "w")]
+UMLAUTS = "äöüß"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -65,7 +66,7 @@ def tiny_ctc(directory: Path, kind: str, **changes: Any) -> Path:
     """A wav2vec2-like model or a Parakeet with a CTC head.
 
     Capital letters as in facebook/wav2vec2-base-960h; ``-group`` is its GroupNorm front end, the others have
-    LayerNorm. MMS has two languages, whose letters are small.
+    LayerNorm. MMS has two languages, whose letters are small; German has four more.
     """
     if kind == "parakeet_ctc":
         return _tiny_parakeet(directory, kind, **changes)
@@ -89,6 +90,9 @@ def tiny_ctc(directory: Path, kind: str, **changes: Any) -> Path:
     if kind == "mms":
         for number, language in enumerate(("eng", "deu")):
             tensors = {name: tensor + 0.01 * number for name, tensor in model._get_adapters().items()}
+            if language == "deu":
+                for name in ("lm_head.weight", "lm_head.bias"):
+                    tensors[name] = torch.cat([tensors[name], torch.randn_like(tensors[name][: len(UMLAUTS)])])
             save_file(tensors, directory / f"adapter.{language}.safetensors", metadata={"format": "pt"})
     return save(model, directory)
 
@@ -99,7 +103,8 @@ def _write_letters(directory: Path, kind: str) -> int:
     vocabulary: dict[str, Any] = {label: number for number, label in enumerate(labels)}
     language = "eng" if kind == "mms" else None
     if language:
-        vocabulary = {"eng": vocabulary, "deu": vocabulary}
+        german = vocabulary | {letter: len(labels) + number for number, letter in enumerate(UMLAUTS)}
+        vocabulary = {"eng": vocabulary, "deu": german}
     (directory / "vocab.json").write_text(json.dumps(vocabulary))
     Wav2Vec2CTCTokenizer(str(directory / "vocab.json"), target_lang=language).save_pretrained(directory)
     return len(labels)

@@ -73,12 +73,13 @@ def check_kind(folder: Path, config: dict[str, Any], kinds: Collection[str]) -> 
     )
 
 
-def load_network(factory: Any, folder: Path, **options: Any) -> Any:
+def load_network(factory: Any, folder: Path, optional: str | None = None, **options: Any) -> Any:
     """The network in ``folder`` in float32 and eval mode, every weight of it from the files.
 
     Args:
         factory: A class with ``from_pretrained``.
         folder: Holds ``config.json`` and weights.
+        optional: End of the name of a weight that may be missing, since nothing is read with it.
         options: Passed on.
 
     Raises:
@@ -92,7 +93,7 @@ def load_network(factory: Any, folder: Path, **options: Any) -> Any:
         )
     except (OSError, RuntimeError, SafetensorError) as error:
         raise SourceError(f"the weights in {folder} cannot be read ({error}): copy or download them again") from error
-    missing = sorted(report["missing_keys"])
+    missing = sorted(key for key in report["missing_keys"] if optional is None or not key.endswith(optional))
     if any(key.startswith(HEADS) for key in missing):
         raise SourceError(
             f"{folder} has no head that writes text ({missing[0]} is missing): it was made for another task, or only "

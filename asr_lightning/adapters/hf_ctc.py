@@ -30,6 +30,7 @@ from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
 DEFAULTS: dict[str, Any] = {"language": None, "unknown_characters": "refuse", "max_seconds": 30.0}
 FEED_FORWARD = ("intermediate_dense", "output_dense")
 FRONTENDS = ("feature_extractor", "subsampling", "subsampler")
+MASK_EMBEDDING = "masked_spec_embed"
 MASK_SECONDS = 0.25
 """Shortest clip that wav2vec2's masks of ten frames of 20 ms fit into."""
 
@@ -85,7 +86,8 @@ class HFCTCAdapter:
         with _hf.quiet():
             self.extractor = _pretrained.load_extractor(folder)
             self.tokenizer = _pretrained.load_tokenizer(folder, **options.tokenizer)
-            self.model = _pretrained.load_network(AutoModelForCTC, folder, **options.network)
+            # Fine-tuned checkpoints such as facebook/wav2vec2-base-960h lack what only masks need.
+            self.model = _pretrained.load_network(AutoModelForCTC, folder, MASK_EMBEDDING, **options.network)
         if self.tokenizer.pad_token_id != self.model.config.pad_token_id:
             raise _hf.SourceError(
                 f"{folder}: the tokenizer's pad token is {self.tokenizer.pad_token_id}, the network's blank "
@@ -103,7 +105,7 @@ class HFCTCAdapter:
         self._masks_itself = hasattr(config, "mask_time_prob")
         if not self._masks_itself:
             return
-        embeddings = [p for name, p in self.model.named_parameters() if name.endswith("masked_spec_embed")]
+        embeddings = [p for name, p in self.model.named_parameters() if name.endswith(MASK_EMBEDDING)]
         for embedding in embeddings:  # unused without time masks: DDP would wait for its gradient
             embedding.requires_grad = masks.num_time_masks > 0
         config.apply_spec_augment = masks.active
