@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ def options(source: str, names: Iterable[str]) -> dict[str, Any]:
     found = record(Path(source).expanduser())
     recorded = found["init_args"] if found else {}
     return {name: recorded[name] for name in names if recorded.get(name) is not None}
+
+
+def settle(source: str, defaults: Mapping[str, Any], **given: Any) -> dict[str, Any]:
+    """Each option of ``defaults``: as ``given``, unless None; else as ``source`` was saved with; else the default."""
+    return {**defaults, **options(source, defaults), **{name: v for name, v in given.items() if v is not None}}
 
 
 def load(directory: str | Path, **overrides: Any) -> Any:

@@ -6,7 +6,7 @@ Shape legend: ``B`` utterances, ``T`` samples, ``F`` feature frames, ``M`` mel b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -57,6 +57,20 @@ class SpeechBatch:
     inputs: Mapping[str, Tensor]
     targets: Tensor
     target_lengths: Tensor
+
+    @classmethod
+    def of(
+        cls, utterances: Sequence[Utterance], inputs: Mapping[str, Tensor], targets: Tensor, target_lengths: Tensor
+    ) -> SpeechBatch:
+        """A batch of ``utterances`` in their order, with what a collator has made of them."""
+        return cls(
+            uids=tuple(utterance.uid for utterance in utterances),
+            texts=tuple(utterance.text for utterance in utterances),
+            seconds=torch.tensor([utterance.seconds for utterance in utterances]),
+            inputs=inputs,
+            targets=targets,
+            target_lengths=target_lengths,
+        )
 
     def __len__(self) -> int:
         return len(self.uids)

@@ -98,10 +98,8 @@ class LabelCollator:
         """``input_values`` ``[B, T]`` or ``input_features`` ``[B, F, M]``, ``attention_mask``, labels ``[B, U]``."""
         labels = [torch.tensor(self._labels(u.text), dtype=torch.int64) for u in utterances]
         audio = extract(self.extractor, [u.waveform.numpy() for u in utterances])
-        return SpeechBatch(
-            uids=tuple(u.uid for u in utterances),
-            texts=tuple(u.text for u in utterances),
-            seconds=torch.tensor([u.seconds for u in utterances]),
+        return SpeechBatch.of(
+            utterances,
             inputs={name: tensor.long() if name == "attention_mask" else tensor for name, tensor in audio.items()},
             targets=pad_sequence(labels, batch_first=True, padding_value=-100),
             target_lengths=torch.tensor([len(label) for label in labels]),

@@ -38,10 +38,8 @@ class NeMoCollator:
         """``input_signal`` float32 ``[B, T]`` padded with silence, labels padded with -100."""
         waves = [u.waveform for u in utterances]
         labels = [torch.tensor(self._labels(u.text), dtype=torch.int64) for u in utterances]
-        return SpeechBatch(
-            uids=tuple(u.uid for u in utterances),
-            texts=tuple(u.text for u in utterances),
-            seconds=torch.tensor([u.seconds for u in utterances]),
+        return SpeechBatch.of(
+            utterances,
             inputs={
                 "input_signal": pad_sequence(waves, batch_first=True),
                 "input_signal_length": torch.tensor([len(wave) for wave in waves]),

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from transformers import WhisperFeatureExtractor, WhisperTokenizer
 
@@ -59,10 +58,8 @@ class WhisperCollator:
         )
         shifted = shift_once(self.prompt, tokens, self.eos)
         features = self._features([utterance.waveform for utterance in utterances])
-        return SpeechBatch(
-            uids=tuple(utterance.uid for utterance in utterances),
-            texts=tuple(utterance.text for utterance in utterances),
-            seconds=torch.tensor([utterance.seconds for utterance in utterances]),
+        return SpeechBatch.of(
+            utterances,
             inputs={"input_features": features, "decoder_input_ids": shifted.decoder_input_ids},
             targets=shifted.targets,
             target_lengths=shifted.target_lengths,

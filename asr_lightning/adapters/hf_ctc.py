@@ -67,9 +67,9 @@ class HFCTCAdapter:
         freq_bins: int = 8,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
-        wanted = {"language": language, "unknown_characters": unknown_characters, "max_seconds": max_seconds}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
+        self.options = saved.settle(
+            source, DEFAULTS, language=language, unknown_characters=unknown_characters, max_seconds=max_seconds
+        )
         check_unknown_characters(self.options["unknown_characters"])
         self.source = source
         self._load(source, self.options["language"])

@@ -75,10 +75,8 @@ class MoonshineCollator:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return SpeechBatch(
-            uids=tuple(u.uid for u in utterances),
-            texts=tuple(u.text for u in utterances),
-            seconds=torch.tensor([u.seconds for u in utterances]),
+        return SpeechBatch.of(
+            utterances,
             inputs={
                 "input_values": audio.input_values,
                 "attention_mask": audio.attention_mask.long(),
@@ -126,9 +124,9 @@ class MoonshineAdapter:
         max_seconds: float | None = None,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
-        wanted = {"max_tokens_per_second": max_tokens_per_second, "max_seconds": max_seconds}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
+        self.options = saved.settle(
+            source, DEFAULTS, max_tokens_per_second=max_tokens_per_second, max_seconds=max_seconds
+        )
         if min(self.options.values()) <= 0:
             raise ValueError("max_tokens_per_second and max_seconds must be above 0")
         self.source = source

@@ -77,15 +77,15 @@ class NeMoAdapter:
         num_freq_masks: int = 0,
         freq_bins: int = 8,
     ) -> None:
-        wanted = {
-            "decoder": decoder,
-            "ctc_weight": ctc_weight,
-            "linear_adapter_dim": linear_adapter_dim,
-            "unknown_characters": unknown_characters,
-            "max_seconds": max_seconds,
-        }
-        given = {name: value for name, value in wanted.items() if value is not None}
-        self.options = DEFAULTS | saved.options(source, DEFAULTS) | given
+        self.options = saved.settle(
+            source,
+            DEFAULTS,
+            decoder=decoder,
+            ctc_weight=ctc_weight,
+            linear_adapter_dim=linear_adapter_dim,
+            unknown_characters=unknown_characters,
+            max_seconds=max_seconds,
+        )
         self.masks: dict[str, Any] = {
             "num_time_masks": num_time_masks,
             "time_fraction": time_fraction,

@@ -84,9 +84,13 @@ class WhisperAdapter:
         freq_bins: int = 8,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
-        wanted = {"context": context, "margin_seconds": margin_seconds, "max_tokens_per_second": max_tokens_per_second}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        options = DEFAULTS | saved.options(source, DEFAULTS) | given
+        options = saved.settle(
+            source,
+            DEFAULTS,
+            context=context,
+            margin_seconds=margin_seconds,
+            max_tokens_per_second=max_tokens_per_second,
+        )
         self.context: str = options["context"]
         self.margin_seconds: float = options["margin_seconds"]
         self.max_tokens_per_second: float = options["max_tokens_per_second"]

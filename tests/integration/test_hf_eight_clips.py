@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from asr_lightning.evaluation import transcribe_all
-from asr_lightning.scoring import score
-from asr_lightning.text import basic
-from asr_lightning.types import SpeechBatch, Utterance
+from asr_lightning.types import Utterance
 from tests import tiny_hf
+from tests.learning import train_until_read
 from tests.tiny_models import clip
 
 pytestmark = pytest.mark.once
@@ -39,24 +37,6 @@ def test_eight_clips_to_wer_0_and_back_through_plain_transformers(kind: str, tmp
     ours = [adapter.transcribe(adapter.collator()([utterance]))[0] for utterance in eight(kind)]
     assert plain_texts(tmp_path / "saved", kind, eight(kind)) == ours
     assert any(ours)
-
-
-def train_until_read(adapter: Any, batch: SpeechBatch, most: int = 600) -> int:
-    """Train on ``batch`` until every text in it is right; returns the number of steps."""
-    torch.manual_seed(0)
-    optimizer = torch.optim.AdamW([p for p in adapter.model.parameters() if p.requires_grad], lr=5e-3)
-    for step in range(1, most + 1):
-        optimizer.zero_grad()
-        adapter.loss(batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(adapter.model.parameters(), 1.0)
-        optimizer.step()
-        if step % 20 == 0 and wer(adapter, batch) == 0:
-            return step
-    raise AssertionError(f"WER {wer(adapter, batch):.1%} after {most} steps")
-
-
-def wer(adapter: Any, batch: SpeechBatch) -> float:
-    return score(transcribe_all(adapter, [batch]), basic).wer
 
 
 @torch.no_grad()

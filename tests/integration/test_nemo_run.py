@@ -17,10 +17,8 @@ import torch
 from asr_lightning import audio, saved
 from asr_lightning.__main__ import main
 from asr_lightning.adapters.nemo import NeMoAdapter
-from asr_lightning.evaluation import transcribe_all
-from asr_lightning.scoring import score
-from asr_lightning.text import basic
-from asr_lightning.types import SpeechBatch, Utterance
+from asr_lightning.types import Utterance
+from tests.learning import train_until_read, wer
 from tests.nemo_parity import CLIPS, ROOT, ours, theirs
 from tests.tiny_nemo import KINDS, tiny_nemo
 
@@ -54,25 +52,6 @@ def test_eight_clips_to_wer_0_and_back_through_plain_nemo(kind: str, eight: list
     texts = model.transcribe([clip.waveform.numpy() for clip in eight], batch_size=8, verbose=False)
     assert [hypothesis.text for hypothesis in texts] == adapter.transcribe(batch)
     assert wer(adapter, batch) == 0
-
-
-def train_until_read(adapter: NeMoAdapter, batch: SpeechBatch, most: int = 500) -> int:
-    """Train on ``batch`` until every text in it is right; returns the number of steps."""
-    torch.manual_seed(0)
-    adapter.model.train()
-    optimizer = torch.optim.AdamW(adapter.model.parameters(), lr=5e-3)
-    for step in range(1, most + 1):
-        optimizer.zero_grad()
-        adapter.loss(batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(adapter.model.parameters(), 1.0)
-        optimizer.step()
-        if step % 10 == 0 and wer(adapter, batch) == 0:
-            return step
-    raise AssertionError(f"WER {wer(adapter, batch):.1%} after {most} steps")
-
-
-def wer(adapter: NeMoAdapter, batch: SpeechBatch) -> float:
-    return score(transcribe_all(adapter, [batch]), basic).wer
 
 
 def test_wrapper_step_matches_reference_loss(tmp_path: Path) -> None:
