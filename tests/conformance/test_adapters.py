@@ -72,8 +72,10 @@ def test_nemo_keeps_the_contract(nemo_adapters: Adapters, variant: str, check: s
 
 
 LORA_KINDS = ("whisper", *tiny_hf.KINDS)
-LORA_CHECKS = [name for name in checks.CHECKS if name != "save and reload"]
-"""What is saved is merged and has other tensors by design; ``tests/unit/adapters/test_lora.py`` compares it."""
+LORA_CHECKS = [
+    name for name in checks.CHECKS if name not in ("save and reload", "loss is finite with gradients in every group")
+]
+"""By design what is saved has other tensors, and only LoRA has gradients: see ``tests/unit/adapters/test_lora.py``."""
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,15 @@ def test_merged_equals_attached(kind: str, load: Callable[..., Any], tmp_path: P
     assert not list(tmp_path.glob("adapter_model*")) and not list(tmp_path.glob("adapter_config*"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_matrix_has_a_gradient(kind: str, load: Callable[..., Any]) -> None:
+    """And nothing else has one."""
+    adapter = load(kind, lora=SETTINGS)
+    adapter.loss(adapter.collator()(clips())).loss.backward()
+    reached = {name for name, parameter in adapter.model.named_parameters() if parameter.grad is not None}
+    assert reached == {name for name, _ in adapter.model.named_parameters() if "lora_" in name} != set()
+
+
 @pytest.mark.parametrize("kind", ["whisper", "moonshine", "parakeet_ctc"])
 def test_saving_leaves_training_as_it_was(kind: str, load: Callable[..., Any], tmp_path: Path) -> None:
     adapter = load(kind, lora=SETTINGS)
