@@ -33,7 +33,8 @@ class ModelCard:
         languages: Codes, or how many.
         restricted: Whether the licence forbids some uses; training then starts with a warning.
         extra: Of this package, that the adapter needs.
-        train_gb: Peak memory of training by the family's recipe on a CPU, as measured; None where it was not.
+        train_gb: Peak memory of training the encoder at batch 8 on a CPU, as measured by ``benchmarks/families.py`` or
+            ``benchmarks/nemo_size.py``; None where it was not.
         recipe: Options of ``fit`` on top of the family's; nested as in a configuration file.
     """
 
@@ -148,34 +149,34 @@ def _nemo(name: str, source: str, parameters: float, **more: Any) -> ModelCard:
 
 CARDS = (
     ModelCard("toy", "toy", f"{ADAPTERS}.toy.ToyAdapter", "toy", 0.03, "Apache-2.0", "tones"),
-    _whisper("whisper-tiny.en", 38, "en"),
-    _whisper("whisper-tiny", 38),
-    _whisper("whisper-base.en", 73, "en"),
-    _whisper("whisper-base", 73),
-    _whisper("whisper-small.en", 242, "en"),
-    _whisper("whisper-small", 242),
+    _whisper("whisper-tiny.en", 38, "en", train_gb=1.6),
+    _whisper("whisper-tiny", 38, train_gb=1.6),
+    _whisper("whisper-base.en", 73, "en", train_gb=2.2),
+    _whisper("whisper-base", 73, train_gb=2.2),
+    _whisper("whisper-small.en", 242, "en", train_gb=5.4),
+    _whisper("whisper-small", 242, train_gb=5.4),
     _whisper("whisper-medium.en", 764, "en", recipe=_CAREFUL),
     _whisper("whisper-medium", 764, recipe=_CAREFUL),
     _whisper("whisper-large-v3", 1543, "100", recipe=_CAREFUL),
     _whisper("whisper-large-v3-turbo", 809, "100", licence="MIT", recipe=_CAREFUL),
     _whisper("distil-small.en", 166, "en", "distil-whisper/distil-small.en", "MIT"),
     _whisper("distil-large-v3", 756, "en", "distil-whisper/distil-large-v3", "MIT", recipe=_CAREFUL),
-    _moonshine("moonshine-tiny", 27),
-    _moonshine("moonshine-base", 62),
-    _moonshine("moonshine-streaming-tiny", 44),
-    _moonshine("moonshine-streaming-small", 140),
-    _moonshine("moonshine-streaming-medium", 266),
+    _moonshine("moonshine-tiny", 27, train_gb=1.5),
+    _moonshine("moonshine-base", 62, train_gb=2.1),
+    _moonshine("moonshine-streaming-tiny", 44, train_gb=1.5),
+    _moonshine("moonshine-streaming-small", 140, train_gb=3.2),
+    _moonshine("moonshine-streaming-medium", 266, train_gb=5.0),
     *(_moonshine(f"moonshine-tiny-{code}", 27, code) for code in ("ar", "ja", "ko", "uk", "vi", "zh")),
-    _ctc("wav2vec2-base-960h", "facebook/wav2vec2-base-960h", 94, "Apache-2.0", "en"),
+    _ctc("wav2vec2-base-960h", "facebook/wav2vec2-base-960h", 94, "Apache-2.0", "en", train_gb=4.1),
     _ctc("wav2vec2-large-960h-lv60-self", "facebook/wav2vec2-large-960h-lv60-self", 316, "Apache-2.0", "en"),
     _ctc("wav2vec2-large-xlsr-53-german", "jonatasgrosman/wav2vec2-large-xlsr-53-german", 316, "Apache-2.0", "de"),
-    _ctc("hubert-large-ls960-ft", "facebook/hubert-large-ls960-ft", 316, "Apache-2.0", "en"),
+    _ctc("hubert-large-ls960-ft", "facebook/hubert-large-ls960-ft", 316, "Apache-2.0", "en", train_gb=9.0),
     _ctc("mms-1b-all", "facebook/mms-1b-all", 965, "CC-BY-NC-4.0", "1162", restricted=True),
-    _parakeet("parakeet-ctc-0.6b", "ctc", 609),
+    _parakeet("parakeet-ctc-0.6b", "ctc", 609, train_gb=13.1),
     _parakeet("parakeet-ctc-1.1b", "ctc", 1063),
     _parakeet("parakeet-rnnt-0.6b", "transducer", 617),
     _parakeet("parakeet-rnnt-1.1b", "transducer", 1070),
-    _parakeet("parakeet-tdt-0.6b-v3", "transducer", 627, "25 European"),
+    _parakeet("parakeet-tdt-0.6b-v3", "transducer", 627, "25 European", train_gb=14.2),
     _nemo("parakeet-tdt-0.6b-v2", "parakeet-tdt-0.6b-v2", 618, recipe=_LARGE, train_gb=14.5),
     _nemo("parakeet-tdt-ctc-110m", "parakeet-tdt_ctc-110m", 115),
     _nemo("fastconformer-ctc-large", "stt_en_fastconformer_ctc_large", 115, train_gb=4.5),

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 SAMPLE = ROOT / "examples" / "german_accent"
 WARMUP_STEPS = 2
 NUM_PIECES = 1000
-"""Of the tokenizers. With letters alone a transcript would have three times its tokens, and a joint thrice its memory."""
+"""Of the tokenizers. With letters alone a transcript would have three times its tokens, and a joint its memory."""
 
 LENGTHS = (1, 3, 10, 30)
 LENGTH_BATCH = 4
@@ -79,15 +79,16 @@ def wav2vec2(kind: str, width: int, layers: int, heads: int) -> tuple[str, Shape
     }  # fmt: skip
 
 
-def parakeet(kind: str, width: int, layers: int, vocab_size: int, **encoder: Any) -> tuple[str, Shape]:
-    """Changes to tiny_ctc's and tiny_transducer's configuration."""
+def parakeet(width: int, layers: int, vocab_size: int, lstms: int = 0, **encoder: Any) -> tuple[str, Shape]:
+    """Changes to tiny_ctc's configuration, or with LSTM layers to tiny_transducer's."""
     inner = {
         "model_type": "parakeet_encoder", "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 8,
         "intermediate_size": 4 * width, "subsampling_conv_channels": 256,
     }  # fmt: skip
-    transducer = {"decoder_hidden_size": 640, "num_decoder_layers": 1 if width == 512 else 2}
-    own = transducer if kind == "parakeet_tdt" else {}
-    return kind, {"encoder_config": inner | encoder, "vocab_size": vocab_size, **own}
+    shape = {"encoder_config": inner | encoder, "vocab_size": vocab_size}
+    if not lstms:
+        return "parakeet_ctc", shape
+    return "parakeet_tdt", {"decoder_hidden_size": 640, "num_decoder_layers": lstms, **shape}
 
 
 SHAPES: dict[str, tuple[str, Shape]] = {
@@ -95,8 +96,8 @@ SHAPES: dict[str, tuple[str, Shape]] = {
     "moonshine-tiny": moonshine(288, 6, 0.9),
     "moonshine-streaming-tiny": streaming(320, 320, 6, 8),
     "wav2vec2-base-960h": wav2vec2("wav2vec2-group", 768, 12, 12),
-    "parakeet-ctc-110m": parakeet("parakeet_ctc", 512, 17, 1025),
-    "parakeet-tdt-110m": parakeet("parakeet_tdt", 512, 17, 1025),
+    "parakeet-ctc-110m": parakeet(512, 17, 1025),
+    "parakeet-tdt-110m": parakeet(512, 17, 1025, lstms=1),
 }
 LARGER: dict[str, tuple[str, Shape]] = {
     "whisper-base.en": whisper(512, 6, 8),
@@ -105,9 +106,9 @@ LARGER: dict[str, tuple[str, Shape]] = {
     "moonshine-streaming-small": streaming(620, 512, 10, 8),
     "moonshine-streaming-medium": streaming(768, 640, 14, 10),
     "hubert-large-ls960-ft": wav2vec2("hubert", 1024, 24, 16),
-    "parakeet-ctc-0.6b": parakeet("parakeet_ctc", 1024, 24, 1025),
+    "parakeet-ctc-0.6b": parakeet(1024, 24, 1025),
     "parakeet-tdt-0.6b-v3": parakeet(
-        "parakeet_tdt", 1024, 24, 8193, num_mel_bins=128, attention_bias=False, convolution_bias=False
+        1024, 24, 8193, lstms=2, num_mel_bins=128, attention_bias=False, convolution_bias=False
     ),
 }
 """Names are those of ``asr_lightning/cards.py``, but for parakeet-*-110m: NVIDIA's FastConformer in transformers."""
@@ -119,8 +120,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*SHAPES, *LARGER, []], default=[])
     parser.add_argument("--length", action="store_true", help="clips of 1 to 30 s, Moonshine beside Whisper")
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=7, help="of --length")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5, help="of --length")
     options = parser.parse_args()
     if options.length:
         compare_lengths(options.repeats)
@@ -159,9 +160,8 @@ def measure(name: str, batch_size: int, num_steps: int) -> str:
     )  # fmt: skip
     trainer.fit(ASRModule(adapter), data)
     steps = (len(marks) - 1 - WARMUP_STEPS) / (marks[-1] - marks[WARMUP_STEPS])
-    every, trained = (
-        sum(p.numel() for p in adapter.model.parameters() if p.requires_grad or not only) / 1e6 for only in (0, 1)
-    )
+    every = sum(p.numel() for p in adapter.model.parameters()) / 1e6
+    trained = sum(p.numel() for p in adapter.model.parameters() if p.requires_grad) / 1e6
     return (
         f"{name}: {every:.0f} million parameters, {trained:.0f} trained, batch {batch_size}, "
         f"{torch.get_num_threads()} threads: {steps:.2f} steps/s, peak {peak_memory_mb() / 1000:.1f} GB"
