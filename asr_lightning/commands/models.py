@@ -10,8 +10,8 @@ from asr_lightning.cards import ModelCard
 
 COLUMNS = ("name", "family", "parameters", "licence", "languages", "GB to train", "GB to run", "needs")
 NOTE = (
-    "GB to train: the encoder, 8 clips a batch, on a CPU; with ~ an estimate for every weight. GB to run: the weights in "
-    "float32.\n* forbids some uses: read the licence first."
+    "GB to train: the encoder, 8 clips a batch, on a CPU; with ~ an estimate for every weight. GB to run: the weights "
+    "in float32.\n* forbids some uses: read the licence first."
 )
 
 
