@@ -37,7 +37,7 @@ def clips() -> list:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", CTC_KINDS)
-def test_loss_equals_upstream_and_torch(kind: str, load: Callable[..., HFCTCAdapter]) -> None:
+def test_reduction_matches_reference(kind: str, load: Callable[..., HFCTCAdapter]) -> None:
     """T44: the mean over utterances of the loss per label, whatever reduction the checkpoint trained with."""
     adapter = load(kind)
     adapter.model.eval()
@@ -73,7 +73,7 @@ def test_frame_rate_equals_the_models_own_lengths(kind: str, load: Callable[...,
     assert collator.rate.per_second == (50 if kind in RAW else 12.5)
 
 
-def test_loss_is_float32_under_autocast(load: Callable[..., HFCTCAdapter]) -> None:
+def test_loss_dtype_is_fp32(load: Callable[..., HFCTCAdapter]) -> None:
     """T40: bf16 logits, loss in float32, close to the one in full precision."""
     adapter = load()
     adapter.model.eval()

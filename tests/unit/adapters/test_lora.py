@@ -51,8 +51,8 @@ def train(adapter: Any, steps: int = 5) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_merged_equals_attached(kind: str, load: Callable[..., Any], tmp_path: Path) -> None:
-    """The saved folder's loss and text are those of the network in training; its keys are the untouched one's (T24)."""
+def test_lora_roundtrip(kind: str, load: Callable[..., Any], tmp_path: Path) -> None:
+    """The saved folder's loss and text are those of the network in training; its keys are the base's (T24, T69)."""
     adapter, base = load(kind, lora=SETTINGS), load(kind)
     untouched = {name: tensor.clone() for name, tensor in adapter.model.state_dict().items() if "lora_" not in name}
     train(adapter)
