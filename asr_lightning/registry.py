@@ -94,7 +94,10 @@ def _adapter_of(path: Path) -> str:
         return str(recorded["adapter"])
     config = path / "config.json"
     if not config.is_file():
-        raise ValueError(f"{path} is no model folder: it holds no config.json")
+        raise ValueError(
+            f"{path} is no model folder: it holds neither {saved.FILE_NAME} nor config.json; give the model folder of "
+            "a finished run, such as runs/demo/model, or a Hugging Face folder"
+        )
     kind = json.loads(config.read_text(encoding="utf-8")).get("model_type", "whisper")  # CTranslate2 names none
     return FAMILIES.get(kind, f"{ADAPTERS}.hf_ctc.HFCTCAdapter")
 

@@ -133,7 +133,7 @@ def tree(folder: Path) -> dict[str, str]:
 BAD_OPTIONS = [
     (["fly"], "no command 'fly': choose one of fit"),
     (["predict", "nowhere", "--model", "MODEL"], "nowhere does not exist"),
-    (["predict", "TONES", "--model", "TONES"], "holds no asr_lightning.json"),
+    (["predict", "TONES", "--model", "TONES"], "is no model folder: it holds neither asr_lightning.json nor"),
     (["predict", "EMPTY", "--model", "MODEL"], "no audio file in"),
     (["predict", "TONES", "--model", "MODEL", "--output", "x.docx"], "must end in .jsonl, .csv or .txt"),
     (["predict", "TONES", "--model", "MODEL", "--output", "TONES/001.txt"], "exists; name another --output"),

@@ -122,7 +122,9 @@ def test_a_folder_finds_its_adapter(tmp_path: Path) -> None:
         assert type(registry.build(str(folder))).__name__ == adapter
     (tmp_path / "m.nemo").touch()
     assert registry.choose(str(tmp_path / "m.nemo")).adapter.endswith("NeMoAdapter")
-    with pytest.raises(ValueError, match="is no model folder: it holds no config.json"):
+    with pytest.raises(
+        ValueError, match=r"is no model folder: it holds neither asr_lightning.json nor config.json; give"
+    ):
         registry.choose(str(tmp_path))
 
 
