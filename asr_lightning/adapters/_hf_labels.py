@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from asr_lightning.adapters._frames import name_infeasible, report_joint
-from asr_lightning.adapters._labels import UnknownCharacters, check_texts, spell
+from asr_lightning.adapters._labels import UnknownCharacters, check_texts, labels_of, padded_labels
 from asr_lightning.types import SpeechBatch, Utterance
 
 
@@ -96,13 +94,13 @@ class LabelCollator:
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
         """``input_values`` ``[B, T]`` or ``input_features`` ``[B, F, M]``, ``attention_mask``, labels ``[B, U]``."""
-        labels = [torch.tensor(self._labels(u.text), dtype=torch.int64) for u in utterances]
+        targets, target_lengths = padded_labels((u.text for u in utterances), self.vocabulary)
         audio = extract(self.extractor, [u.waveform.numpy() for u in utterances])
         return SpeechBatch.of(
             utterances,
             inputs={name: tensor.long() if name == "attention_mask" else tensor for name, tensor in audio.items()},
-            targets=pad_sequence(labels, batch_first=True, padding_value=-100),
-            target_lengths=torch.tensor([len(label) for label in labels]),
+            targets=targets,
+            target_lengths=target_lengths,
         )
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
@@ -112,15 +110,12 @@ class LabelCollator:
             ValueError: As for ``check_texts``.
         """
         check_texts(texts, self.vocabulary, self.unknown_characters)
-        labels = {name: self._labels(text) for name, text in texts.items()}
+        labels = {name: labels_of(text, self.vocabulary) for name, text in texts.items()}
         frames = {name: self.rate.frames(seconds[name]) for name in labels}
         if self.joint_columns:
             report_joint(labels, frames, self.joint_columns)
         else:
             name_infeasible(labels, frames, self.rate.per_second)
-
-    def _labels(self, text: str) -> list[int]:
-        return self.vocabulary.encode(spell(text, self.vocabulary).text)
 
 
 def extract(extractor: Any, waveforms: Sequence[Any]) -> Mapping[str, Any]:

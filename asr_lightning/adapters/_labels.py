@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol, get_args
 
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
 from asr_lightning.text import name_some
 
 logger = logging.getLogger(__name__)
@@ -128,6 +132,18 @@ def spell(text: str, vocabulary: Vocabulary) -> Spelling:
         else:
             unknown.add(char)
     return Spelling(" ".join("".join(written).split()), frozenset(marks), frozenset(unknown))
+
+
+def labels_of(text: str, vocabulary: Vocabulary) -> list[int]:
+    """Labels of ``text`` as far as ``vocabulary`` can write it."""
+    return vocabulary.encode(spell(text, vocabulary).text)
+
+
+def padded_labels(texts: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Labels of ``texts``, int64 ``[B, U]`` padded with -100, and the number of each ``[B]``."""
+    labels = [torch.tensor(labels_of(text, vocabulary), dtype=torch.int64) for text in texts]
+    padded = pad_sequence(labels, batch_first=True, padding_value=-100)
+    return padded, torch.tensor([len(label) for label in labels])
 
 
 def check_texts(texts: Mapping[str, str], vocabulary: Vocabulary, unknown_characters: UnknownCharacters) -> None:

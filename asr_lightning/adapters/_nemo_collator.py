@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_lightning.adapters._frames import name_infeasible, report_joint
-from asr_lightning.adapters._labels import UnknownCharacters, Vocabulary, check_texts, spell
+from asr_lightning.adapters._labels import UnknownCharacters, Vocabulary, check_texts, labels_of, padded_labels
 from asr_lightning.types import SpeechBatch, Utterance
 
 
@@ -37,15 +37,15 @@ class NeMoCollator:
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
         """``input_signal`` float32 ``[B, T]`` padded with silence, labels padded with -100."""
         waves = [u.waveform for u in utterances]
-        labels = [torch.tensor(self._labels(u.text), dtype=torch.int64) for u in utterances]
+        targets, target_lengths = padded_labels((u.text for u in utterances), self.vocabulary)
         return SpeechBatch.of(
             utterances,
             inputs={
                 "input_signal": pad_sequence(waves, batch_first=True),
                 "input_signal_length": torch.tensor([len(wave) for wave in waves]),
             },
-            targets=pad_sequence(labels, batch_first=True, padding_value=-100),
-            target_lengths=torch.tensor([len(label) for label in labels]),
+            targets=targets,
+            target_lengths=target_lengths,
         )
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
@@ -55,12 +55,9 @@ class NeMoCollator:
             ValueError: As for ``check_texts``.
         """
         check_texts(texts, self.vocabulary, self.unknown_characters)
-        labels = {name: self._labels(text) for name, text in texts.items()}
+        labels = {name: labels_of(text, self.vocabulary) for name, text in texts.items()}
         frames = {name: seconds[name] * self.frames_per_second for name in labels}
         if self.needs_frames:
             name_infeasible(labels, frames, self.frames_per_second)
         if self.joint_columns:
             report_joint(labels, frames, self.joint_columns)
-
-    def _labels(self, text: str) -> list[int]:
-        return self.vocabulary.encode(spell(text, self.vocabulary).text)

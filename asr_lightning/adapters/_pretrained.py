@@ -114,14 +114,38 @@ def skip_no_layers(model: Any) -> None:
             module.layerdrop = 0.0
 
 
+def has_any(folder: Path, names: set[str]) -> bool:
+    """Whether ``folder`` holds one of ``names``."""
+    return any((folder / name).is_file() for name in names)
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a tokenizer.
+
+    Raises:
+        SourceError: There is none.
+    """
+    if not has_any(folder, TOKENIZER_FILES):
+        raise SourceError(f"{folder} holds no tokenizer.json: copy it from the model this one was made from")
+
+
+def require_extractor(folder: Path) -> None:
+    """Refuse a folder without the settings of a feature extractor.
+
+    Raises:
+        SourceError: There are none.
+    """
+    if not has_any(folder, EXTRACTOR_FILES):
+        raise SourceError(f"{folder} holds no preprocessor_config.json: copy it from the model this one was made from")
+
+
 def load_tokenizer(folder: Path, **options: Any) -> Any:
     """The tokenizer in ``folder``.
 
     Raises:
         SourceError: There is none.
     """
-    if not {path.name for path in folder.iterdir()} & TOKENIZER_FILES:
-        raise SourceError(f"{folder} holds no tokenizer.json: copy it from the model this one was made from")
+    require_tokenizer(folder)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
 
 
@@ -131,8 +155,7 @@ def load_extractor(folder: Path) -> Any:
     Raises:
         SourceError: There is none.
     """
-    if not {path.name for path in folder.iterdir()} & EXTRACTOR_FILES:
-        raise SourceError(f"{folder} holds no preprocessor_config.json: copy it from the model this one was made from")
+    require_extractor(folder)
     return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
 
 
@@ -142,8 +165,8 @@ def load_processor(folder: Path) -> Any:
     Raises:
         SourceError: One of them is missing.
     """
-    load_tokenizer(folder)
-    load_extractor(folder)
+    require_tokenizer(folder)
+    require_extractor(folder)
     return AutoProcessor.from_pretrained(folder, local_files_only=True)
 
 

@@ -121,13 +121,11 @@ def _ctranslate2_model(folder: Path, config: dict[str, Any]) -> WhisperForCondit
 
 def _processor(folder: Path, num_mel_bins: int) -> WhisperProcessor:
     """Tokenizer and feature extractor; the number of mel bins is the network's (pitfall T18)."""
-    names = {path.name for path in folder.iterdir()}
-    if not names & {"tokenizer.json", "vocab.json"}:
-        raise SourceError(f"{folder} holds no tokenizer.json: copy it from the model this one was made from")
+    _pretrained.require_tokenizer(folder)
     tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if names & {"preprocessor_config.json", "processor_config.json"}:
+    if _pretrained.has_any(folder, _pretrained.EXTRACTOR_FILES):
         extractor = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
     else:
         extractor = WhisperFeatureExtractor(feature_size=num_mel_bins)

@@ -11,6 +11,7 @@ import torch
 
 from asr_lightning.adapters.nemo import NeMoAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
+from tests.tiny_hf import load_tiny, write_tiny
 from tests.tiny_models import tiny_whisper
 from tests.tiny_nemo import EVERY_KIND, tiny_nemo
 
@@ -60,3 +61,32 @@ def nemo_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make_nemo(nemo_files: dict[str, Path]) -> Callable[..., NeMoAdapter]:
     """A function from kind and options to an adapter."""
     return lambda kind="ctc", **options: NeMoAdapter(str(nemo_files[kind]), **options)
+
+
+class LazyFolders(dict[str, Path]):
+    """Tiny Hugging Face models by kind, each written when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __missing__(self, kind: str) -> Path:
+        folder = self.root / kind
+        self[kind] = tiny_whisper(folder, multilingual=False) if kind == "whisper" else write_tiny(folder, kind)
+        return self[kind]
+
+
+@pytest.fixture(scope="session")
+def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> LazyFolders:
+    """A folder of every kind of ``tests/tiny_hf.py``, and ``whisper``; do not write here."""
+    return LazyFolders(tmp_path_factory.mktemp("hf"))
+
+
+@pytest.fixture(scope="session")
+def load(hf_folders: LazyFolders) -> Callable[..., Any]:
+    """A function from kind and options to an adapter."""
+
+    def make(kind: str = "wav2vec2", **options: Any) -> Any:
+        folder = hf_folders[kind]
+        return WhisperAdapter(str(folder), **options) if kind == "whisper" else load_tiny(folder, kind, **options)
+
+    return make

@@ -15,20 +15,8 @@ from torch.nn.functional import ctc_loss
 from asr_lightning.adapters._ctc import greedy_labels
 from asr_lightning.adapters._hf import SourceError
 from asr_lightning.adapters.hf_ctc import HFCTCAdapter
-from tests.tiny_hf import CTC_KINDS, RAW, edit_json, load_tiny, tiny_ctc, tiny_moonshine
+from tests.tiny_hf import CTC_KINDS, RAW, edit_json, tiny_ctc, tiny_moonshine
 from tests.tiny_models import clip
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One folder a kind; do not write here."""
-    root = tmp_path_factory.mktemp("ctc")
-    return {kind: tiny_ctc(root / kind, kind) for kind in CTC_KINDS}
-
-
-@pytest.fixture
-def load(folders: dict[str, Path]) -> Callable[..., HFCTCAdapter]:
-    return lambda kind="wav2vec2", **options: load_tiny(folders[kind], kind, **options)
 
 
 def clips() -> list:
@@ -106,13 +94,13 @@ def test_casing_is_the_vocabularys(kind: str, written: str, load: Callable[..., 
     assert batch.texts == ("Open, it’s!",)
 
 
-def test_casing_is_the_tokenizers(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_casing_is_the_tokenizers(hf_folders: dict[str, Path], tmp_path: Path) -> None:
     """``do_lower_case``: capitals in the vocabulary, small letters in and out."""
-    folder = Path(shutil.copytree(folders["wav2vec2"], tmp_path / "lower"))
+    folder = Path(shutil.copytree(hf_folders["wav2vec2"], tmp_path / "lower"))
     edit_json(folder / "tokenizer_config.json", do_lower_case=True)
     adapter = HFCTCAdapter(str(folder))
     batch = adapter.collator()([clip(text="Open")])
-    assert batch.targets[0].tolist() == HFCTCAdapter(str(folders["wav2vec2"])).vocabulary.encode("OPEN")
+    assert batch.targets[0].tolist() == HFCTCAdapter(str(hf_folders["wav2vec2"])).vocabulary.encode("OPEN")
 
 
 @pytest.mark.parametrize(("kind", "count"), [("wav2vec2", 2), ("parakeet_ctc", 3)])
@@ -182,16 +170,16 @@ def test_masks_need_an_embedding(tmp_path: Path) -> None:
         HFCTCAdapter(str(folder), num_time_masks=2)
 
 
-def test_a_checkpoint_may_lack_the_embedding_of_masks(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_may_lack_the_embedding_of_masks(hf_folders: dict[str, Path], tmp_path: Path) -> None:
     """As facebook/wav2vec2-base-960h does: no text is read with it. Any other missing weight is refused."""
     from safetensors.torch import load_file, save_file
 
-    folder = Path(shutil.copytree(folders["wav2vec2"], tmp_path / "part"))
+    folder = Path(shutil.copytree(hf_folders["wav2vec2"], tmp_path / "part"))
     weights = load_file(folder / "model.safetensors")
     del weights["wav2vec2.masked_spec_embed"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    batch = HFCTCAdapter(str(folders["wav2vec2"])).collator()(clips())
-    assert HFCTCAdapter(str(folder)).transcribe(batch) == HFCTCAdapter(str(folders["wav2vec2"])).transcribe(batch)
+    batch = HFCTCAdapter(str(hf_folders["wav2vec2"])).collator()(clips())
+    assert HFCTCAdapter(str(folder)).transcribe(batch) == HFCTCAdapter(str(hf_folders["wav2vec2"])).transcribe(batch)
     del weights["wav2vec2.encoder.layer_norm.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SourceError, match="part lack wav2vec2.encoder.layer_norm.weight"):
@@ -203,8 +191,8 @@ def test_group_norm_gets_no_mask(load: Callable[..., HFCTCAdapter]) -> None:
     assert load("wav2vec2").limits.padding_invariant
 
 
-def test_mms_reads_with_the_layers_of_its_language(folders: dict[str, Path], tmp_path: Path) -> None:
-    german, english = (HFCTCAdapter(str(folders["mms"]), language=code) for code in ("deu", "eng"))
+def test_mms_reads_with_the_layers_of_its_language(hf_folders: dict[str, Path], tmp_path: Path) -> None:
+    german, english = (HFCTCAdapter(str(hf_folders["mms"]), language=code) for code in ("deu", "eng"))
     layers = [adapter.model._get_adapters() for adapter in (german, english)]
     shared = [name for name in layers[0] if not name.startswith("lm_head")]
     assert shared and all(torch.allclose(layers[0][name], layers[1][name] + 0.01, atol=1e-6) for name in shared)
@@ -217,14 +205,14 @@ def test_mms_reads_with_the_layers_of_its_language(folders: dict[str, Path], tmp
 
 
 @pytest.mark.parametrize("language", [None, "xyz"])
-def test_mms_needs_a_language_it_has(language: str | None, folders: dict[str, Path]) -> None:
+def test_mms_needs_a_language_it_has(language: str | None, hf_folders: dict[str, Path]) -> None:
     with pytest.raises(SourceError, match=r"reads 2 languages, and language=.* is none of them: .* such as deu, eng"):
-        HFCTCAdapter(str(folders["mms"]), language=language)
+        HFCTCAdapter(str(hf_folders["mms"]), language=language)
 
 
-def test_other_models_take_no_language(folders: dict[str, Path]) -> None:
+def test_other_models_take_no_language(hf_folders: dict[str, Path]) -> None:
     with pytest.raises(SourceError, match="reads one language: leave out language='deu'"):
-        HFCTCAdapter(str(folders["wav2vec2"]), language="deu")
+        HFCTCAdapter(str(hf_folders["wav2vec2"]), language="deu")
 
 
 def test_a_model_of_another_task_is_refused(tmp_path: Path) -> None:
@@ -255,30 +243,30 @@ def test_a_model_of_another_task_is_refused(tmp_path: Path) -> None:
         ("config.json", "is no model folder"),
     ],
 )
-def test_a_missing_file_is_named(name: str, message: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(folders["wav2vec2"], tmp_path / "part"))
+def test_a_missing_file_is_named(name: str, message: str, hf_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(hf_folders["wav2vec2"], tmp_path / "part"))
     (folder / name).unlink()
     with pytest.raises(SourceError, match=f"part {message}"):
         HFCTCAdapter(str(folder))
 
 
-def test_remote_code_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(folders["wav2vec2"], tmp_path / "remote"))
+def test_remote_code_is_refused(hf_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(hf_folders["wav2vec2"], tmp_path / "remote"))
     edit_json(folder / "config.json", model_type="mine", auto_map={"AutoModelForCTC": "mine.Model"})
     with pytest.raises(SourceError, match=r"runs code of its own \(trust_remote_code\)"):
         HFCTCAdapter(str(folder))
 
 
-def test_tokenizer_and_network_of_two_models(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(folders["wav2vec2"], tmp_path / "mixed"))
+def test_tokenizer_and_network_of_two_models(hf_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(hf_folders["wav2vec2"], tmp_path / "mixed"))
     edit_json(folder / "config.json", pad_token_id=5)
     with pytest.raises(SourceError, match="pad token is 0, the network's blank 5: copy both from one model"):
         HFCTCAdapter(str(folder))
 
 
-def test_unknown_characters_option(folders: dict[str, Path]) -> None:
+def test_unknown_characters_option(hf_folders: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="must be refuse or leave_out, not 'drop'"):
-        HFCTCAdapter(str(folders["wav2vec2"]), unknown_characters="drop")  # type: ignore[arg-type]
+        HFCTCAdapter(str(hf_folders["wav2vec2"]), unknown_characters="drop")  # type: ignore[arg-type]
 
 
 def test_saved_folder_is_recorded(load: Callable[..., HFCTCAdapter], tmp_path: Path, caplog) -> None:

@@ -17,18 +17,6 @@ from tests.tiny_hf import TRANSDUCER_KINDS, edit_json, tiny_ctc, tiny_transducer
 from tests.tiny_models import clip
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One folder a kind; do not write here."""
-    root = tmp_path_factory.mktemp("transducers")
-    return {kind: tiny_transducer(root / kind, kind) for kind in TRANSDUCER_KINDS}
-
-
-@pytest.fixture
-def load(folders: dict[str, Path]) -> Callable[..., HFTransducerAdapter]:
-    return lambda kind, **options: HFTransducerAdapter(str(folders[kind]), **options)
-
-
 def clips() -> list:
     return [clip(1.2, "open the window", "a", 1), clip(2.6, "ball", "b", 2), clip(1.5, "it's a hill", "c", 3)]
 
@@ -165,8 +153,8 @@ def test_a_ctc_model_is_refused(tmp_path: Path) -> None:
         HFTransducerAdapter(str(folder))
 
 
-def test_remote_code_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(folders["parakeet_tdt"], tmp_path / "remote"))
+def test_remote_code_is_refused(hf_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(hf_folders["parakeet_tdt"], tmp_path / "remote"))
     edit_json(folder / "config.json", model_type="mine", auto_map={"AutoModel": "mine.Model"})
     with pytest.raises(SourceError, match=r"runs code of its own \(trust_remote_code\)"):
         HFTransducerAdapter(str(folder))

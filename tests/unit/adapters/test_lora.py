@@ -14,26 +14,11 @@ import torch
 from asr_lightning import _extras, groups
 from asr_lightning.adapters import _lora
 from asr_lightning.adapters._lora import LoRA
-from asr_lightning.adapters.whisper import WhisperAdapter
 from tests import tiny_hf
-from tests.tiny_models import clip, tiny_whisper
+from tests.tiny_models import clip
 
 KINDS = ("whisper", *tiny_hf.KINDS)
 SETTINGS = LoRA(rank=4, alpha=16)
-
-
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """A function from kind and options to an adapter; folders are written at first use."""
-    root = tmp_path_factory.mktemp("lora")
-
-    def make(kind: str, **options: Any) -> Any:
-        folder = root / kind
-        if kind == "whisper":
-            return WhisperAdapter(str(folder if folder.exists() else tiny_whisper(folder, False)), **options)
-        return tiny_hf.load_tiny(folder if folder.exists() else tiny_hf.write_tiny(folder, kind), kind, **options)
-
-    return make
 
 
 def clips() -> list:

@@ -11,21 +11,15 @@ from torch.nn import functional as F
 from asr_lightning.adapters._hf import SourceError
 from asr_lightning.adapters._seq2seq import token_caps
 from asr_lightning.adapters.moonshine import MoonshineAdapter
-from tests.tiny_hf import edit_json, tiny_ctc, tiny_moonshine
+from tests.tiny_hf import edit_json, tiny_ctc
 from tests.tiny_models import clip
 
 GENERATIONS = ("moonshine", "moonshine_streaming")
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("moonshine")
-    return {kind: tiny_moonshine(root / kind, kind.endswith("streaming")) for kind in GENERATIONS}
-
-
 @pytest.fixture(params=GENERATIONS)
-def adapter(request: pytest.FixtureRequest, folders: dict[str, Path]) -> MoonshineAdapter:
-    return MoonshineAdapter(str(folders[request.param]))
+def adapter(request: pytest.FixtureRequest, hf_folders: dict[str, Path]) -> MoonshineAdapter:
+    return MoonshineAdapter(str(hf_folders[request.param]))
 
 
 def clips() -> list:
@@ -84,10 +78,10 @@ def test_transcribe_equals_upstream_generate(adapter: MoonshineAdapter) -> None:
 
 
 @torch.no_grad()
-def test_batch_vs_single_logits(folders: dict[str, Path]) -> None:
+def test_batch_vs_single_logits(hf_folders: dict[str, Path]) -> None:
     """T21: padding changes results, by more in the first generation; so it is declared, and dev order is fixed."""
     for kind, least in (("moonshine", 1e-5), ("moonshine_streaming", 1e-8)):
-        adapter = MoonshineAdapter(str(folders[kind]))
+        adapter = MoonshineAdapter(str(hf_folders[kind]))
         adapter.model.eval()
         pair = [clip(0.9, "stop", "a", 1), clip(2.0, "stop", "b", 2)]
         both, alone = (adapter.collator()(c) for c in (pair, pair[:1]))
@@ -97,10 +91,10 @@ def test_batch_vs_single_logits(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("num_samples", [16_000, 16_001, 16_079, 12_345])
-def test_pad_multiple_per_family(folders: dict[str, Path], num_samples: int) -> None:
+def test_pad_multiple_per_family(hf_folders: dict[str, Path], num_samples: int) -> None:
     """T22: upstream's streaming front end fails on a rest; ours never sees one. The mask keeps the true length."""
     utterance = clip(num_samples / 16_000)
-    streaming = MoonshineAdapter(str(folders["moonshine_streaming"]))
+    streaming = MoonshineAdapter(str(hf_folders["moonshine_streaming"]))
     batch = streaming.collator()([utterance])
     assert batch.inputs["input_values"].shape[1] % 80 == 0
     assert int(batch.inputs["attention_mask"].sum()) == num_samples
@@ -108,15 +102,15 @@ def test_pad_multiple_per_family(folders: dict[str, Path], num_samples: int) -> 
     if num_samples % 80:
         with pytest.raises(RuntimeError, match="shape"):
             streaming.model.model.encoder(utterance.waveform[None])
-    first = MoonshineAdapter(str(folders["moonshine"])).collator()([utterance])
+    first = MoonshineAdapter(str(hf_folders["moonshine"])).collator()([utterance])
     assert first.inputs["input_values"].shape[1] == num_samples
 
 
-def test_pad_resolved(folders: dict[str, Path], adapter: MoonshineAdapter, tmp_path: Path) -> None:
+def test_pad_resolved(hf_folders: dict[str, Path], adapter: MoonshineAdapter, tmp_path: Path) -> None:
     """T23: the first generation has no pad token; upstream's own loss then fails. Ours is set, and saved."""
     from transformers import MoonshineForConditionalGeneration
 
-    plain = MoonshineForConditionalGeneration.from_pretrained(folders["moonshine"])
+    plain = MoonshineForConditionalGeneration.from_pretrained(hf_folders["moonshine"])
     assert plain.config.pad_token_id is None
     assert adapter.model.config.pad_token_id is not None
     assert adapter.model.generation_config.pad_token_id is not None
@@ -151,10 +145,10 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         MoonshineAdapter(str(folder))
 
 
-def test_remote_code_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_remote_code_is_refused(hf_folders: dict[str, Path], tmp_path: Path) -> None:
     import shutil
 
-    folder = Path(shutil.copytree(folders["moonshine"], tmp_path / "remote"))
+    folder = Path(shutil.copytree(hf_folders["moonshine"], tmp_path / "remote"))
     (folder / "evil.py").write_text("raise SystemExit('ran')")
     edit_json(folder / "config.json", model_type="moonshine_evil", auto_map={"AutoModel": "evil.Model"})
     with pytest.raises(SourceError, match=r"runs code of its own \(trust_remote_code\); such code is never run"):
