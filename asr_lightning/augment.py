@@ -25,11 +25,13 @@ class Augmentation:
         speeds: Speed factors, one is drawn; repeat 1.0 to keep more recordings as they are.
         lead_silence_seconds: Longest silence put before a recording; the length is drawn from 0 up to it.
         trail_silence_seconds: The same, behind it.
+        join: Share of recordings that one or two others are put behind, texts likewise, where all of them fit.
     """
 
     speeds: tuple[float, ...] = (1.0,)
     lead_silence_seconds: float = 0.0
     trail_silence_seconds: float = 0.0
+    join: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= factor <= 2 and _is_hundredth(factor) for factor in self.speeds):
@@ -38,6 +40,17 @@ class Augmentation:
             )
         if min(self.lead_silence_seconds, self.trail_silence_seconds) < 0:
             raise ValueError("lead_silence_seconds and trail_silence_seconds must not be negative")
+        if not 0 <= self.join <= 1:
+            raise ValueError(f"join is a share between 0 and 1, not {self.join}")
+
+
+def partners(index: int, num_clips: int, augmentation: Augmentation, generator: torch.Generator) -> list[int]:
+    """The one or two recordings that are put behind the one at ``index``; none where the draw says so."""
+    if not augmentation.join or torch.rand((), generator=generator) >= augmentation.join or num_clips < 2:
+        return []
+    count = int(torch.randint(1, 3, (), generator=generator))
+    others = torch.randperm(num_clips - 1, generator=generator)[:count].tolist()
+    return [other + (other >= index) for other in others]
 
 
 def perturb(

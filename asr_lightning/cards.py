@@ -78,6 +78,7 @@ RECIPES: dict[str, Recipe] = {
         "data": {"batch_size": 4},
         "train_only": {"groups": ["encoder", "head"], "batch_norm": "train"},
         "early_stopping": {"patience": 20},
+        "selection": {"canary": "off"},
         "trainer": {"max_epochs": 25, "accelerator": "cpu"},
     },
     "whisper": {

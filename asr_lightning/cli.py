@@ -26,15 +26,17 @@ from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
+from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
-from asr_lightning.callbacks.save_best import SaveBest
 from asr_lightning.callbacks.train_only import TrainOnly
+from asr_lightning.conclusion import Finished, conclude, identity
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.devices import peak_memory_mb, resolve_precision
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.results import Comparison, Result, before_after, write_json, write_pairs
+from asr_lightning.results import Comparison, Result, write_json, write_pairs
+from asr_lightning.selection import SelectionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +115,7 @@ class ASRCLI(LightningCLI):
         parser.add_argument(
             "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
         )
+        parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="Of the weights.")
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
         parser.add_lightning_class_args(StopEarly, "early_stopping")
@@ -191,7 +194,7 @@ class ASRCLI(LightningCLI):
         last = ModelCheckpoint(
             self.run_dir / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         )
-        self.progress, self.baseline, self.best = Progress(), BaselineWER(), SaveBest(self.model_dir)
+        self.progress, self.baseline, self.best = Progress(), BaselineWER(), KeepBest(self.run_dir / "checkpoints" / "best")
         return [self.baseline, FiniteGradients(), self.progress, self.best, LogClips(tensorboard), last]
 
     def adapter_from_source(self) -> ASRAdapter:
@@ -201,19 +204,32 @@ class ASRCLI(LightningCLI):
         options = parser.parse_object({"adapter": self.options.model.adapter.as_dict()})
         return parser.instantiate_classes(options).adapter
 
+    def before_fit(self) -> None:
+        """Open the canary: a wrong folder is found before training, not after it."""
+        self.selection: SelectionSettings = self.config_init.fit.selection
+        self.canary = self.selection.open_canary()
+
     def after_fit(self) -> None:
-        """Score the saved model, as any user would load it, and write ``results.json``."""
+        """Choose the weights, score the model as any user would load it, and write results and report."""
         if not self.trainer.is_global_zero:
             return
+        assert self.baseline.dev is not None
         self.model.cpu()
-        comparison = self._comparison()
-        base, tuned = self.adapter_from_source(), saved.load(self.model_dir)
-        assert self.baseline.rates is not None
-        dev = before_after(self.baseline.rates, comparison.rates(tuned, "dev"))
-        test, pairs = comparison.test(base, tuned)
-        write_pairs(self.run_dir / "test_transcripts.csv", pairs)
-        self.results = {**self._identity(base), "dev": dev, **test, **self._cost()}
-        write_json(self.run_dir / "results.json", self.results)
+        self.results = conclude(
+            Finished(
+                run_dir=self.run_dir,
+                model=self.options.model.adapter.init_args.source,
+                seed=int(self.options.seed_everything),
+                comparison=self._comparison(),
+                settings=self.selection,
+                canary=self.canary,
+                live=self.model.adapter,
+                source=self.adapter_from_source(),
+                best=self.best,
+                base_dev=self.baseline.dev,
+                cost=self._cost,
+            )
+        )
 
     def test(self, **kwargs: Any) -> None:
         """Score the run's model beside the untouched one on the test split, and write ``test.json``."""
@@ -221,28 +237,20 @@ class ASRCLI(LightningCLI):
             return
         self.datamodule.prepare_data()
         self.datamodule.setup("test")
-        base = self.model.adapter
-        test, pairs = self._comparison().test(base, saved.load(self.model_dir))
-        write_pairs(self.run_dir / "test_transcripts.csv", pairs)
-        self.results = {**self._identity(base), **test}
+        base, compare = self.model.adapter, self._comparison()
+        tested = compare.test(base, saved.load(self.model_dir))
+        write_pairs(self.run_dir / "test_transcripts.csv", tested.pairs)
+        model = self.options.model.adapter.init_args.source
+        self.results = {**identity(model, base, compare, self.model_dir), **compare.rates_of(tested)}
         write_json(self.run_dir / "test.json", self.results)
 
     def _comparison(self) -> Comparison:
         return Comparison(self.datamodule, self.trainer.strategy.root_device, self.model.normalizer)
 
-    def _identity(self, base: ASRAdapter) -> Result:
-        return {
-            "model": self.options.model.adapter.init_args.source,
-            "source": base.source,
-            "normalizer": self.model.normalizer,
-            "clips": {split: len(rows) for split, rows in self.datamodule.splits.items()},
-            "saved": str(self.model_dir.relative_to(self.run_dir)),
-        }
-
     def _cost(self) -> Result:
         utterances = self.progress.num_utterances * self.trainer.world_size
         return {
-            "best_epoch": self.best.epoch,
+            "best_epoch": self.best.best[0].epoch if self.best.checks else 0.0,
             "train_seconds": self.progress.train_seconds,
             "train_utterances_per_second": utterances / self.progress.train_seconds,
             "validation_seconds": self.progress.validation_seconds,

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import Transcript
 from asr_lightning.types import SpeechBatch
+
+
+class Evaluation(NamedTuple):
+    """What a pass over a split found.
+
+    Attributes:
+        transcripts: In the order of the loader.
+        loss: Mean loss over all terms of the split.
+    """
+
+    transcripts: tuple[Transcript, ...]
+    loss: float
 
 
 def transcribe_batch(adapter: ASRAdapter, batch: SpeechBatch) -> list[Transcript]:
@@ -24,3 +37,17 @@ def transcribe_all(
     with adapter.evaluating():
         for batch in batches:
             yield from transcribe_batch(adapter, batch.to(device))
+
+
+@torch.no_grad()
+def evaluate(adapter: ASRAdapter, batches: Iterable[SpeechBatch], device: torch.device | str = "cpu") -> Evaluation:
+    """Transcripts and mean loss of ``batches``, with the model in evaluation mode."""
+    transcripts: list[Transcript] = []
+    total, weight = 0.0, 0
+    with adapter.evaluating():
+        for batch in batches:
+            moved = batch.to(device)
+            output = adapter.loss(moved)  # before the text, which it may share work with
+            total, weight = total + output.loss.item() * output.weight, weight + output.weight
+            transcripts += transcribe_batch(adapter, moved)
+    return Evaluation(tuple(transcripts), total / max(weight, 1))

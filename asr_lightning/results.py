@@ -6,16 +6,30 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from asr_lightning.evaluation import transcribe_all
 from asr_lightning.protocols import ASRAdapter
+from asr_lightning.reports.study import Pair
 from asr_lightning.scoring import ErrorRates, Transcript, score
-from asr_lightning.text import normalizer, spreadsheet_cell
+from asr_lightning.text import Normalizer, spreadsheet_cell
+from asr_lightning.text import normalizer as normalizer_named
 
 Result = dict[str, Any]
+
+
+class Tested(NamedTuple):
+    """Texts of the test split.
+
+    Attributes:
+        pairs: The untouched model, natively, beside the specialized one as it is used.
+        native: Both natively, since a runtime may know nothing of another way; None where that is the same.
+    """
+
+    pairs: tuple[Pair, ...]
+    native: tuple[Pair, ...] | None
 
 
 class Comparison:
@@ -24,13 +38,14 @@ class Comparison:
     Args:
         data: The data module, set up.
         device: Where to compute.
-        normalizer_name: Text normaliser of every rate.
+        normalizer: Name of the text normaliser of every rate.
     """
 
-    def __init__(self, data: Any, device: torch.device | str = "cpu", normalizer_name: str = "basic") -> None:
+    def __init__(self, data: Any, device: torch.device | str = "cpu", normalizer: str = "basic") -> None:
         self.data = data
         self.device = device
-        self.normalize = normalizer(normalizer_name)
+        self.normalizer = normalizer
+        self.normalize = normalizer_named(normalizer)
 
     def transcripts(self, adapter: ASRAdapter, split: str) -> list[Transcript]:
         """What ``adapter`` writes for every clip of ``split``."""
@@ -42,32 +57,32 @@ class Comparison:
         """Error rates of ``adapter`` on ``split``."""
         return score(self.transcripts(adapter, split), self.normalize)
 
-    def test(self, base: ASRAdapter, tuned: ASRAdapter) -> tuple[Result, list[tuple[Transcript, str]]]:
-        """Rates on the test split, and the texts behind them.
+    def test(self, base: ASRAdapter, tuned: ASRAdapter) -> Tested:
+        """Texts of the test split, which is read for this and nothing else."""
+        before = self.transcripts(base.native(), "test")
+        after = pairs(before, self.transcripts(tuned, "test"))
+        native = tuned.native()
+        return Tested(after, None if native is tuned else pairs(before, self.transcripts(native, "test")))
 
-        The untouched model is scored through ``native()``; the specialized one both as it was trained and through
-        ``native()``, since a runtime may know nothing of the former.
-
-        Returns:
-            ``test`` and ``native_mode`` for the results file; pairs of (specialized transcript, text before).
-        """
-        before, after = self.transcripts(base.native(), "test"), self.transcripts(tuned, "test")
-        native = self.transcripts(tuned.native(), "test") if tuned.native() is not tuned else after
-        rates = [score(transcripts, self.normalize) for transcripts in (before, after, native)]
-        texts = {transcript.uid: transcript.hypothesis for transcript in before}
-        pairs = [(transcript, texts[transcript.uid]) for transcript in after]
-        native_mode = {"test": {"wer": beside(rates[0].wer, rates[2].wer)}}
-        return {"test": before_after(rates[0], rates[1]), "native_mode": native_mode}, pairs
+    def rates_of(self, tested: Tested) -> Result:
+        """``test`` and ``native_mode`` as the results file has them."""
+        native = rates_of(tested.native or tested.pairs, self.normalize)
+        return {"test": rates_of(tested.pairs, self.normalize), "native_mode": {"test": {"wer": native["wer"]}}}
 
 
-def beside(before: float, after: float) -> dict[str, float]:
-    """Two figures under the names that every report uses."""
-    return {"before": before, "after": after}
+def pairs(before: Iterable[Transcript], after: Iterable[Transcript]) -> tuple[Pair, ...]:
+    """Both texts of every clip of ``after``, by uid."""
+    earlier = {transcript.uid: transcript.hypothesis for transcript in before}
+    return tuple(sorted(Pair(t.uid, t.reference, earlier[t.uid], t.hypothesis) for t in after))
 
 
-def before_after(before: ErrorRates, after: ErrorRates) -> dict[str, dict[str, float]]:
+def rates_of(found: Sequence[Pair], normalize: Normalizer) -> dict[str, dict[str, float]]:
     """Every rate before and after, as fractions."""
-    return {name: beside(getattr(before, name), getattr(after, name)) for name in ("wer", "cer", "mean_wer")}
+    before = score((Transcript(pair.uid, pair.reference, pair.before) for pair in found), normalize)
+    after = score((Transcript(pair.uid, pair.reference, pair.after) for pair in found), normalize)
+    return {
+        name: {"before": getattr(before, name), "after": getattr(after, name)} for name in ("wer", "cer", "mean_wer")
+    }
 
 
 def write_json(path: Path, content: Result) -> None:
@@ -76,39 +91,38 @@ def write_json(path: Path, content: Result) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_pairs(path: Path, pairs: Iterable[tuple[Transcript, str]]) -> None:
+def write_pairs(path: Path, found: Iterable[Pair]) -> None:
     """Write one CSV row per clip: uid, reference, before, after. No cell can start a spreadsheet formula."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["uid", "reference", "before", "after"])
-        for after, before in sorted(pairs):
-            writer.writerow([spreadsheet_cell(cell) for cell in (after.uid, after.reference, before, after.hypothesis)])
+        writer.writerow(Pair._fields)
+        writer.writerows([spreadsheet_cell(cell) for cell in pair] for pair in found)
 
 
 def table(result: Result) -> str:
-    """The figures of ``result`` as text: a row for each split, WER and CER before and after in percent."""
-    lines = [f"{'':22}{'WER before':>12}{'after':>9}{'cut':>9}{'CER before':>14}{'after':>9}"]
+    """The figures of ``result`` as text: a row for each set, WER and CER before and after in percent."""
+    lines = [f"{'':24}{'WER before':>12}{'after':>9}{'cut':>9}{'CER before':>14}{'after':>9}"]
     for split in ("dev", "test"):
         if split in result:
-            lines.append(_row(f"{split} ({result['clips'][split]} clips)", result[split]["wer"], result[split]["cer"]))
-    native = result["native_mode"]["test"]["wer"]
-    lines.append(_row("test, native mode", native))
+            lines.append(_row(f"{split} ({result['clips'][split]} clips)", result[split]))
+    lines.append(_row("test, native mode", result["native_mode"]["test"]))
+    lines += [_row(f"canary, {mode}", rates) for mode, rates in result.get("canary", {}).items()]
     return "\n".join(lines)
 
 
-def _row(name: str, wer: dict[str, float], cer: dict[str, float] | None = None) -> str:
+def _row(name: str, rates: dict[str, dict[str, float]]) -> str:
+    wer, cer = rates["wer"], rates.get("cer")
     cut = f"{1 - wer['after'] / wer['before']:.0%}" if wer["before"] else "-"
-    row = f"{name:22}{wer['before']:>12.1%}{wer['after']:>9.1%}{cut:>9}"
+    row = f"{name:24}{wer['before']:>12.1%}{wer['after']:>9.1%}{cut:>9}"
     return row + (f"{cer['before']:>14.1%}{cer['after']:>9.1%}" if cer else "")
 
 
 def summary(result: Result, run_dir: Path) -> str:
-    """The closing lines of a run: the table, what it took, and where things are."""
-    clips: Sequence[int] = list(result["clips"].values())
+    """The closing lines of a run: the table, what it took, where things are, and the verdict."""
     return "\n".join(
         [
             "",
-            f"{result['model']} specialized on {clips[0]} clips",
+            f"{result['model']} specialized on {result['clips']['train']} clips",
             f"weights from: {result['source']}",
             "",
             table(result),
@@ -119,5 +133,9 @@ def summary(result: Result, run_dir: Path) -> str:
             f"model:   {run_dir / result['saved']}",
             f"results: {run_dir / 'results.json'}",
             f"texts:   {run_dir / 'test_transcripts.csv'}",
+            f"report:  {run_dir / 'report.html'}",
+            "",
+            result["decision"],
+            result["verdict"],
         ]
     )

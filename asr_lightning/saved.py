@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,24 @@ def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> Non
     kind = type(adapter)
     content = {"adapter": f"{kind.__module__}.{kind.__qualname__}", "init_args": init_args}
     (directory / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def replace(target: Path, write: Callable[[Path], None]) -> None:
+    """Fill a fresh directory with ``write``, such as an adapter's ``save``, and put it in the place of ``target``.
+
+    A kill at any moment leaves the old or the new directory whole, as ``target`` or as ``target.previous``.
+    """
+    fresh, previous = target.with_name(target.name + ".new"), target.with_name(target.name + ".previous")
+    if not target.exists() and previous.exists():
+        previous.rename(target)
+    for leftover in (fresh, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    write(fresh)
+    if target.exists():
+        target.rename(previous)
+    fresh.rename(target)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def record(directory: str | Path) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from asr_lightning.adapters._hf_labels import FrameRate, LabelCollator, Tokenize
 from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_characters
 from asr_lightning.adapters._lora import ATTENTION, LoRA, Network
 from asr_lightning.adapters._masks import SpecAugment
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.modes import Shared
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
 
@@ -77,6 +77,7 @@ class HFCTCAdapter:
         self._set_masks()
         self.vocabulary = TokenizerVocabulary(self.tokenizer)
         self._network = Network(self.model, lora, self._lora_targets(lora))
+        self._shared: Shared[tuple[Tensor, Tensor]] = Shared()
 
     def _load(self, source: str, language: str | None) -> None:
         folder = _pretrained.folder_of(source)
@@ -165,13 +166,13 @@ class HFCTCAdapter:
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Mean over utterances of the CTC loss per label."""
-        return ctc_loss(*self._logits(batch), batch.targets, self.model.config.pad_token_id)
+        return ctc_loss(*self._shared.of(batch, self._logits), batch.targets, self.model.config.pad_token_id)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
         """Best label per frame, repeats and blanks dropped."""
         with self.evaluating():
-            labels = greedy_labels(*self._logits(batch), self.model.config.pad_token_id)
+            labels = greedy_labels(*self._shared.of(batch, self._logits), self.model.config.pad_token_id)
         return [self.vocabulary.decode(row).strip() for row in labels]
 
     def _logits(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
@@ -187,7 +188,7 @@ class HFCTCAdapter:
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
-        return evaluation_mode(self.model)
+        return self._shared.evaluating(self.model)
 
     def native(self) -> ASRAdapter:
         """Itself: these models read audio at its true length."""

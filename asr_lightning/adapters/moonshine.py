@@ -16,17 +16,17 @@ from transformers import AutoModelForSpeechSeq2Seq
 
 from asr_lightning import saved
 from asr_lightning.adapters import _hf, _pretrained
+from asr_lightning.adapters._greedy import Decoder, GreedyRules, TeacherForced, greedy, teacher_forced
 from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._seq2seq import (
     CAP_TOKENS_PER_SECOND,
-    GreedyRules,
-    greedy,
+    check_smoothing,
     refuse_long,
     scored_cross_entropy,
     shift_once,
     token_caps,
 )
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.modes import Shared
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch, Utterance
 
@@ -108,6 +108,7 @@ class MoonshineAdapter:
         max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens. None takes what the source was
             saved with, else 7, which fits English; take 14 or more for scripts that are spelled in bytes.
         max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
+        label_smoothing: While training, the share of each token's weight that is spread over all tokens.
         lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
 
     Raises:
@@ -122,6 +123,7 @@ class MoonshineAdapter:
         source: str,
         max_tokens_per_second: float | None = None,
         max_seconds: float | None = None,
+        label_smoothing: float = 0.0,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
         self.options = saved.settle(
@@ -129,6 +131,7 @@ class MoonshineAdapter:
         )
         if min(self.options.values()) <= 0:
             raise ValueError("max_tokens_per_second and max_seconds must be above 0")
+        self.label_smoothing = check_smoothing(label_smoothing)
         self.source = source
         folder = _pretrained.folder_of(source)
         kind = _pretrained.check_kind(folder, _pretrained.read_config(folder), PAD_TO_MULTIPLE)
@@ -139,6 +142,7 @@ class MoonshineAdapter:
         self.pad_to_multiple = PAD_TO_MULTIPLE[kind]
         self._set_special_tokens()
         self._network = Network(self.model, lora)
+        self._shared: Shared[TeacherForced] = Shared()
 
     def _set_special_tokens(self) -> None:
         """Start, end and pad token, once, and for ``generate`` and every saved folder (pitfall T23)."""
@@ -168,25 +172,30 @@ class MoonshineAdapter:
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Cross entropy per token over the explicit alignment of the collator; ``labels`` are never passed."""
-        states = self.model.model(**batch.inputs, use_cache=False)
-        return scored_cross_entropy(states.last_hidden_state, self.model.proj_out, batch.targets)
+        smoothing = self.label_smoothing if self.model.training else 0.0
+        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.targets, smoothing)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
         """Greedy text, each clip capped by its own duration."""
         room = self.model.config.max_position_embeddings - len(self.rules.prompt)
         caps = token_caps(batch.seconds, self.options["max_tokens_per_second"], room)
-        network = self.model.model
         with self.evaluating():
-            encoded = network.encoder(batch.inputs["input_values"], attention_mask=batch.inputs["attention_mask"])
-            hidden, mask = encoded.last_hidden_state, encoded.attention_mask
-            tokens = greedy(network.decoder, self.model.proj_out, hidden, self.rules, caps, mask)
+            tokens = greedy(self._decoder, self._shared.take(batch, self._forced), batch.targets, caps)
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
+    @property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.model.model.decoder, self.model.proj_out, self.rules)
+
+    def _forced(self, batch: SpeechBatch) -> TeacherForced:
+        encoded = self.model.model.encoder(batch.inputs["input_values"], attention_mask=batch.inputs["attention_mask"])
+        return teacher_forced(self._decoder, encoded.last_hidden_state, batch, encoded.attention_mask)
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
-        return evaluation_mode(self.model)
+        return self._shared.evaluating(self.model)
 
     def native(self) -> ASRAdapter:
         """Itself: Moonshine reads audio at its true length."""
@@ -195,4 +204,4 @@ class MoonshineAdapter:
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
         _pretrained.write(directory, self._network.plain(), self.tokenizer, self.extractor)
-        saved.describe(directory, self, self.options)
+        saved.describe(directory, self, self.options | {"label_smoothing": self.label_smoothing})

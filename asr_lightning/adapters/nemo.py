@@ -24,7 +24,7 @@ from asr_lightning.adapters._labels import (
     check_unknown_characters,
 )
 from asr_lightning.adapters._nemo_collator import NeMoCollator
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.modes import Shared
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
 
@@ -93,8 +93,7 @@ class NeMoAdapter:
             "freq_bins": freq_bins,
         }
         self._load(source, self.options["linear_adapter_dim"])
-        self._evaluation = False
-        self._encoded: tuple[SpeechBatch, tuple[Tensor, Tensor]] | None = None
+        self._shared: Shared[tuple[Tensor, Tensor]] = Shared()
 
     def _load(self, source: str, linear_adapter_dim: int) -> None:
         """Load the network, and choose what the rest of this class uses of it."""
@@ -156,29 +155,24 @@ class NeMoAdapter:
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """The checkpoint's own loss and reduction; both parts of a hybrid, weighted."""
         targets = batch.targets.clamp(min=0)  # NeMo reads lengths, not -100
-        return self.head.loss(*self._encode(batch), targets, batch.target_lengths)
+        return self.head.loss(*self._shared.of(batch, self._encode), targets, batch.target_lengths)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
         """Greedy text of the whole batch in one pass."""
-        with evaluation_mode(self.model):
-            return [text.strip() for text in self.head.decode(*self._encode(batch))]
+        with self._shared.evaluating(self.model):
+            return [text.strip() for text in self.head.decode(*self._shared.of(batch, self._encode))]
 
     def _encode(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Encoder output ``[B, D, F']`` and its true frames ``[B]``.
 
-        NeMo adds dither in place, in training; the caller's batch must not hear of it. During an evaluation pass,
-        when no weight changes, the loss and the text of a batch share one encoding: a quarter of a run's time.
+        NeMo adds dither in place, in training; the caller's batch must not hear of it.
         """
-        if self._encoded is not None and self._encoded[0] is batch:
-            return self._encoded[1]
         signal, length = batch.inputs["input_signal"].clone(), batch.inputs["input_signal_length"]
         features, length = self.model.preprocessor(input_signal=signal, length=length)
         if self.model.training and self.model.spec_augmentation is not None:
             features = self.model.spec_augmentation(input_spec=features, length=length)
         encoded, length, *_ = self.model.encoder(audio_signal=features, length=length)
-        if self._evaluation:
-            self._encoded = batch, (encoded, length)
         return encoded, length
 
     def evaluating(self) -> AbstractContextManager[None]:
@@ -187,13 +181,11 @@ class NeMoAdapter:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        with evaluation_mode(self.model):
+        with self._shared.evaluating(self.model):
             self._switch_cuda_graphs(True)
-            self._evaluation = True
             try:
                 yield
             finally:
-                self._evaluation, self._encoded = False, None
                 self._switch_cuda_graphs(False)
 
     def _switch_cuda_graphs(self, on: bool) -> None:

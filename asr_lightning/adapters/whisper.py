@@ -14,23 +14,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
 
 from asr_lightning import saved
 from asr_lightning.adapters import _pretrained, _whisper_prompt
+from asr_lightning.adapters._greedy import Decoder, GreedyRules, TeacherForced, greedy, teacher_forced
 from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._masks import SpecAugment
-from asr_lightning.adapters._seq2seq import (
-    CAP_TOKENS_PER_SECOND,
-    GreedyRules,
-    greedy,
-    scored_cross_entropy,
-    token_caps,
-)
+from asr_lightning.adapters._seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing, scored_cross_entropy, token_caps
 from asr_lightning.adapters._whisper_collator import WhisperCollator
 from asr_lightning.adapters._whisper_encoder import encode
 from asr_lightning.adapters._whisper_source import load_whisper
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.modes import Shared
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
 
@@ -61,6 +55,7 @@ class WhisperAdapter:
         time_fraction: Longest stretch as a fraction of the clip.
         num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
         freq_bins: Widest band.
+        label_smoothing: While training, the share of each token's weight that is spread over all tokens.
         lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
 
     Raises:
@@ -82,6 +77,7 @@ class WhisperAdapter:
         time_fraction: float = 0.05,
         num_freq_masks: int = 0,
         freq_bins: int = 8,
+        label_smoothing: float = 0.0,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
         options = saved.settle(
@@ -98,10 +94,12 @@ class WhisperAdapter:
             raise ValueError(f"unknown context {self.context!r}: choose true_length or window")
         if self.margin_seconds < 0 or self.max_tokens_per_second <= 0:
             raise ValueError("margin_seconds must not be negative and max_tokens_per_second must be above 0")
+        self.label_smoothing = check_smoothing(label_smoothing)
         self.model, self.processor, self.source = load_whisper(source)
         self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
         self._set_prompt(language, task)
         self._network = Network(self.model, lora)
+        self._shared: Shared[TeacherForced] = Shared()
 
     def _set_prompt(self, language: str | None, task: str | None) -> None:
         """Resolve language and task once, and let ``generate`` and every saved folder know them."""
@@ -141,14 +139,9 @@ class WhisperAdapter:
         )
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Cross entropy per token. ``encoder_outputs`` bypasses upstream's length check and in-place masks."""
-        hidden = encode(self.model.model.encoder, self._augmented(batch))
-        states = self.model.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
-            decoder_input_ids=batch.inputs["decoder_input_ids"],
-            use_cache=False,
-        )
-        return scored_cross_entropy(states.last_hidden_state, self.model.proj_out, batch.targets)
+        """Cross entropy per token."""
+        smoothing = self.label_smoothing if self.model.training else 0.0
+        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.targets, smoothing)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
@@ -156,14 +149,21 @@ class WhisperAdapter:
         room = self.model.config.max_target_positions - len(self.rules.prompt)
         caps = token_caps(batch.seconds, self.max_tokens_per_second, room)
         with self.evaluating():
-            hidden = encode(self.model.model.encoder, batch.inputs["input_features"])
-            tokens = greedy(self.model.model.decoder, self.model.proj_out, hidden, self.rules, caps)
+            tokens = greedy(self._decoder, self._shared.take(batch, self._forced), batch.targets, caps)
         texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
+    @property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.model.model.decoder, self.model.proj_out, self.rules)
+
+    def _forced(self, batch: SpeechBatch) -> TeacherForced:
+        """Our encoder in place of upstream's, which checks the length and masks the caller's tensor in place."""
+        return teacher_forced(self._decoder, encode(self.model.model.encoder, self._augmented(batch)), batch)
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
-        return evaluation_mode(self.model)
+        return self._shared.evaluating(self.model)
 
     def native(self) -> ASRAdapter:
         """The same network and processor, fed the 30 s window."""
@@ -181,7 +181,7 @@ class WhisperAdapter:
 
     def _init_args(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("language", "task", *DEFAULTS)}
-        return options | asdict(self.spec_augment)
+        return options | asdict(self.spec_augment) | {"label_smoothing": self.label_smoothing}
 
     def _augmented(self, batch: SpeechBatch) -> Tensor:
         features = batch.inputs["input_features"]

@@ -7,9 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asr_lightning import metrics
-from asr_lightning.evaluation import transcribe_all
-from asr_lightning.scoring import EditCounts, ErrorRates, count_edits
+from asr_lightning.evaluation import Evaluation, evaluate
+from asr_lightning.scoring import Transcript, score
 
 logger = logging.getLogger(__name__)
 
@@ -18,34 +17,33 @@ class BaselineWER(Callback):
     """Score dev before the first step, through ``adapter.native()``.
 
     A model that has not been adapted yet may fail outside its native input convention (whisper-tiny.en loops on short
-    context: 4.73 % becomes 225.99 % on LibriSpeech), which would flatter every later figure.
+    context: 4.73 % becomes 225.99 % on LibriSpeech), which would flatter every later figure. Every process scores all
+    clips, so that each has all texts.
+
+    Attributes:
+        dev: What the untouched model wrote; None before training has started.
     """
 
     def __init__(self) -> None:
-        self.rates: ErrorRates | None = None
+        self.dev: Evaluation | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score once; a resumed run keeps the figure of its first start."""
-        if self.rates is None:
-            self.rates = self._score(trainer, pl_module)
-            logger.info("before training: dev WER %.1f %%", 100 * self.rates.wer)
+        """Score once; a resumed run keeps what its first start found."""
+        normalize = pl_module.normalize
+        if self.dev is None:
+            native = pl_module.adapter.native()
+            loader = trainer.datamodule.loader("dev", native.collator(), distributed=False)
+            self.dev = evaluate(native, loader, pl_module.device)
+            logger.info("before training: dev WER %.1f %%", 100 * score(self.dev.transcripts, normalize).wer)
+        rates = score(self.dev.transcripts, normalize)
         for pl_logger in trainer.loggers:
-            pl_logger.log_metrics({"dev/wer": self.rates.wer, "dev/cer": self.rates.cer}, step=0)
-
-    def _score(self, trainer: Trainer, pl_module: LightningModule) -> ErrorRates:
-        native = pl_module.adapter.native()
-        loader = trainer.datamodule.loader("dev", native.collator())
-        counts = metrics.PerUtterance().to(pl_module.device)
-        for transcript in transcribe_all(native, loader, pl_module.device):
-            row = metrics.counts_row(count_edits(transcript.reference, transcript.hypothesis, pl_module.normalize))
-            counts.update([transcript.uid], [row])
-        return metrics.rates(counts.compute())
+            pl_logger.log_metrics({"dev/wer": rates.wer, "dev/cer": rates.cer}, step=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """The figure, as plain numbers."""
-        return {} if self.rates is None else {**vars(self.rates), "words": tuple(self.rates.words)}
+        """Texts and loss, as plain values."""
+        return {} if self.dev is None else {"loss": self.dev.loss, "rows": [tuple(row) for row in self.dev.transcripts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the figure from a checkpoint."""
+        """Take them from a checkpoint."""
         if state_dict:
-            self.rates = ErrorRates(**{**state_dict, "words": EditCounts(*state_dict["words"])})
+            self.dev = Evaluation(tuple(Transcript(*row) for row in state_dict["rows"]), state_dict["loss"])

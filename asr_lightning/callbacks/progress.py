@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from asr_lightning.callbacks.save_best import epochs_done
+from asr_lightning.callbacks.keep_best import epochs_done
 from asr_lightning.types import SpeechBatch
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from asr_lightning import audio
-from asr_lightning.augment import Augmentation, perturb
+from asr_lightning.augment import Augmentation, partners, perturb
 from asr_lightning.data.checks import duration_problems
 from asr_lightning.data.rows import Row
 from asr_lightning.text import name_some
@@ -98,10 +98,19 @@ class UtteranceDataset(Dataset):
         """The utterance as training sees it in ``epoch``, or as recorded without one."""
         row = self.rows[index]
         waveform = self.cache.load(row).clone()  # whoever changes it in place must not reach the cache
-        if epoch is not None and self.augmentation is not None:
-            generator = _generator(self.seed, epoch, row.uid)
-            waveform = perturb(waveform, self.cache.sample_rate, self.augmentation, generator, self.max_seconds)
-        return Utterance(row.uid, waveform, self.cache.sample_rate, row.text)
+        if epoch is None or self.augmentation is None:
+            return Utterance(row.uid, waveform, self.cache.sample_rate, row.text)
+        generator = _generator(self.seed, epoch, row.uid)
+        waveform = perturb(waveform, self.cache.sample_rate, self.augmentation, generator, self.max_seconds)
+        texts = [row.text]
+        for other in partners(index, len(self), self.augmentation, generator):
+            more = self.cache.load(self.rows[other])
+            left = None if self.max_seconds is None else self.max_seconds - waveform.numel() / self.cache.sample_rate
+            if left is None or self.seconds[other] <= left:
+                more = perturb(more, self.cache.sample_rate, self.augmentation, generator, left)
+                waveform = torch.cat([waveform, more])
+                texts.append(self.rows[other].text)
+        return Utterance(row.uid, waveform, self.cache.sample_rate, " ".join(texts))
 
 
 class WholeBatches(Dataset):

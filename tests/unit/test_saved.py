@@ -30,3 +30,35 @@ def test_bad_folder_gets_a_clear_error(tmp_path: Path, content: str | None, mess
         (tmp_path / saved.FILE_NAME).write_text(content)
     with pytest.raises(ValueError, match=message):
         saved.load(tmp_path)
+
+
+def write(text: str):
+    return lambda directory: (directory / "weights").write_text(text)
+
+
+def test_a_failed_save_keeps_the_old_model(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    saved.replace(target, write("old"))
+
+    def fail(directory: Path) -> None:
+        (directory / "weights").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        saved.replace(target, fail)
+    assert (target / "weights").read_text() == "old"
+    saved.replace(target, write("new"))
+    assert (target / "weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_kill_between_the_renames_is_repaired(tmp_path: Path) -> None:
+    (tmp_path / "model.previous").mkdir()
+    (tmp_path / "model.previous" / "weights").write_text("old")
+
+    def look(directory: Path) -> None:
+        assert (tmp_path / "model" / "weights").read_text() == "old"
+        write("new")(directory)
+
+    saved.replace(tmp_path / "model", look)
+    assert (tmp_path / "model" / "weights").read_text() == "new"

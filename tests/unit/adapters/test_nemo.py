@@ -301,7 +301,7 @@ def test_loss_and_text_of_a_check_share_one_encoding(make_nemo) -> None:
     calls: list[int] = []
     adapter.model.encoder.register_forward_hook(lambda *_: calls.append(1))
     first, second = batch_of(adapter), batch_of(adapter)
-    with adapter.evaluating():
+    with adapter.evaluating(), torch.no_grad():
         expected = [adapter.loss(first).loss, adapter.transcribe(first), adapter.loss(second).loss]
     assert len(calls) == 2
     assert [adapter.loss(first).loss, adapter.transcribe(first), adapter.loss(second).loss] == expected

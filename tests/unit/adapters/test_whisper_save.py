@@ -149,6 +149,7 @@ def test_manifest_has_context_mode(make_whisper, tmp_path: Path):
         "time_fraction": 0.05,
         "num_freq_masks": 0,
         "freq_bins": 8,
+        "label_smoothing": 0.0,
     }
 
 

@@ -1,0 +1,116 @@
+"""Keep the weights of the best checks; ``selection.py`` chooses among them when the run is over. Knows no model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, order=True)
+class Check:
+    """One check of dev; the lower the better: by WER, then by loss, since WER ties are common on small sets (T52).
+
+    Attributes:
+        wer: Corpus WER, as a fraction.
+        loss: Mean dev loss.
+        step: Optimizer steps done.
+        epoch: Epochs done, with the current one's share.
+        train_loss: Of the last batch; NaN before the first.
+    """
+
+    wer: float
+    loss: float
+    step: int
+    epoch: float
+    train_loss: float = float("nan")
+
+    @property
+    def file_name(self) -> str:
+        """Of the weights in the folder of ``KeepBest``."""
+        return f"step-{self.step:06d}.safetensors"
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes in ``model``: trainable parameters, and buffers such as BatchNorm statistics."""
+    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    kept = model.state_dict()
+    return trainable | {name: buffer for name, buffer in model.named_buffers() if name in kept}
+
+
+class KeepBest(Callback):
+    """Write the weights of the best checks; those that fall behind are removed.
+
+    Args:
+        directory: For this callback alone.
+        count: How many.
+
+    Attributes:
+        checks: Every check so far, in order: the learning curve.
+    """
+
+    def __init__(self, directory: str | Path, count: int = 4) -> None:
+        self.directory = Path(directory)
+        self.count = count
+        self.checks: list[Check] = []
+
+    @property
+    def best(self) -> list[Check]:
+        """The checks whose weights are kept, best first."""
+        return sorted(self.checks)[: self.count]
+
+    def path(self, check: Check) -> Path:
+        """Where the weights of ``check`` are."""
+        return self.directory / check.file_name
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the check that has just ended with those before."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        found = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        # Lightning 2.4 starts a run that is resumed with max_steps by checking dev, before any training loss.
+        train_loss = found.get("train/loss", float("nan"))
+        check = Check(found["dev/wer"], found["dev/loss"], trainer.global_step, epochs_done(trainer), train_loss)
+        self.checks = [*(c for c in self.checks if c.step < check.step), check]
+        if trainer.is_global_zero and check in self.best:
+            self._write(check, weights_of(pl_module.model))
+
+    def _write(self, check: Check, weights: dict[str, Tensor]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        fresh = self.directory / "new.safetensors"
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, fresh)
+        fresh.replace(self.path(check))
+        kept = {c.file_name for c in self.best}
+        for path in self.directory.glob("step-*.safetensors"):
+            if path.name not in kept:
+                path.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The checks; the directory belongs to the run, not to the checkpoint."""
+        return {"checks": [asdict(check) for check in self.checks]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the checks from a checkpoint."""
+        self.checks = [Check(**check) for check in state_dict["checks"]]
+
+
+def epochs_done(trainer: Trainer) -> float:
+    """Epochs trained so far, with the current one's share."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return trainer.current_epoch + batches / trainer.num_training_batches
+
+
+def average(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every floating tensor over ``states``, best first; anything else as the best has it (T62)."""
+    return {
+        name: torch.stack([state[name].float() for state in states]).mean(0).to(first.dtype)
+        if first.is_floating_point()
+        else first
+        for name, first in states[0].items()
+    }

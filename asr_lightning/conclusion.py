@@ -1,0 +1,191 @@
+"""What happens once training is over: choose the weights, save them, score test once, write results and report.
+
+``fit`` and ``specialize`` end here. Knows the adapter's contract and no model.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr_lightning import saved
+from asr_lightning.callbacks.keep_best import KeepBest
+from asr_lightning.canary import Canary
+from asr_lightning.data.fingerprint import data_sha256, split_sha256
+from asr_lightning.evaluation import Evaluation
+from asr_lightning.protocols import ASRAdapter
+from asr_lightning.reports import study as reports
+from asr_lightning.reports.write import write
+from asr_lightning.results import Comparison, Result, Tested, pairs, rates_of, write_json, write_pairs
+from asr_lightning.selection import Candidate, Selection, SelectionSettings
+from asr_lightning.types import Utterance
+
+TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
+SILENT_SECONDS = 3.0
+SILENT_LEVEL = 1e-4  # -80 dBFS: no microphone gives zeros
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has been trained.
+
+    Attributes:
+        run_dir: Its folder.
+        model: As the user named it.
+        seed: Of everything random.
+        comparison: Data, device and normaliser.
+        settings: How weights are chosen.
+        canary: General speech; None for none.
+        live: The adapter that was trained.
+        source: The untouched one.
+        best: The kept checks.
+        base_dev: What the untouched model wrote for dev, natively.
+        cost: What the run took so far.
+    """
+
+    run_dir: Path
+    model: str
+    seed: int
+    comparison: Comparison
+    settings: SelectionSettings
+    canary: Canary | None
+    live: ASRAdapter
+    source: ASRAdapter
+    best: KeepBest
+    base_dev: Evaluation
+    cost: Callable[[], Result]
+
+
+def conclude(run: Finished) -> Result:
+    """Write ``model/``, ``results.json``, ``test_transcripts.csv`` and the report; returns the results."""
+    compare, target = run.comparison, run.run_dir / "model"
+    selection = Selection(compare.data, compare.device, compare.normalize, run.settings, run.canary, run.base_dev)
+    chosen = selection.run(run.live, run.source, run.best, target)
+    shipped = saved.load(target)
+    tested = compare.test(run.source, shipped)
+    dev = pairs(run.base_dev.transcripts, chosen.dev.transcripts)
+    write_pairs(run.run_dir / "test_transcripts.csv", tested.pairs)
+    silence = (_of_silence(run.source.native(), compare.device), _of_silence(shipped, compare.device))
+    results = {
+        **identity(run.model, run.source, compare, target),
+        "alpha": chosen.alpha,
+        "chosen": chosen.name,
+        "decision": decision(selection, chosen),
+        "dev": rates_of(dev, compare.normalize),
+        **compare.rates_of(tested),
+        "canary": {mode: rates_of(p, compare.normalize) for mode, p in _canary(selection, chosen).items()},
+        **run.cost(),
+    }
+    report = write(_study(run, selection, chosen, dev, tested, silence, results), run.run_dir)
+    results["verdict"] = report["verdict"]["sentence"]
+    write_json(run.run_dir / "results.json", results)
+    return results
+
+
+def identity(model: str, source: ASRAdapter, compare: Comparison, target: Path) -> Result:
+    """What a results file is about."""
+    return {
+        "model": model,
+        "source": source.source,
+        "normalizer": compare.normalizer,
+        "clips": {split: len(rows) for split, rows in compare.data.splits.items()},
+        "saved": target.name,
+    }
+
+
+def decision(selection: Selection, chosen: Candidate) -> str:
+    """One sentence on what is handed over, and why."""
+    if chosen.alpha:
+        far = "" if chosen.alpha == 1 else f" at alpha {chosen.alpha:g}"
+        reason = "the lowest dev WER of all candidates that pass" if selection.canary else "the lowest dev WER"
+        return f"Chosen: {chosen.name}{far}, {reason}."
+    tried = [candidate for candidate in selection.candidates[1:] if candidate.note]
+    best = min(tried, key=lambda candidate: candidate.order, default=None)
+    reason = f"of the best of the others is to be said: {best.note}" if best else chosen.note
+    return f"The untouched model was kept: {reason}."
+
+
+def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.Pair, ...]]:
+    """Pairs by mode; none where the canary was not read."""
+    before = selection.candidates[0].canary
+    after = chosen.canary if chosen.alpha else before[-1:]
+    modes = ("as trained", "native")[-len(after) :] if after else ()
+    return {mode: pairs(b, a) for mode, b, a in zip(modes, before[-len(after) :], after, strict=True)}
+
+
+def _of_silence(adapter: ASRAdapter, device: torch.device | str) -> str:
+    """What ``adapter`` writes for three seconds in which nobody speaks."""
+    rate = adapter.limits.sample_rate
+    noise = torch.randn(int(SILENT_SECONDS * rate), generator=torch.Generator().manual_seed(0)) * SILENT_LEVEL
+    adapter.model.to(device)
+    (text,) = adapter.transcribe(adapter.collator()([Utterance("silence", noise, rate, "")]).to(device))
+    return text
+
+
+def _study(
+    run: Finished,
+    selection: Selection,
+    chosen: Candidate,
+    dev: tuple[reports.Pair, ...],
+    tested: Tested,
+    silence: tuple[str, str],
+    results: Result,
+) -> reports.Study:
+    data = run.comparison.data
+    return reports.Study(
+        model=run.model,
+        source=run.source.source,
+        normalizer=run.comparison.normalizer,
+        kept_base=not chosen.alpha,
+        decision=results["decision"],
+        mode="as trained" if chosen.alpha and tested.native else "native",
+        dev=dev,
+        test=tested.pairs,
+        native=tested.native,
+        canary=_canary(selection, chosen),
+        canary_name=selection.canary.name if selection.canary else "",
+        canary_note=selection.canary_note,
+        candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
+        history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.best.checks),
+        clips=results["clips"],
+        seconds={split: sum(data.dataset(split).seconds) for split in data.splits},
+        data_name=str(data.audio_dir),
+        data_sha256=data_sha256(data.audio_dir, data.splits),
+        split_sha256=split_sha256(data.splits),
+        cost={name: value for name, value in results.items() if name in run.cost()},
+        seed=run.seed,
+        versions=versions(TOOLS),
+        device=str(run.comparison.device),
+        silence=silence,
+        audio={row.uid: data.audio_dir / row.file_name for row in data.splits["test"]},
+    )
+
+
+def _candidate(candidate: Candidate, selection: Selection) -> reports.Candidate:
+    native = candidate.canary[-1] if candidate.canary else None
+    return reports.Candidate(
+        name=candidate.name,
+        alpha=candidate.alpha,
+        dev_wer=candidate.wer,
+        dev_loss=candidate.dev.loss,
+        canary_wer=None if native is None else selection.wer(native),
+        chosen=candidate.chosen,
+        note=candidate.note,
+    )
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Version of Python and of each installed package among ``names``."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
