@@ -10,6 +10,7 @@ import sys
 from asr_lightning import __version__
 
 COMMANDS = {
+    "specialize": ("specialize", "the short way: a folder of recordings in, a model and a report out"),
     "fit": ("train", "specialize a model on an audio folder, and report WER before and after"),
     "validate": ("train", "dev WER of a finished run's model"),
     "test": ("train", "WER on the test split, before and after, of a finished run"),

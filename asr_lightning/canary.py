@@ -83,3 +83,16 @@ class Canary:
     @cached_property
     def _cache(self) -> AudioCache:
         return AudioCache(self.folder, 16_000, CACHE_BYTES)
+
+
+def open_canary(name: str) -> Canary | None:
+    """The canary called ``name``: ``bundled``, a folder, or ``off`` for none.
+
+    Raises:
+        ValueError: The folder holds no recordings with transcripts.
+    """
+    if name == "off":
+        return None
+    canary = Canary() if name == "bundled" else Canary(name)
+    _ = canary.references  # read now: a wrong folder is found before training
+    return canary

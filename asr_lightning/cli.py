@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch import LightningModule, Trainer
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from asr_lightning import registry, saved
 from asr_lightning.callbacks.baseline import BaselineWER
@@ -29,13 +28,16 @@ from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
+from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.callbacks.train_only import TrainOnly
+from asr_lightning.canary import open_canary
 from asr_lightning.conclusion import Finished, conclude, identity
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.devices import peak_memory_mb, resolve_precision
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.results import Comparison, Result, write_json, write_pairs
+from asr_lightning.run_folder import SaveConfig, last_checkpoint, set_aside
 from asr_lightning.selection import SelectionSettings
 
 logger = logging.getLogger(__name__)
@@ -57,29 +59,6 @@ DESCRIPTIONS = {
     "validate": "Dev WER of a finished run's model: --run_dir FOLDER is enough, its config.yaml is read.",
     "test": "WER on the test split, before and after, of a finished run: --run_dir FOLDER is enough.",
 }
-
-
-class SaveConfig(SaveConfigCallback):
-    """Keep the resolved configuration of every start: ``config.yaml``, then ``config-2.yaml`` when it is resumed."""
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
-        super().__init__(parser, config, save_to_log_dir=False)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it into the run folder, over nothing."""
-        if stage == "fit":
-            run_dir = Path(self.config.run_dir)
-            run_dir.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, first_free(run_dir / "config.yaml"))
-
-
-def first_free(path: Path) -> Path:
-    """``path``, or with -2, -3, … before its suffix if it exists."""
-    number, candidate = 1, path
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate
 
 
 class ASRCLI(LightningCLI):
@@ -115,6 +94,7 @@ class ASRCLI(LightningCLI):
         parser.add_argument(
             "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
         )
+        parser.add_argument("--budget", type=str | None, help="Time for all, such as 5m: epochs are fitted into it.")
         parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="Of the weights.")
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
@@ -152,23 +132,15 @@ class ASRCLI(LightningCLI):
         """Resume the run in ``run_dir``, or set an earlier one aside: nothing is overwritten."""
         if self.options.trainer.val_check_interval is not None:
             raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
-        last = self.run_dir / "checkpoints" / "last.ckpt"
+        self.canary = open_canary(self.options.selection.canary)
         if self.options.ckpt_path == "last":
-            if not last.is_file():
-                raise ValueError(f"nothing to resume: {last} does not exist")
-            self.options.ckpt_path = str(last)
+            self.options.ckpt_path = str(last_checkpoint(self.run_dir))
         registry.warn_of_licence(self.options.model.adapter.init_args.source)
-        if self.options.ckpt_path is not None and self.options.trainer.max_steps != -1:
+        if self.options.ckpt_path is None:
+            set_aside(self.run_dir)
+        elif self.options.trainer.max_steps != -1:
             # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
             raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
-        if self.options.ckpt_path is None and (self.run_dir / "config.yaml").exists():
-            self._set_aside()
-
-    @rank_zero_only
-    def _set_aside(self) -> None:
-        kept = first_free(self.run_dir)
-        self.run_dir.rename(kept)
-        logger.info("%s held an earlier run; it is now %s", self.run_dir, kept)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the run's loggers and callbacks, and the precision of the device."""
@@ -194,8 +166,13 @@ class ASRCLI(LightningCLI):
         last = ModelCheckpoint(
             self.run_dir / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         )
-        self.progress, self.baseline, self.best = Progress(), BaselineWER(), KeepBest(self.run_dir / "checkpoints" / "best")
-        return [self.baseline, FiniteGradients(), self.progress, self.best, LogClips(tensorboard), last]
+        self.progress, self.baseline = Progress(), BaselineWER()
+        self.best = KeepBest(self.run_dir / "checkpoints" / "best")
+        found = [self.baseline, FiniteGradients(), self.progress, self.best, LogClips(tensorboard), last]
+        if self.options.budget is not None:
+            num_canary = len(self.canary.references) if self.canary else 0
+            found.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
+        return found
 
     def adapter_from_source(self) -> ASRAdapter:
         """The untouched model, loaded again with the options of this run."""
@@ -203,11 +180,6 @@ class ASRCLI(LightningCLI):
         parser.add_argument("--adapter", type=ASRAdapter)
         options = parser.parse_object({"adapter": self.options.model.adapter.as_dict()})
         return parser.instantiate_classes(options).adapter
-
-    def before_fit(self) -> None:
-        """Open the canary: a wrong folder is found before training, not after it."""
-        self.selection: SelectionSettings = self.config_init.fit.selection
-        self.canary = self.selection.open_canary()
 
     def after_fit(self) -> None:
         """Choose the weights, score the model as any user would load it, and write results and report."""
@@ -221,7 +193,7 @@ class ASRCLI(LightningCLI):
                 model=self.options.model.adapter.init_args.source,
                 seed=int(self.options.seed_everything),
                 comparison=self._comparison(),
-                settings=self.selection,
+                settings=self.config_init.fit.selection,
                 canary=self.canary,
                 live=self.model.adapter,
                 source=self.adapter_from_source(),

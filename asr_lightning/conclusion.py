@@ -105,9 +105,8 @@ def decision(selection: Selection, chosen: Candidate) -> str:
         far = "" if chosen.alpha == 1 else f" at alpha {chosen.alpha:g}"
         reason = "the lowest dev WER of all candidates that pass" if selection.canary else "the lowest dev WER"
         return f"Chosen: {chosen.name}{far}, {reason}."
-    tried = [candidate for candidate in selection.candidates[1:] if candidate.note]
-    best = min(tried, key=lambda candidate: candidate.order, default=None)
-    reason = f"of the best of the others is to be said: {best.note}" if best else chosen.note
+    others = sorted(selection.candidates[1:], key=lambda candidate: candidate.order)
+    reason = f"{others[0].name} at alpha {others[0].alpha:g} {others[0].note}" if others else chosen.note
     return f"The untouched model was kept: {reason}."
 
 

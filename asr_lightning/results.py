@@ -135,7 +135,7 @@ def summary(result: Result, run_dir: Path) -> str:
             f"texts:   {run_dir / 'test_transcripts.csv'}",
             f"report:  {run_dir / 'report.html'}",
             "",
-            result["decision"],
+            *([] if result["verdict"].startswith(result["decision"].rstrip(".")) else [result["decision"]]),
             result["verdict"],
         ]
     )

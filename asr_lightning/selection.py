@@ -60,18 +60,6 @@ class SelectionSettings:
         if not 0 <= self.min_probability <= 1 or self.canary_limit < 0:
             raise ValueError("selection.min_probability is a share, and selection.canary_limit must not be negative")
 
-    def open_canary(self) -> Canary | None:
-        """The canary, its folder checked.
-
-        Raises:
-            ValueError: There are no recordings with transcripts.
-        """
-        if self.canary == "off":
-            return None
-        canary = Canary() if self.canary == "bundled" else Canary(self.canary)
-        _ = canary.references
-        return canary
-
 
 @dataclass
 class Candidate:
@@ -162,7 +150,7 @@ class Selection:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             end = self._best_end(live, best)
             if end is None:
-                base.note = "no check of dev was reached"
+                base.note = "no check of dev was reached in time"
                 return self._hand_over(base, source.native(), target)
             untouched, tuned = _written(source, Path(folder) / "base"), _written(live, Path(folder) / "tuned")
         live.model.cpu()
@@ -200,13 +188,14 @@ class Selection:
     def _first_good(self, base: Candidate, untouched: ASRAdapter, tuned: ASRAdapter, line: Line) -> Candidate:
         """The candidate with the lowest dev WER that the rules let pass; the untouched model if none does."""
         end = min((c for c in self.candidates if c.alpha == 1), key=lambda candidate: candidate.order)
+        least = self.settings.min_probability
         for candidate in sorted(self.candidates[1:], key=lambda candidate: candidate.order):
             if candidate.alpha == 1 and candidate is not end:
-                candidate.note = "another check is better"
+                candidate.note = "is not the best end"
                 continue
             better = bootstrap(pairs(base.dev.transcripts, candidate.dev.transcripts), self.normalize).p_better
-            if better < self.settings.min_probability:
-                candidate.note = f"its probability of being better than the untouched model is {better:.2f}"
+            if better < least:
+                candidate.note = f"is better than it with a probability of {better:.2f}, less than {least:g}"
                 continue
             line.set(candidate.alpha)
             if self._passes_canary(base, candidate, untouched, tuned):
@@ -228,7 +217,7 @@ class Selection:
         logger.info("%s, alpha %g: canary WER %s", candidate.name, candidate.alpha, _from_to(before, after))
         if rise <= self.settings.canary_limit:
             return True
-        candidate.note = f"the canary loses {rise:.1f} points"
+        candidate.note = f"loses {rise:.1f} points on the canary, more than {self.settings.canary_limit:g}"
         return False
 
     def read_canary(self, adapter: ASRAdapter) -> tuple[tuple[Transcript, ...], ...]:

@@ -126,12 +126,12 @@ def finished(clock: Clock, model: Any, started: float) -> dict[str, float]:
 
 
 def run_ours(source: str, options: argparse.Namespace) -> dict[str, float]:
-    """Our module, data module and callbacks: duration buckets, checks of dev after each epoch, the best model saved."""
+    """Our module, data module and callbacks: duration buckets, dev checked each epoch, the best weights kept."""
     from lightning.pytorch import Trainer, seed_everything
 
     from asr_lightning.adapters.nemo import NeMoAdapter
     from asr_lightning.callbacks.half_epoch import HalfEpochValidation
-    from asr_lightning.callbacks.save_best import SaveBest
+    from asr_lightning.callbacks.keep_best import KeepBest
     from asr_lightning.callbacks.train_only import TrainOnly
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
     from asr_lightning.module import ASRModule
@@ -142,7 +142,7 @@ def run_ours(source: str, options: argparse.Namespace) -> dict[str, float]:
     data = AudioFolderDataModule(str(CLIPS), batch_size=16, collator=adapter.collator(), limits=adapter.limits)
     with tempfile.TemporaryDirectory() as folder:
         callbacks = [TrainOnly(list(adapter.groups), batch_norm="train"), HalfEpochValidation(half=False)]
-        callbacks += [SaveBest(Path(folder) / "model"), clock.callback()]
+        callbacks += [KeepBest(Path(folder) / "best"), clock.callback()]
         trainer = Trainer(max_epochs=options.epochs, use_distributed_sampler=False, callbacks=callbacks, **TRAINER)
         started = time.perf_counter()
         trainer.fit(ASRModule(adapter, OptimizerSettings(lr=1e-4)), data)

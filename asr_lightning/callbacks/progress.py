@@ -36,6 +36,12 @@ class Progress(Callback):
         """Time from the first batch to the last, checks left out."""
         return (self._ended or time.monotonic()) - self._started - self.validation_seconds
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what there is to learn from."""
+        seconds = {split: sum(trainer.datamodule.dataset(split).seconds) for split in trainer.datamodule.splits}
+        parts = ", ".join(f"{len(rows)} {split}" for split, rows in trainer.datamodule.splits.items())
+        logger.info("%s: %.1f minutes of speech, %s", trainer.datamodule.audio_dir, sum(seconds.values()) / 60, parts)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch at the first epoch, after the baseline has been scored."""
         if not self._started:

@@ -34,7 +34,7 @@ def test_config_parses_and_instantiates(path: Path, tones: Path, tmp_path: Path,
     built = cli.main(["fit", *model, "--config", str(path), *source_of(path, tmp_path), *paths])
     assert built.trainer.max_epochs
     assert built.model.adapter.model is built.model.model
-    assert {"BaselineWER", "SaveBest", "StopEarly", "TrainOnly", "HalfEpochValidation"} <= {
+    assert {"BaselineWER", "KeepBest", "StopEarly", "TrainOnly", "HalfEpochValidation"} <= {
         type(callback).__name__ for callback in built.trainer.callbacks
     }
 

@@ -117,11 +117,14 @@ def test_output_holds_no_noise(run_dir: Path) -> None:
     assert not re.search(r"\[NeMo|OneLogger|telemetry|Lhotse|exporters|FutureWarning|UserWarning", printed), printed
 
 
-def test_export_is_best_weights(run_dir: Path) -> None:
-    """T37: the saved file is that of the best check, scored again by one process."""
-    best = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["SaveBest"]["best"][0]
-    found = json.loads((run_dir / "results.json").read_text())
-    assert found["dev"]["wer"]["after"] == pytest.approx(best)
+def test_export_is_best_weights(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """T37: the saved file is the chosen candidate, not the last step; the best check is among them."""
+    report = json.loads((run_dir / "report.json").read_text())
+    chosen = next(candidate for candidate in report["candidates"] if candidate["chosen"])
+    assert report["candidates"][1]["dev_wer"] == pytest.approx(min(check["dev_wer"] for check in report["history"]))
+    assert main(["validate", "--run_dir", str(run_dir), "--trainer.accelerator=cpu"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "dev/wer" in line)
+    assert float(row.split("│")[2]) == pytest.approx(chosen["dev_wer"])
 
 
 def test_saved_run_is_read_by_the_commands(run_dir: Path, folder: Path, tmp_path: Path) -> None:

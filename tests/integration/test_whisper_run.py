@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from asr_lightning.adapters._seq2seq import token_caps
 from asr_lightning.adapters.whisper import WhisperAdapter
@@ -93,10 +95,40 @@ def test_one_epoch_beats_the_untouched_model_in_both_modes(
     """64 clips, once each. The untouched model is scored in its own window, where it is best."""
     _, data, directory = specialized
     comparison = Comparison(data)
-    found, pairs = comparison.test(WhisperAdapter("openai/whisper-tiny.en"), WhisperAdapter(str(directory)))
+    tested = comparison.test(WhisperAdapter("openai/whisper-tiny.en"), WhisperAdapter(str(directory)))
+    found = comparison.rates_of(tested)
     assert found["test"]["wer"]["after"] < 0.8 * found["test"]["wer"]["before"]
     assert found["native_mode"]["test"]["wer"]["after"] < 0.8 * found["native_mode"]["test"]["wer"]["before"]
-    assert len(pairs) == 49
+    assert len(tested.pairs) == 49
+
+
+def test_draft_equals_greedy_at_every_check() -> None:
+    """The reference as a draft never changes a text: every dev clip of every epoch, beside decoding without a text.
+
+    The real tiny.en, which goes from loops and errors to mostly right: drafts that fail, and drafts that hold.
+    """
+    right: list[bool] = []
+
+    class Compare(Callback):
+        def on_validation_end(self, trainer, pl_module) -> None:
+            adapter, dataset = pl_module.adapter, trainer.datamodule.dataset("dev")
+            clips = sorted((dataset[index] for index in range(len(dataset))), key=lambda clip: clip.seconds)
+            collate = adapter.collator()
+            for start in range(0, len(clips), 16):
+                batch = clips[start : start + 16]
+                drafted = adapter.transcribe(collate(batch))
+                assert drafted == adapter.transcribe(collate([replace(clip, text="") for clip in batch]))
+                right.extend(clip.text == text for clip, text in zip(batch, drafted, strict=True))
+
+    torch.manual_seed(0)
+    adapter = WhisperAdapter("openai/whisper-tiny.en")
+    data = AudioFolderDataModule(str(CLIPS), batch_size=16, collator=adapter.collator(), limits=adapter.limits)
+    callbacks = [TrainOnly(["encoder"]), Compare()]
+    module = ASRModule(adapter, OptimizerSettings(lr=1e-4))
+    toy_fit(module, data, callbacks, limit_train_batches=8, limit_val_batches=1, max_epochs=2)
+    exact = [sum(right[start : start + 74]) for start in range(0, len(right), 74)]
+    assert len(exact) == 4, "two checks an epoch"
+    assert 0 < exact[0] < exact[-1] < 74, "drafts must both fail and hold, or this tests nothing"
 
 
 def test_no_cap_hits_on_fixture(specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path]) -> None:

@@ -1,0 +1,60 @@
+"""The folder of a run: its configuration, its checkpoint to resume from, and an earlier run that is set aside.
+
+Nothing in it is ever overwritten. Imported by the command line.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
+
+logger = logging.getLogger(__name__)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keep the resolved configuration of every start: ``config.yaml``, then ``config-2.yaml`` when it is resumed."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it into the run folder, over nothing."""
+        if stage == "fit":
+            run_dir = Path(self.config.run_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, first_free(run_dir / "config.yaml"))
+
+
+def first_free(path: Path) -> Path:
+    """``path``, or with -2, -3, … before its suffix if it exists."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """What ``--ckpt_path last`` resumes from.
+
+    Raises:
+        ValueError: The folder has none.
+    """
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise ValueError(f"nothing to resume: {last} does not exist")
+    return last
+
+
+@rank_zero_only
+def set_aside(run_dir: Path) -> None:
+    """Rename the folder of an earlier run, or of earlier seeds, if there is one."""
+    if (run_dir / "config.yaml").exists() or (run_dir / "seeds.json").exists():
+        kept = first_free(run_dir)
+        run_dir.rename(kept)
+        logger.info("%s held an earlier run; it is now %s", run_dir, kept)

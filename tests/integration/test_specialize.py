@@ -1,0 +1,136 @@
+"""The short way, as a user goes it: two arguments, a time, three seeds, and transcripts that belong to other clips."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from asr_lightning.__main__ import main
+from asr_lightning.callbacks.time_budget import seconds_of
+from tests.tiny_models import tiny_whisper
+
+CLIPS = Path(__file__).parents[2] / "examples" / "german_accent" / "clips"
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_two_arguments_suffice(tones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Checks, baseline, fit, selection, test and report, in a folder named after the data."""
+    monkeypatch.chdir(tones.parent)
+    assert main(["specialize", "tones", "--model", "toy"]) == 0
+    printed = capsys.readouterr()
+    run_dir = Path("runs/tones")
+    report = json.loads((run_dir / "report.json").read_text())
+    assert "report:  runs/tones/report.html" in printed.out
+    assert printed.out.rstrip().endswith(report["verdict"]["sentence"])
+    assert "minutes of speech, 9 train, 2 dev, 1 test" in printed.err
+    assert {"model", "report.html", "report.json", "report.md", "results.json"} <= {p.name for p in run_dir.iterdir()}
+    assert [check["step"] for check in report["history"]] == sorted(check["step"] for check in report["history"])
+    assert len(report["data"]["sha256"]) == len(report["data"]["split_sha256"]) == 64
+
+
+def test_seeds_report_their_spread(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The model at the top is that of the best seed on dev; the same seeds again give the same weights."""
+    runs = [tmp_path / "once", tmp_path / "again"]
+    for run_dir in runs:
+        options = ["--model", "toy", "--seeds", "2", "--seed", "3", "--run_dir", str(run_dir)]
+        assert main(["specialize", str(tones), *options, "--trainer.max_epochs", "8"]) == 0
+    assert "test WER" in capsys.readouterr().out
+    found = json.loads((runs[0] / "seeds.json").read_text())
+    assert set(found["seeds"]) == {"3", "4"}
+    after = {seed: result["dev"]["wer"]["after"] for seed, result in found["seeds"].items()}
+    assert after[str(found["kept"])] == min(after.values())
+    kept = runs[0] / f"seed-{found['kept']}"
+    assert hashes(runs[0] / "model") == hashes(kept / "model") == hashes(runs[1] / "model")
+    assert hashes(runs[0] / "seed-3" / "model") != hashes(runs[0] / "seed-4" / "model")
+
+
+def test_same_seed_same_weights(tmp_path: Path) -> None:
+    """Dropout-free or not, augmented and averaged: two runs of one seed write the same bytes."""
+    folder = tmp_path / "clips"
+    shutil.copytree(CLIPS, folder, ignore=lambda _, names: [n for n in names if n[:1] in "12" or n.endswith("csv")])
+    model = str(tiny_whisper(tmp_path / "tiny", multilingual=False))
+    more = ["--canary", "off", "--data.augmentation.speeds=[0.9,1.1]", "--trainer.max_epochs=1", "--data.batch_size=8"]
+    more += ["--data.augmentation.trail_silence_seconds=0.5", "--selection.min_probability=0"]
+    for name in ("once", "again"):
+        assert main(["specialize", str(folder), "--model", model, "--run_dir", str(tmp_path / name), *more]) == 0
+    assert hashes(tmp_path / "once" / "model") == hashes(tmp_path / "again" / "model")
+
+
+def test_a_budget_ends_a_run(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The toy would take 200 epochs, which is far more than fits."""
+    options = ["--model", "toy", "--budget", "1s", "--run_dir", str(tmp_path / "run")]
+    assert main(["specialize", str(tones), *options, "--trainer.max_epochs", "200"]) == 0
+    assert "budget 1 s: 1 of 200 epochs" in capsys.readouterr().err
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), (" 2 m ", 120)])
+def test_budget_is_a_time(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["5", "m", "0s", "-1m", "5 minutes"])
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a budget is a time such as"):
+        seconds_of(text)
+
+
+def test_wrong_options_are_refused(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Before anything is trained, with the remedy."""
+    fit = ["specialize", str(tones), "--model", "toy", "--run_dir", str(tmp_path / "run")]
+    for more, message in (
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--canary", str(tmp_path / "nowhere")], "there is no such audio folder"),
+        (["--budget", "soon"], "a budget is a time such as"),
+        (["--selection.alphas", "[2.0]"], "selection.alphas"),
+    ):
+        try:
+            status = main([*fit, *more])
+        except SystemExit as error:
+            status = error.code
+        assert status == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.once
+def test_a_poisoned_data_set_keeps_the_base(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The real tiny.en, and every transcript belongs to another clip: alpha 0, and the untouched weights."""
+    folder = tmp_path / "poisoned"
+    folder.mkdir()
+    for split, count in (("train", 32), ("dev", 16), ("test", 10)):
+        with (CLIPS / f"{split}_files.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))[:count]
+        texts = [row["text"] for row in rows]
+        random.Random(0).shuffle(texts)
+        with (folder / f"{split}_files.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["uid", "file_name", "text"])
+            for row, text in zip(rows, texts, strict=True):
+                writer.writerow([row["uid"], row["file_name"], text])
+                shutil.copy(CLIPS / row["file_name"], folder)
+                (folder / f"{row['uid']}.txt").write_text(text)
+    run_dir = tmp_path / "run"
+    options = ["--model", "whisper-tiny.en", "--run_dir", str(run_dir), "--canary", "off", "--trainer.max_epochs=1"]
+    assert main(["specialize", str(folder), *options]) == 0
+    report = json.loads((run_dir / "report.json").read_text())
+    assert report["kept_base"]
+    assert report["verdict"]["word"] in ("no clear change", "worse")
+    assert next(candidate for candidate in report["candidates"] if candidate["chosen"])["alpha"] == 0
+    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith("The untouched model was kept: ")
+    from asr_lightning import saved
+    from asr_lightning.adapters.whisper import WhisperAdapter
+
+    kept, base = saved.load(run_dir / "model"), WhisperAdapter("openai/whisper-tiny.en")
+    weights = base.model.state_dict()
+    assert all((tensor == weights[name]).all() for name, tensor in kept.model.state_dict().items())
+    assert kept.context == "window", "the untouched model is handed over as its makers use it"
