@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from asr_lightning.augment import Augmentation, add_silence, change_speed, noise_floor, perturb, spec_augment
+from asr_lightning.augment import (
+    Augmentation,
+    add_silence,
+    change_speed,
+    noise_floor,
+    partners,
+    perturb,
+    spec_augment,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -116,3 +124,22 @@ def test_no_float64():
     waveform = torch.from_numpy(np.sin(np.arange(16_000)).astype(np.float32))
     varied = perturb(waveform, 16_000, Augmentation((0.9, 1.1), 0.2, 0.2), generator())
     assert varied.dtype == torch.float32
+
+
+def test_partners_are_one_or_two_others() -> None:
+    """Half of the recordings get company, never their own, each place as likely as any other."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [partners(2, 5, Augmentation(join=0.5), generator) for _ in range(4000)]
+    assert 0.47 < sum(map(bool, drawn)) / 4000 < 0.53
+    assert {len(others) for others in drawn} == {0, 1, 2}
+    assert all(len(set(others)) == len(others) for others in drawn)
+    counts = torch.bincount(torch.tensor([other for others in drawn for other in others]), minlength=5)
+    assert counts[2] == 0
+    assert counts[[0, 1, 3, 4]].max() < 1.2 * counts[[0, 1, 3, 4]].min()
+    assert partners(0, 1, Augmentation(join=1.0), generator) == []
+    assert partners(0, 9, Augmentation(), generator) == []
+
+
+def test_join_is_a_share() -> None:
+    with pytest.raises(ValueError, match="join is a share between 0 and 1"):
+        Augmentation(join=1.5)

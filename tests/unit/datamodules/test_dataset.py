@@ -91,3 +91,19 @@ def test_every_unusable_recording_is_listed(make_folder, write_audio, caplog):
     assert "1 recordings are too long, the model takes 2 s at most: clip003.wav (2.50 s)" in message
     assert "split each at a pause" in message
     assert "1 recordings are under 0.3 s: clip004.wav (0.20 s)" in caplog.text  # kept, and named
+
+
+def test_joined_recordings_carry_both_texts_and_fit(make_folder):
+    """Sound and text of the same clips in one order; what would be too long is left out, never cut."""
+    folder = make_folder(4)
+    dataset = dataset_of(folder, Augmentation(join=1.0))
+    texts = [row.text for row in dataset.rows]
+    for epoch in range(5):
+        joined = dataset.utterance(0, epoch)
+        parts = [text for text in texts if text in joined.text]
+        assert 2 <= len(parts) <= 3 and joined.text.startswith(texts[0])
+        samples = sum(dataset[texts.index(part)].waveform.numel() for part in parts)
+        assert joined.waveform.numel() == samples
+        assert torch.equal(joined.waveform[: dataset[0].waveform.numel()], dataset[0].waveform)
+    dataset.max_seconds = dataset.seconds[0] + 0.1
+    assert dataset.utterance(0, 0).text == texts[0]
