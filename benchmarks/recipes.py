@@ -143,14 +143,6 @@ def main() -> None:
     if options.one is not None:
         print(json.dumps(run(options.data, options.variants[0], options.one)))
         return
-    print(
-        f"{options.data}, synthetic speech, dev WER\n{'variant':24}{'best check':>12}{'average of 4':>14}   last checks"
-    )
-    for name in options.variants or VARIANTS:
-        found = [measured(options.data, name, seed) for seed in range(options.seeds)]
-        best, averaged = (statistics.mean(result[key] for result in found) for key in ("best", "average"))
-        last = " ".join(f"{wer:.1%}" for wer in found[0]["checks"][-4:])
-        columns = [f"{what} {alpha:g}" for alpha in ALPHAS for what in ("dev", "canary")]
     columns = [f"{what} {alpha:g}" for alpha in ALPHAS for what in ("dev", "canary")]
     print(f"{options.data}, synthetic speech: WER of the average of the best 4 checks, by alpha")
     print(f"{'variant':24}{''.join(f'{column:>12}' for column in columns)}   last checks")
