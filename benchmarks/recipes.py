@@ -56,6 +56,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lr 2e-4": trained(lr=2e-4),
     "constant rate": trained(schedule="constant"),
     "5 epochs": {"trainer": {"max_epochs": 5}},
+    "5 epochs, replay": {"trainer": {"max_epochs": 5}, "data": {"replay": "bundled"}},
+    "5 epochs, replay, lr 5e-5": {"trainer": {"max_epochs": 5}, "data": {"replay": "bundled"}, **trained(lr=5e-5)},
     "8 epochs": {"trainer": {"max_epochs": 8}},
     "15 epochs": {"trainer": {"max_epochs": 15}},
     "batch 8": {"data": {"batch_size": 8}},
@@ -96,8 +98,10 @@ def run(data: str, name: str, seed: int) -> dict[str, Any]:
     augmentation = Augmentation(**options["data"]["augmentation"])
     folder, batch_size = str(FOLDERS[data]), options["data"]["batch_size"]
     clips = AudioFolderDataModule(
-        folder, batch_size, 16, seed=seed, augmentation=augmentation, collator=adapter.collator(), limits=adapter.limits
-    )
+        folder, batch_size, 16, seed=seed, augmentation=augmentation, collator=adapter.collator(),
+        limits=adapter.limits, replay=options["data"].get("replay", "off"),
+        replay_share=options["data"].get("replay_share", 0.25),
+    )  # fmt: skip
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
     with tempfile.TemporaryDirectory() as work:
         best = KeepBest(work)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from asr_lightning.augment import Augmentation
+from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.rows import Row
 from asr_lightning.data.splits import SPLITS, Splits, check_shares, prepare_splits
-from asr_lightning.datamodules.dataset import AudioCache, UtteranceDataset, WholeBatches, measure
+from asr_lightning.datamodules.dataset import AudioCache, Mixed, UtteranceDataset, WholeBatches, measure
 from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches
 from asr_lightning.protocols import Collator
 from asr_lightning.types import AudioLimits
+
+REPLAY = Path(__file__).parents[1] / "replay_clips"
 
 # A bad test clip is found before training, not after it.
 NEEDED = {"fit": SPLITS, "validate": ("dev",), "test": ("test",)}
@@ -44,6 +48,9 @@ class AudioFolderDataModule(LightningDataModule):
         collator: Makes the batches; the command line links the adapter's.
         limits: What the model accepts; the command line links the adapter's. None: 16 kHz, from 0.1 s on.
         cache_gib: Memory for decoded recordings; what does not fit is decoded at each use.
+        replay: General speech that is trained on as well, so that it is not forgotten: a folder of recordings with
+            transcripts, ``bundled`` for English, or ``off``.
+        replay_share: How much of it each epoch draws, as a share of the training clips.
     """
 
     def __init__(
@@ -60,12 +67,14 @@ class AudioFolderDataModule(LightningDataModule):
         collator: Collator | None = None,
         limits: AudioLimits | None = None,
         cache_gib: float = 2.0,
+        replay: str = "off",
+        replay_share: float = 0.25,
     ) -> None:
         super().__init__()
         check_shares(shares)
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
+        _at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed, replay_share=replay_share)
         self.audio_dir = Path(audio_dir)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -77,7 +86,10 @@ class AudioFolderDataModule(LightningDataModule):
         self.run_dir = run_dir
         self.collator = collator
         self.limits = limits or AudioLimits(sample_rate=16_000)
-        self._cache = AudioCache(self.audio_dir, self.limits.sample_rate, int(cache_gib * 2**30))
+        self.replay_dir = {"off": None, "bundled": REPLAY}.get(replay, Path(replay))
+        self.replay_share = replay_share
+        self.cache_bytes = int(cache_gib * 2**30)
+        self._cache = AudioCache(self.audio_dir, self.limits.sample_rate, self.cache_bytes)
         self._splits: Splits | None = None
         self._datasets: dict[str, UtteranceDataset] = {}
 
@@ -150,9 +162,30 @@ class AudioFolderDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Augmented training batches, other ones in each epoch."""
-        dataset = self.dataset("train")
-        sampler = TrainBatches(dataset.seconds, self.batch_size, *self._place(), seed=self.seed)
-        return LateLoader(WholeBatches(dataset), sampler=sampler, **self._options(self.collator))
+        own = self.dataset("train")
+        if self.replay_dir is None:
+            sampler = TrainBatches(own.seconds, self.batch_size, *self._place(), seed=self.seed)
+            return LateLoader(WholeBatches(own), sampler=sampler, **self._options(self.collator))
+        mixed = Mixed(own, self._replay(self.replay_dir))
+        drawn = round(self.replay_share * len(own))
+        place = self._place()
+        sampler = TrainBatches(mixed.seconds, self.batch_size, *place, self.seed, len(mixed.replay), drawn)
+        return LateLoader(WholeBatches(mixed), sampler=sampler, **self._options(self.collator))
+
+    def _replay(self, folder: Path) -> UtteranceDataset:
+        """General speech, checked and varied as the speaker's own recordings are.
+
+        Raises:
+            ValueError: The folder holds no recordings with transcripts, or one of them cannot be used.
+        """
+        if "replay" not in self._datasets:
+            rows = [replace(row, uid=f"replay/{row.uid}") for row in scan_folder(folder)]
+            cache = AudioCache(folder, self.limits.sample_rate, self.cache_bytes)
+            seconds = measure(rows, cache, self.limits)
+            self._datasets["replay"] = UtteranceDataset(
+                rows, seconds, cache, self.augmentation, self.limits.max_seconds, self.seed
+            )
+        return self._datasets["replay"]
 
     def val_dataloader(self) -> DataLoader:
         """Dev batches in a fixed order."""

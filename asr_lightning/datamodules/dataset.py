@@ -113,13 +113,36 @@ class UtteranceDataset(Dataset):
         return Utterance(row.uid, waveform, self.cache.sample_rate, " ".join(texts))
 
 
+class Mixed:
+    """Two datasets one behind the other: the speaker's own utterances, then general speech.
+
+    Args:
+        own: What the run is about.
+        replay: What must not be forgotten.
+    """
+
+    def __init__(self, own: UtteranceDataset, replay: UtteranceDataset) -> None:
+        self.own = own
+        self.replay = replay
+        self.seconds = own.seconds + replay.seconds
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def utterance(self, index: int, epoch: int | None = None) -> Utterance:
+        """As the dataset that holds ``index`` makes it."""
+        if index < len(self.own):
+            return self.own.utterance(index, epoch)
+        return self.replay.utterance(index - len(self.own), epoch)
+
+
 class WholeBatches(Dataset):
     """A dataset addressed by whole batches, as a ``DataLoader`` with ``batch_size=None`` asks for them.
 
     The epoch travels with the index because a loader worker never hears of ``set_epoch``.
     """
 
-    def __init__(self, utterances: UtteranceDataset) -> None:
+    def __init__(self, utterances: UtteranceDataset | Mixed) -> None:
         self.utterances = utterances
 
     def __len__(self) -> int:

@@ -39,8 +39,13 @@ class _Batches(DistributedSampler):
         """Every batch of all processes."""
         raise NotImplementedError
 
+    @property
+    def num_clips(self) -> int:
+        """Clips in all batches of all processes together."""
+        return len(self.seconds)
+
     def __len__(self) -> int:
-        count = -(-len(self.seconds) // self.batch_size)
+        count = -(-self.num_clips // self.batch_size)
         return -(-count // self.num_replicas)
 
     def mine(self) -> list[list[int]]:
@@ -54,19 +59,45 @@ class _Batches(DistributedSampler):
 class TrainBatches(_Batches):
     """Batches of ``(epoch, index)`` pairs: clips of like length together, every clip once an epoch.
 
+    Of the last ``num_replay`` clips, which are general speech, each epoch draws other ``num_drawn``.
+
     Args:
         seconds: Length of each utterance.
         batch_size: Most utterances in a batch.
         rank: This process.
         world_size: Number of processes.
         seed: Another seed gives other batches.
+        num_replay: How many clips at the end are drawn from.
+        num_drawn: How many of them an epoch gets; at most all.
     """
+
+    def __init__(
+        self,
+        seconds: Sequence[float],
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: int = 0,
+        num_replay: int = 0,
+        num_drawn: int = 0,
+    ) -> None:
+        super().__init__(seconds, batch_size, rank, world_size, seed)
+        self.num_own = len(seconds) - num_replay
+        self.num_drawn = min(num_drawn, num_replay)
+
+    @property
+    def num_clips(self) -> int:
+        """The speaker's own clips and those that are drawn."""
+        return self.num_own + self.num_drawn
 
     def batches(self) -> list[list[int]]:
         """Every batch of this epoch: sorted by jittered length, cut, shuffled."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         jitter = 1 + JITTER * (2 * torch.rand(len(self.seconds), generator=generator, dtype=torch.float64) - 1)
-        order = (torch.tensor(self.seconds, dtype=torch.float64) * jitter).argsort(stable=True).tolist()
+        lengths = torch.tensor(self.seconds, dtype=torch.float64) * jitter
+        drawn = torch.randperm(len(self.seconds) - self.num_own, generator=generator)[: self.num_drawn]
+        chosen = torch.cat([torch.arange(self.num_own), self.num_own + drawn])
+        order = chosen[lengths[chosen].argsort(stable=True)].tolist()
         everyone = cut(order, self.batch_size)
         return [everyone[position] for position in torch.randperm(len(everyone), generator=generator).tolist()]
 

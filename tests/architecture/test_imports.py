@@ -21,6 +21,8 @@ LIGHT_MODULES = [
     "asr_lightning.commands.predict",
     "asr_lightning.commands.check_adapter",
     "asr_lightning.commands.models",
+    "asr_lightning.commands.specialize",
+    "asr_lightning.reports.write",
     "asr_lightning.registry",
     "asr_lightning.cards",
     "asr_lightning.saved",
@@ -48,7 +50,9 @@ def test_hugging_face_models_never_import_nemo() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["validate"], ["test"], ["predict"], ["models"], ["check-adapter"]])
+@pytest.mark.parametrize(
+    "command", [[], ["fit"], ["validate"], ["test"], ["predict"], ["models"], ["check-adapter"], ["specialize"]]
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     """The interpreter lists what it imported; a time would depend on the machine."""
     call = [sys.executable, "-X", "importtime", "-m", "asr_lightning", *command, "--help"]

@@ -210,3 +210,22 @@ def test_every_option_can_be_written_in_yaml(make_folder, tmp_path):
     datamodule = parser.instantiate(parsed).data
     assert datamodule.augmentation == Augmentation((0.9, 1.0, 1.1), 0.2)
     assert datamodule.limits == AudioLimits(8000, max_seconds=30.0) and datamodule.shares == (0.5, 0.3, 0.2)
+
+
+def test_replay_joins_training_alone(make_folder):
+    """General speech is trained on and never scored; its share is of the training clips."""
+    folder, general = make_folder(20), make_folder(9, "general")
+    datamodule = data(folder, replay=str(general), replay_share=0.5)
+    datamodule.setup("fit")
+    own = {row.uid for row in datamodule.splits["train"]}
+    loader = datamodule.train_dataloader()
+    uids = [uid for batch in loader for uid in batch.uids]
+    assert len(uids) == len(own) + round(0.5 * len(own)) == len(set(uids))
+    assert {uid for uid in uids if not uid.startswith("replay/")} == own
+    scored = [uid for split in ("train", "dev", "test") for batch in datamodule.loader(split) for uid in batch.uids]
+    assert not any(uid.startswith("replay/") for uid in scored)
+
+
+def test_replay_folder_is_named_when_it_is_wrong(make_folder, tmp_path):
+    with pytest.raises(ValueError, match="no such audio folder"):
+        data(make_folder(8), replay=str(tmp_path / "nowhere")).train_dataloader()

@@ -86,3 +86,20 @@ def test_evaluation_order_is_fixed_and_uid_breaks_ties():
     first = EvaluationBatches([1.0, 1.0, 0.5], ["b", "a", "c"], 2)
     first.set_epoch(7)
     assert list(first) == [[(None, 2)], [(None, 1), (None, 0)]]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_every_own_clip_and_some_replay_each_epoch(world):
+    """The speaker's clips once each, and other ones of general speech in each epoch."""
+    samplers = [TrainBatches(seconds_of(30), 4, rank, world, 3, num_replay=10, num_drawn=5) for rank in range(world)]
+    drawn = []
+    for epoch in range(4):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        dealt = [list(sampler) for sampler in samplers]
+        assert {len(batches) for batches in dealt} == {len(sampler) for sampler in samplers}
+        used = {index for batches in dealt for batch in batches for _, index in batch}
+        assert set(range(20)) <= used and len(used) == 25
+        drawn.append(frozenset(used - set(range(20))))
+    assert len(set(drawn)) > 1
+    assert TrainBatches(seconds_of(30), 4, 0, 1, 3, num_replay=10, num_drawn=99).num_clips == 30

