@@ -101,7 +101,7 @@ def write_pairs(path: Path, found: Iterable[Pair]) -> None:
 
 def table(result: Result) -> str:
     """The figures of ``result`` as text: a row for each set, WER and CER before and after in percent."""
-    lines = [f"{'':24}{'WER before':>12}{'after':>9}{'cut':>9}{'CER before':>14}{'after':>9}"]
+    lines = [f"{'':22}{'WER before':>12}{'after':>9}{'cut':>9}{'CER before':>14}{'after':>9}"]
     for split in ("dev", "test"):
         if split in result:
             lines.append(_row(f"{split} ({result['clips'][split]} clips)", result[split]))
@@ -113,7 +113,7 @@ def table(result: Result) -> str:
 def _row(name: str, rates: dict[str, dict[str, float]]) -> str:
     wer, cer = rates["wer"], rates.get("cer")
     cut = f"{1 - wer['after'] / wer['before']:.0%}" if wer["before"] else "-"
-    row = f"{name:24}{wer['before']:>12.1%}{wer['after']:>9.1%}{cut:>9}"
+    row = f"{name:22}{wer['before']:>12.1%}{wer['after']:>9.1%}{cut:>9}"
     return row + (f"{cer['before']:>14.1%}{cer['after']:>9.1%}" if cer else "")
 
 

@@ -1,8 +1,8 @@
 """Makes the canary: ordinary English by other voices, which shows what a specialized model has forgotten.
 
 Every line of `source/sentences.txt` in `asr_lightning/canary_clips` becomes a clip of synthetic speech, the voices
-taking turns. The human clips are five sentences of a LibriVox recording, from Debian's package pocketsphinx-testdata. The
-README in that folder has the licences.
+taking turns. The human clips are five sentences of a LibriVox recording, from the Debian package
+pocketsphinx-testdata. The README in that folder has the licences.
 
 Run:
 

@@ -179,9 +179,8 @@ def run_ours(folder: Path, seed: int, output: Path) -> None:
 def our_command(folder: Path, seed: int, run_dir: Path) -> list[str]:
     """What the product is asked to do, behind the name of the interpreter."""
     return [
-        *("-m", "asr_lightning", "fit", "--model", "whisper-tiny.en"),
-        *("--data.audio_dir", str(folder), "--run_dir", str(run_dir)),
-        *("--seed_everything", str(seed), "--data.seed", str(seed)),
+        *("-m", "asr_lightning", "specialize", str(folder), "--model", "whisper-tiny.en"),
+        *("--run_dir", str(run_dir), "--seed", str(seed)),
     ]
 
 
@@ -242,6 +241,20 @@ def table_row(name: str, results: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def chosen(results: Sequence[dict[str, Any]]) -> str:
+    """Alpha of each run, and how many points of WER the canary changed, by mode."""
+    alphas = " ".join(f"{result['alpha']:g}" for result in results)
+    modes = dict.fromkeys(mode for result in results for mode in result["canary"])
+    changes = {
+        mode: [result["canary"][mode]["wer"] for result in results if mode in result["canary"]] for mode in modes
+    }
+    rises = [
+        f"{mode} {' '.join(format(100 * (wer['after'] - wer['before']), '+.1f') for wer in found)}"
+        for mode, found in changes.items()
+    ]
+    return f"alpha {alphas}; canary, points: {', '.join(rises) or 'not read'}"
+
+
 def compare(names: Sequence[str], num_seeds: int, num_peer_seeds: int) -> None:
     """Both arms on each data set."""
     wanted = {"peer": num_peer_seeds, "ours": num_seeds}
@@ -250,6 +263,7 @@ def compare(names: Sequence[str], num_seeds: int, num_peer_seeds: int) -> None:
     for data, arms in found.items():
         for arm, results in arms.items():
             print(table_row(f"{data}, {arm}", results))
+        print(f"{data}, ours: {chosen(arms['ours'])}")
         points = 100 * (statistics.mean(cuts(arms["ours"])) - statistics.mean(cuts(arms["peer"])))
         print(f"{data}: relative cut of ours less that of the peer: {points:+.1f} points")
 
@@ -259,9 +273,8 @@ def learning_curve(names: Sequence[str], num_seeds: int) -> None:
     found = {(data, size): results_of("ours", data, num_seeds, size) for data in names for size in CURVE}
     print(f"\nsynthetic speech; learning curve of ours, test WER\n{HEADER}")
     for (data, _), results in found.items():
-        alphas = [f"{result['alpha']:g}" for result in results if "alpha" in result]
-        chosen = f"  alpha {' '.join(alphas)}" if alphas else ""
-        print(table_row(f"{data}, {results[0]['clips']['train']} clips", results) + chosen)
+        print(table_row(f"{data}, {results[0]['clips']['train']} clips", results))
+        print(f"{'':24}{chosen(results)}")
 
 
 def main() -> None:

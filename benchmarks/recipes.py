@@ -20,7 +20,7 @@ from asr_lightning.registry import merge
 
 ROOT = Path(__file__).parents[1]
 SOURCE = "openai/whisper-tiny.en"
-ALPHAS = (1.0, 0.5)
+ALPHAS = (1.0, 0.75)
 OUTPUT = ROOT / "runs" / "recipes"
 FOLDERS = {"sample": ROOT / "examples/german_accent/clips", "second": ROOT / "runs/second_speaker/clips"}
 BASE: dict[str, Any] = merge(
@@ -57,7 +57,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "constant rate": trained(schedule="constant"),
     "5 epochs": {"trainer": {"max_epochs": 5}},
     "5 epochs, replay": {"trainer": {"max_epochs": 5}, "data": {"replay": "bundled"}},
-    "5 epochs, replay, lr 5e-5": {"trainer": {"max_epochs": 5}, "data": {"replay": "bundled"}, **trained(lr=5e-5)},
+    "B": {"trainer": {"max_epochs": 6}, "data": {"replay": "bundled", "augmentation": {"trail_silence_seconds": 0.5}}, "model": {"adapter": {"label_smoothing": 0.1}}},
+    "M": {"trainer": {"max_epochs": 6}, "data": {"replay": "bundled", "augmentation": {"trail_silence_seconds": 0.5}}, "model": {"adapter": {"num_time_masks": 2, "num_freq_masks": 2}}},
+    "C": {"trainer": {"max_epochs": 6}, "data": {"replay": "bundled", "replay_share": 0.4, "augmentation": {"trail_silence_seconds": 0.5}}, "model": {"optimizer": {"lr": 6e-5}}},
     "8 epochs": {"trainer": {"max_epochs": 8}},
     "15 epochs": {"trainer": {"max_epochs": 15}},
     "batch 8": {"data": {"batch_size": 8}},
