@@ -73,7 +73,12 @@ _LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}}
 _CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}}
 
 _VARIED = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
-_WHISPER = {"model": {"optimizer": {"lr": 1e-4}}, "data": _VARIED, "trainer": {"max_epochs": 6}}
+_MASKED = {"init_args": {"num_time_masks": 2, "num_freq_masks": 2}}
+_WHISPER = {
+    "model": {"optimizer": {"lr": 1e-4}, "adapter": _MASKED},
+    "data": _VARIED,
+    "trainer": {"max_epochs": 5},
+}
 
 RECIPES: dict[str, Recipe] = {
     "toy": {

@@ -27,6 +27,9 @@ from asr_lightning.selection import Candidate, Selection, SelectionSettings
 from asr_lightning.types import Utterance
 
 TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
+TWO_MODES = (
+    "Read as trained, the untouched model is not in the mode that it was made for: what it can do is its native figure."
+)
 SILENT_SECONDS = 3.0
 SILENT_LEVEL = 1e-4  # -80 dBFS: no microphone gives zeros
 
@@ -149,7 +152,7 @@ def _study(
         native=tested.native,
         canary=_canary(selection, chosen),
         canary_name=selection.canary.name if selection.canary else "",
-        canary_note=selection.canary_note,
+        canary_note=selection.canary_note or (TWO_MODES if tested.native else ""),
         candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
         history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.best.checks),
         clips=results["clips"],
