@@ -135,7 +135,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if not value:
             raise ValueError("--model needs a name: python -m asr_lightning models lists them")
         choice = choose(value)
-        recipe = choice.recipe
+        # Options of the adapter mean nothing to the parser before its class is named.
+        recipe = merge(choice.recipe, {"model": {"adapter": {"class_path": choice.adapter}}})
         expanded[position : position + used] = [
             f"--model.adapter.class_path={choice.adapter}",
             f"--model.adapter.init_args.source={choice.source}",
