@@ -95,7 +95,7 @@ class ASRCLI(LightningCLI):
             "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
         )
         parser.add_argument("--budget", type=str | None, help="Time for all, such as 5m: epochs are fitted into it.")
-        parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="Of the weights.")
+        parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="After training.")
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
         parser.add_lightning_class_args(StopEarly, "early_stopping")

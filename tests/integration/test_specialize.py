@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from asr_lightning.__main__ import main
 from asr_lightning.callbacks.time_budget import seconds_of
@@ -54,15 +55,30 @@ def test_seeds_report_their_spread(tones: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_same_seed_same_weights(tmp_path: Path) -> None:
-    """Dropout-free or not, augmented and averaged: two runs of one seed write the same bytes."""
+    """Masked, varied and with replay: the kept weights of two runs of one seed are the same bytes."""
     folder = tmp_path / "clips"
     shutil.copytree(CLIPS, folder, ignore=lambda _, names: [n for n in names if n[:1] in "12" or n.endswith("csv")])
     model = str(tiny_whisper(tmp_path / "tiny", multilingual=False))
     more = ["--canary", "off", "--data.augmentation.speeds=[0.9,1.1]", "--trainer.max_epochs=1", "--data.batch_size=8"]
-    more += ["--data.augmentation.trail_silence_seconds=0.5", "--selection.min_probability=0"]
+    more += ["--data.augmentation.trail_silence_seconds=0.5", "--data.replay=bundled"]
+    more += ["--model.adapter.init_args.num_time_masks=2", "--model.adapter.init_args.num_freq_masks=2"]
     for name in ("once", "again"):
         assert main(["specialize", str(folder), "--model", model, "--run_dir", str(tmp_path / name), *more]) == 0
-    assert hashes(tmp_path / "once" / "model") == hashes(tmp_path / "again" / "model")
+    once, again = (hashes(tmp_path / name / "checkpoints" / "best") for name in ("once", "again"))
+    assert once == again and len(once) == 2
+
+
+def test_merged_lora_is_chosen_among_plain_weights(tmp_path: Path) -> None:
+    """Between a network with low-rank matrices and one without there is no line; between the merged ones there is."""
+    folder = tmp_path / "clips"
+    shutil.copytree(CLIPS, folder, ignore=lambda _, names: [n for n in names if n[:1] in "12" or n.endswith("csv")])
+    model = tiny_whisper(tmp_path / "tiny", multilingual=False)
+    more = ["--canary=off", "--trainer.max_epochs=1", "--model.adapter.init_args.lora.rank=2"]
+    assert main(["specialize", str(folder), "--model", str(model), "--run_dir", str(tmp_path / "run"), *more]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [candidate["alpha"] for candidate in report["candidates"]] == [0, 1, 1, 0.9, 0.75, 0.5, 0.25]
+    plain, saved = (load_file(f / "model.safetensors") for f in (model, tmp_path / "run" / "model"))
+    assert plain.keys() == saved.keys()
 
 
 def test_a_budget_ends_a_run(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -45,19 +45,35 @@ def test_every_adapter_exists(adapter: str) -> None:
 def test_configurations_hold_the_recipes(config: str) -> None:
     """One table of defaults: the files for people and the one that ``--model`` uses."""
     content = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
+    assert_recipe(content, registry.choose(IN_CONFIGS[config]))
+
+
+def test_demo_configuration_is_the_recipe_of_its_model() -> None:
+    content = yaml.safe_load((CONFIGS.parent / "demo.yaml").read_text())
+    del content["run_dir"], content["train_only"]  # the default, written out for readers
+    assert_recipe(content, registry.choose("whisper-tiny.en"))
+
+
+def assert_recipe(content: dict, choice: registry.Choice) -> None:
+    """``content`` names the adapter and the source of ``choice``, and is its recipe otherwise."""
     adapter = content["model"].pop("adapter")
     content.get("data", {}).pop("audio_dir", None)
-    choice = registry.choose(IN_CONFIGS[config])
+    init_args = adapter.get("init_args", {})
     assert adapter["class_path"] == choice.adapter
-    assert adapter.get("init_args", {}).get("source", "toy") == choice.source
-    assert content == choice.recipe
+    assert init_args.pop("source", "toy") == choice.source
+    recipe = {**choice.recipe, "model": dict(choice.recipe["model"])}
+    wanted = recipe["model"].pop("adapter", {}).get("init_args", {})
+    assert wanted.items() <= init_args.items()
+    assert content == recipe
 
 
 def test_a_name_is_written_out() -> None:
     arguments = ["fit", "--model.optimizer.lr", "1e-3", "--model", "parakeet-ctc-0.6b", "--run_dir", "runs/x"]
     command, option, recipe, *rest = registry.expand(arguments)
     assert (command, option) == ("fit", "--config")
-    assert json.loads(recipe)["model"]["optimizer"] == {"lr": 2e-5, "warmup": 0.02, "floor": 0.05}
+    model = json.loads(recipe)["model"]
+    assert model["optimizer"] == {"lr": 2e-5, "warmup": 0.02, "floor": 0.05}
+    assert model["adapter"] == {"class_path": "asr_lightning.adapters.hf_ctc.HFCTCAdapter"}
     assert rest == [
         "--model.optimizer.lr",
         "1e-3",
