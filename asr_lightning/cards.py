@@ -77,7 +77,7 @@ _MASKED = {"init_args": {"num_time_masks": 2, "num_freq_masks": 2}}
 _WHISPER = {
     "model": {"optimizer": {"lr": 1e-4}, "adapter": _MASKED},
     "data": _VARIED,
-    "trainer": {"max_epochs": 5},
+    "trainer": {"max_epochs": 8},
 }
 
 RECIPES: dict[str, Recipe] = {
