@@ -115,9 +115,7 @@ def _whisper(
 ) -> ModelCard:
     source = source or f"openai/{name}"
     family = "whisper.en" if languages == "en" else "whisper"
-    return ModelCard(
-        name, family, f"{ADAPTERS}.whisper.WhisperAdapter", source, parameters, licence, languages, **more
-    )
+    return ModelCard(name, family, f"{ADAPTERS}.whisper.WhisperAdapter", source, parameters, licence, languages, **more)
 
 
 def _moonshine(name: str, parameters: float, languages: str = "en", **more: Any) -> ModelCard:

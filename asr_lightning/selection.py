@@ -168,7 +168,7 @@ class Selection:
 
     def _best_end(self, live: ASRAdapter, best: KeepBest) -> Candidate | None:
         """Score the best check and the average of the best; the better one's weights are left in ``live``."""
-        checks = best.best
+        checks = [check for check in best.best if best.path(check).exists()]  # a kill may have come between
         states = [load_file(best.path(check)) for check in checks]
         if not states:
             return None

@@ -17,4 +17,7 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"asr_lightning", "asr_lightning-0.1.0.dist-info"}
-    assert {"asr_lightning/py.typed", "asr_lightning/commands/help/fit.txt"} <= set(names)
+    data = ("py.typed", "commands/help/fit.txt", "reports/templates/report.html.j2", "replay_clips/jf_nezumi_02.ogg")
+    assert {f"asr_lightning/{name}" for name in data} <= set(names)
+    canary = [name for name in names if name.startswith("asr_lightning/canary_clips/")]
+    assert sum(name.endswith(".ogg") for name in canary) >= 40
