@@ -262,10 +262,12 @@ def compare(names: Sequence[str], num_seeds: int, num_peer_seeds: int) -> None:
     print(f"\nsynthetic speech; {SOURCE}; corpus WER on test, normalizer basic; before is the 30 s window\n{HEADER}")
     for data, arms in found.items():
         for arm, results in arms.items():
-            print(table_row(f"{data}, {arm}", results))
+            if results:
+                print(table_row(f"{data}, {arm}", results))
         print(f"{data}, ours: {chosen(arms['ours'])}")
-        points = 100 * (statistics.mean(cuts(arms["ours"])) - statistics.mean(cuts(arms["peer"])))
-        print(f"{data}: relative cut of ours less that of the peer: {points:+.1f} points")
+        if arms["peer"]:
+            points = 100 * (statistics.mean(cuts(arms["ours"])) - statistics.mean(cuts(arms["peer"])))
+            print(f"{data}: relative cut of ours less that of the peer: {points:+.1f} points")
 
 
 def learning_curve(names: Sequence[str], num_seeds: int) -> None:
@@ -287,7 +289,7 @@ def main() -> None:
     parser.add_argument("--num_train", type=int, help="with --side: train on a random choice of so many clips")
     parser.add_argument("--epochs", type=int, default=10, help="with --side peer; other numbers are for a try-out")
     parser.add_argument("--seeds", type=int, default=3, help="of our arm")
-    parser.add_argument("--peer_seeds", type=int, default=1)
+    parser.add_argument("--peer_seeds", type=int, default=1, help="0 leaves the peer out")
     parser.add_argument("--curve", action="store_true", help="add the learning curve")
     options = parser.parse_args()
     if options.side and (options.output is None or len(options.data) != 1):
