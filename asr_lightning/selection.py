@@ -196,7 +196,7 @@ class Selection:
         least = self.settings.min_probability
         for candidate in sorted(self.candidates[1:], key=lambda candidate: candidate.order):
             if candidate.alpha == 1 and candidate is not end:
-                candidate.note = "is not the best end"
+                candidate.note = "has a higher dev WER than the other end"
                 continue
             if candidate.wer > UNREADABLE:
                 candidate.note = f"gets more than {UNREADABLE:.0%} of the words wrong: check the transcripts"
