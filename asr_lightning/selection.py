@@ -188,7 +188,7 @@ class Selection:
         dev = evaluate(adapter, self.data.loader("dev", adapter.collator(), distributed=False), self.device)
         found = Candidate(name, alpha, self.wer(dev.transcripts), dev)
         self.candidates.append(found)
-        logger.info("%s, alpha %g: dev WER %.1f %%", name, alpha, 100 * found.wer)
+        logger.info("candidate: %s, alpha %g: dev WER %.1f %%", name, alpha, 100 * found.wer)
 
     def _first_good(self, base: Candidate, untouched: ASRAdapter, tuned: ASRAdapter, line: Line) -> Candidate:
         """The candidate with the lowest dev WER that the rules let pass; the untouched model if none does."""
@@ -222,7 +222,7 @@ class Selection:
         candidate.canary = self.read_canary(tuned)
         after = [self.wer(transcripts) for transcripts in candidate.canary]
         rise = 100 * max(a - b for a, b in zip(after, before, strict=True))
-        logger.info("%s, alpha %g: canary WER %s", candidate.name, candidate.alpha, _from_to(before, after))
+        logger.info("candidate: %s, alpha %g: canary WER %s", candidate.name, candidate.alpha, _from_to(before, after))
         if rise <= self.settings.canary_limit:
             return True
         candidate.note = f"loses {rise:.1f} points on the canary, more than {self.settings.canary_limit:g}"
