@@ -54,6 +54,7 @@ def test_seeds_report_their_spread(tones: Path, tmp_path: Path, capsys: pytest.C
     assert hashes(runs[0] / "seed-3" / "model") != hashes(runs[0] / "seed-4" / "model")
 
 
+@pytest.mark.once
 def test_same_seed_same_weights(tmp_path: Path) -> None:
     """Masked, varied and with replay: the kept weights of two runs of one seed are the same bytes."""
     folder = tmp_path / "clips"
@@ -68,6 +69,7 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     assert once == again and len(once) == 2
 
 
+@pytest.mark.once
 def test_merged_lora_is_chosen_among_plain_weights(tmp_path: Path) -> None:
     """Between a network with low-rank matrices and one without there is no line; between the merged ones there is."""
     folder = tmp_path / "clips"

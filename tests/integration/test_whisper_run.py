@@ -102,6 +102,7 @@ def test_one_epoch_beats_the_untouched_model_in_both_modes(
     assert len(tested.pairs) == 49
 
 
+@pytest.mark.once
 def test_draft_equals_greedy_at_every_check() -> None:
     """The reference as a draft never changes a text: every dev clip of every epoch, beside decoding without a text.
 

@@ -278,6 +278,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     browser.close()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("width", [320, 360, 1200])
 @pytest.mark.parametrize("kind", ["plain", "hostile"])
 def test_page_never_scrolls_sideways(
@@ -288,6 +289,7 @@ def test_page_never_scrolls_sideways(
     assert browser.call("Page.getLayoutMetrics")["cssContentSize"]["width"] == width
 
 
+@pytest.mark.once
 def test_browser_requests_nothing_and_runs_nothing(browser: Browser, hostile: Any, tmp_path: Path) -> None:
     """Scripts are allowed here, so that only the page itself can hold them off."""
     write(hostile, tmp_path)
@@ -300,6 +302,7 @@ def test_browser_requests_nothing_and_runs_nothing(browser: Browser, hostile: An
     assert browser.ask("document.title") != "taken"
 
 
+@pytest.mark.once
 def test_policy_holds_off_a_script_even_if_one_got_in(browser: Browser, tmp_path: Path) -> None:
     write(study(), tmp_path)
     path = tmp_path / "report.html"
@@ -313,6 +316,7 @@ def test_policy_holds_off_a_script_even_if_one_got_in(browser: Browser, tmp_path
     assert all("Content Security Policy" in event["params"]["entry"]["text"] for event in blocked)
 
 
+@pytest.mark.once
 def test_clips_play(browser: Browser, recordings: dict[str, Path], tmp_path: Path) -> None:
     write(study(audio=recordings), tmp_path)
     browser.show(tmp_path / "report.html", 360, script=True)
@@ -327,6 +331,7 @@ def test_clips_play(browser: Browser, recordings: dict[str, Path], tmp_path: Pat
     assert answer["result"]["value"] == pytest.approx(0.4, abs=0.1)
 
 
+@pytest.mark.once
 def test_dark_mode(browser: Browser, tmp_path: Path) -> None:
     write(study(), tmp_path)
     grounds = []
@@ -338,6 +343,7 @@ def test_dark_mode(browser: Browser, tmp_path: Path) -> None:
     assert grounds[1] < 100
 
 
+@pytest.mark.once
 def test_print_opens_every_clip_and_hides_the_players(
     browser: Browser, recordings: dict[str, Path], tmp_path: Path
 ) -> None:
