@@ -131,7 +131,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 BAD_OPTIONS = [
-    (["fly"], "no command 'fly': choose one of fit"),
+    (["fly"], "no command 'fly': choose one of specialize, fit"),
     (["predict", "nowhere", "--model", "MODEL"], "nowhere does not exist"),
     (["predict", "TONES", "--model", "TONES"], "is no model folder: it holds neither asr_lightning.json nor"),
     (["predict", "EMPTY", "--model", "MODEL"], "no audio file in"),
