@@ -122,7 +122,8 @@ def test_export_is_best_weights(run_dir: Path, capsys: pytest.CaptureFixture[str
     report = json.loads((run_dir / "report.json").read_text())
     chosen = next(candidate for candidate in report["candidates"] if candidate["chosen"])
     assert report["candidates"][1]["dev_wer"] == pytest.approx(min(check["dev_wer"] for check in report["history"]))
-    assert main(["validate", "--run_dir", str(run_dir), "--trainer.accelerator=cpu"]) == 0
+    alone = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
+    assert main(["validate", "--run_dir", str(run_dir), *alone]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "dev/wer" in line)
     assert float(row.split("│")[2]) == pytest.approx(chosen["dev_wer"])
 
