@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from asr_lightning.data.folder import scan_folder
+from asr_lightning.data.rows import Row
 from asr_lightning.datamodules.dataset import AudioCache
 from asr_lightning.datamodules.sampler import cut
 from asr_lightning.evaluation import transcribe_all
@@ -46,13 +47,17 @@ class Canary:
         return "bundled set of general English, mostly synthetic" if self.folder == BUNDLED else str(self.folder)
 
     @cached_property
+    def _rows(self) -> tuple[Row, ...]:
+        return scan_folder(self.folder)
+
+    @cached_property
     def references(self) -> dict[str, str]:
         """What is said, by uid.
 
         Raises:
             ValueError: The folder is no audio folder.
         """
-        return {row.uid: row.text for row in scan_folder(self.folder)}
+        return {row.uid: row.text for row in self._rows}
 
     def transcripts(self, adapter: ASRAdapter, device: torch.device | str = "cpu") -> tuple[Transcript, ...]:
         """What ``adapter`` writes for every clip within its limits, by uid."""
@@ -78,7 +83,7 @@ class Canary:
     def _decoded(self, sample_rate: int) -> list[Utterance]:
         if self._cache.sample_rate != sample_rate:
             self._cache = AudioCache(self.folder, sample_rate, CACHE_BYTES)
-        return [Utterance(row.uid, self._cache.load(row), sample_rate, row.text) for row in scan_folder(self.folder)]
+        return [Utterance(row.uid, self._cache.load(row), sample_rate, row.text) for row in self._rows]
 
     @cached_property
     def _cache(self) -> AudioCache:

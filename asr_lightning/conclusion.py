@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def conclude(run: Finished) -> Result:
     dev = pairs(run.base_dev.transcripts, chosen.dev.transcripts)
     write_pairs(run.run_dir / "test_transcripts.csv", tested.pairs)
     silence = (_of_silence(run.source.native(), compare.device), _of_silence(shipped, compare.device))
+    canary, cost = _canary(selection, chosen), run.cost()
     results = {
         **identity(run.model, run.source, compare, target),
         "alpha": chosen.alpha,
@@ -82,10 +83,11 @@ def conclude(run: Finished) -> Result:
         "decision": decision(selection, chosen),
         "dev": rates_of(dev, compare.normalize),
         **compare.rates_of(tested),
-        "canary": {mode: rates_of(p, compare.normalize) for mode, p in _canary(selection, chosen).items()},
-        **run.cost(),
+        "canary": {mode: rates_of(p, compare.normalize) for mode, p in canary.items()},
+        **cost,
     }
-    report = write(_study(run, selection, chosen, dev, tested, silence, results), run.run_dir)
+    study = _study(run, selection, chosen, dev, tested, results)
+    report = write(replace(study, canary=canary, cost=cost, silence=silence), run.run_dir)
     results["verdict"] = report["verdict"]["sentence"]
     write_json(run.run_dir / "results.json", results)
     return results
@@ -136,7 +138,6 @@ def _study(
     chosen: Candidate,
     dev: tuple[reports.Pair, ...],
     tested: Tested,
-    silence: tuple[str, str],
     results: Result,
 ) -> reports.Study:
     data = run.comparison.data
@@ -150,7 +151,6 @@ def _study(
         dev=dev,
         test=tested.pairs,
         native=tested.native,
-        canary=_canary(selection, chosen),
         canary_name=selection.canary.name if selection.canary else "",
         canary_note=selection.canary_note or (TWO_MODES if tested.native else ""),
         candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
@@ -160,11 +160,9 @@ def _study(
         data_name=str(data.audio_dir),
         data_sha256=data_sha256(data.audio_dir, data.splits),
         split_sha256=split_sha256(data.splits),
-        cost={name: value for name, value in results.items() if name in run.cost()},
         seed=run.seed,
         versions=versions(TOOLS),
         device=str(run.comparison.device),
-        silence=silence,
         audio={row.uid: data.audio_dir / row.file_name for row in data.splits["test"]},
     )
 
