@@ -23,13 +23,11 @@ from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports import study as reports
 from asr_lightning.reports.write import write
 from asr_lightning.results import Comparison, Result, Tested, pairs, rates_of, write_json, write_pairs
-from asr_lightning.selection import Candidate, Selection, SelectionSettings
+from asr_lightning.selection import AS_TRAINED, NATIVE, Candidate, Selection, SelectionSettings
 from asr_lightning.types import Utterance
 
 TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
-TWO_MODES = (
-    "Read as trained, the untouched model is not in the mode that it was made for: what it can do is its native figure."
-)
+TWO_MODES = "Read as trained, the untouched model is not in the mode that it was made for: what it can do is its native figure, by which both modes are judged."
 SILENT_SECONDS = 3.0
 SILENT_LEVEL = 1e-4  # -80 dBFS: no microphone gives zeros
 
@@ -117,10 +115,9 @@ def decision(selection: Selection, chosen: Candidate) -> str:
 
 def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.Pair, ...]]:
     """Pairs by mode; none where the canary was not read."""
-    before = selection.candidates[0].canary
-    after = chosen.canary if chosen.alpha else before[-1:]
-    modes = ("as trained", "native")[-len(after) :] if after else ()
-    return {mode: pairs(b, a) for mode, b, a in zip(modes, before[-len(after) :], after, strict=True)}
+    before, after = selection.candidates[0].canary, chosen.canary
+    modes = after if chosen.alpha else [mode for mode in before if mode == NATIVE]
+    return {mode: pairs(before[mode], after[mode]) for mode in modes}
 
 
 def _of_silence(adapter: ASRAdapter, device: torch.device | str) -> str:
@@ -147,7 +144,7 @@ def _study(
         normalizer=run.comparison.normalizer,
         kept_base=not chosen.alpha,
         decision=results["decision"],
-        mode="as trained" if chosen.alpha and tested.native else "native",
+        mode=AS_TRAINED if chosen.alpha and tested.native else NATIVE,
         dev=dev,
         test=tested.pairs,
         native=tested.native,
@@ -168,13 +165,17 @@ def _study(
 
 
 def _candidate(candidate: Candidate, selection: Selection) -> reports.Candidate:
-    native = candidate.canary[-1] if candidate.canary else None
+    read = [
+        selection.wer(transcripts)
+        for mode, transcripts in candidate.canary.items()
+        if candidate.alpha or mode == NATIVE
+    ]
     return reports.Candidate(
         name=candidate.name,
         alpha=candidate.alpha,
         dev_wer=candidate.wer,
         dev_loss=candidate.dev.loss,
-        canary_wer=None if native is None else selection.wer(native),
+        canary_wer=max(read, default=None),
         chosen=candidate.chosen,
         note=candidate.note,
     )

@@ -48,7 +48,7 @@ class Candidate:
         alpha: Share of the specialized weights: 0 is the untouched model, 1 the fully specialized one.
         dev_wer: Corpus WER on the dev clips, a fraction.
         dev_loss: Loss on the dev clips; None where it was not computed.
-        canary_wer: Corpus WER on the canary in the native mode; None where it was not computed.
+        canary_wer: Corpus WER on the canary, of the worse mode that was read; None where none was.
         chosen: Whether this one is shipped.
         note: Why it was left out or chosen, in a few words; may be empty.
     """

@@ -94,7 +94,9 @@ def test_a_lost_canary_keeps_the_untouched_model(reader: Path, shifted: Path, to
     assert without.chosen.alpha > 0
     guarded = Run(str(reader), shifted, tmp_path / "guarded", epochs=25, canary=Canary(tones_once))
     assert guarded.chosen.alpha == 0
-    assert any("points on the canary, more than 0.5" in candidate.note for candidate in guarded.selection.candidates)
+    assert any(
+        "points on the canary (native), more than 0.5" in candidate.note for candidate in guarded.selection.candidates
+    )
     assert same(saved.load(guarded.target).model, ToyAdapter(str(reader)).model)
 
 
