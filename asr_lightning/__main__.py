@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from asr_lightning import __version__
+from asr_lightning import __version__, memory
 
 COMMANDS = {
     "specialize": ("specialize", "the short way: a folder of recordings in, a model and a report out"),
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"no command {command!r}: choose one of {', '.join(COMMANDS)}\n")
         return 2
     configure_logging()
+    memory.keep()
     module = importlib.import_module(f"asr_lightning.commands.{COMMANDS[command][0]}")
     try:
         return module.run(command, arguments[1:])

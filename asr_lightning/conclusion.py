@@ -27,7 +27,10 @@ from asr_lightning.selection import AS_TRAINED, NATIVE, Candidate, Selection, Se
 from asr_lightning.types import Utterance
 
 TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
-TWO_MODES = "Read as trained, the untouched model is not in the mode that it was made for: what it can do is its native figure, by which both modes are judged."
+TWO_MODES = (
+    "Read as trained, the untouched model is not in the mode that it was made for: what it can do is its native "
+    "figure, by which both modes are judged."
+)
 SILENT_SECONDS = 3.0
 SILENT_LEVEL = 1e-4  # -80 dBFS: no microphone gives zeros
 
