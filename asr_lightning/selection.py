@@ -163,10 +163,8 @@ class Selection:
             untouched, tuned = _written(source, Path(folder) / "base"), _written(live, Path(folder) / "tuned")
         live.model.cpu()
         line = Line(untouched.model, tuned.model)
-        for alpha in sorted(self.settings.alphas, reverse=True):
-            line.set(alpha)
-            self._score(tuned, end.name, alpha)
-        chosen = self._first_good(base, untouched, tuned, line)
+        chosen = self._walk(base, end, untouched, tuned, line)
+        line.set(chosen.alpha)
         return self._hand_over(chosen, tuned if chosen.alpha else untouched.native(), target)
 
     def _best_end(self, live: ASRAdapter, best: KeepBest) -> Candidate | None:
@@ -182,36 +180,46 @@ class Selection:
         for name, state in tried:
             live.model.load_state_dict(state, strict=False)
             self._score(live, name, 1.0)
-        end = min(self.candidates[1:], key=lambda candidate: candidate.order)
+        end, *others = sorted(self.candidates[1:], key=lambda candidate: candidate.order)
+        for other in others:
+            other.note = "has a higher dev WER than the other end"
         live.model.load_state_dict(dict(tried)[end.name], strict=False)
         return end
 
-    def _score(self, adapter: ASRAdapter, name: str, alpha: float) -> None:
+    def _score(self, adapter: ASRAdapter, name: str, alpha: float) -> Candidate:
         adapter.model.to(self.device)
         dev = evaluate(adapter, self.data.loader("dev", adapter.collator(), distributed=False), self.device)
         found = Candidate(name, alpha, self.wer(dev.transcripts), dev)
         self.candidates.append(found)
         logger.info("candidate: %s, alpha %g: dev WER %.1f %%", name, alpha, 100 * found.wer)
+        return found
 
-    def _first_good(self, base: Candidate, untouched: ASRAdapter, tuned: ASRAdapter, line: Line) -> Candidate:
-        """The candidate with the lowest dev WER that the rules let pass; the untouched model if none does."""
-        end = min((c for c in self.candidates if c.alpha == 1), key=lambda candidate: candidate.order)
-        least = self.settings.min_probability
-        for candidate in sorted(self.candidates[1:], key=lambda candidate: candidate.order):
-            if candidate.alpha == 1 and candidate is not end:
-                candidate.note = "has a higher dev WER than the other end"
-                continue
-            if candidate.wer > UNREADABLE:
-                candidate.note = f"gets more than {UNREADABLE:.0%} of the words wrong: check the transcripts"
-                continue
-            better = bootstrap(pairs(base.dev.transcripts, candidate.dev.transcripts), self.normalize).p_better
-            if better < least:
-                candidate.note = f"is better than it with a probability of {better:.2f}, less than {least:g}"
-                continue
-            line.set(candidate.alpha)
-            if self._passes_canary(base, candidate, untouched, tuned):
-                return candidate
-        return base
+    def _walk(self, base: Candidate, end: Candidate, untouched: ASRAdapter, tuned: ASRAdapter, line: Line) -> Candidate:
+        """From the specialized weights back towards the untouched ones, no farther than needed.
+
+        Each step costs the speaker words: the walk ends where dev WER rises after a candidate that passed. Returns
+        the passing one with the lowest dev WER, the untouched model if none does.
+        """
+        passed: Candidate | None = None
+        for alpha in (1.0, *sorted(self.settings.alphas, reverse=True)):
+            line.set(alpha)
+            candidate = end if alpha == 1 else self._score(tuned, end.name, alpha)
+            if passed and candidate.order > passed.order:
+                break
+            if self._passes_dev(base, candidate) and self._passes_canary(base, candidate, untouched, tuned):
+                passed = candidate
+        return passed or base
+
+    def _passes_dev(self, base: Candidate, candidate: Candidate) -> bool:
+        if candidate.wer > UNREADABLE:
+            candidate.note = f"gets more than {UNREADABLE:.0%} of the words wrong: check the transcripts"
+            return False
+        better = bootstrap(pairs(base.dev.transcripts, candidate.dev.transcripts), self.normalize).p_better
+        if better < self.settings.min_probability:
+            least = self.settings.min_probability
+            candidate.note = f"is better than it with a probability of {better:.2f}, less than {least:g}"
+            return False
+        return True
 
     def _passes_canary(self, base: Candidate, candidate: Candidate, untouched: ASRAdapter, tuned: ASRAdapter) -> bool:
         if self.canary is None:

@@ -71,7 +71,9 @@ def test_a_model_that_learned_is_handed_over(tones_once: Path, tmp_path: Path) -
     again = evaluate(saved.load(run.target), run.data.loader("dev"))
     assert again.transcripts == run.chosen.dev.transcripts, "the folder reads as the candidate did"
     alphas = [candidate.alpha for candidate in run.selection.candidates]
-    assert alphas == [0, 1, 1, 0.9, 0.75, 0.5, 0.25]
+    assert alphas[:4] == [0, 1, 1, 0.9], "one step back is looked at"
+    *_, passed, last = run.selection.candidates
+    assert alphas[-1] == 0.25 or last.order > passed.order, "no farther than dev gets better"
 
 
 def test_one_that_did_not_keeps_the_untouched_model(reader: Path, tones_once: Path, tmp_path: Path) -> None:
