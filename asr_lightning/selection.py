@@ -197,17 +197,22 @@ class Selection:
     def _walk(self, base: Candidate, end: Candidate, untouched: ASRAdapter, tuned: ASRAdapter, line: Line) -> Candidate:
         """From the specialized weights back towards the untouched ones, no farther than needed.
 
-        Each step costs the speaker words: the walk ends where dev WER rises after a candidate that passed. Returns
+        Each step costs the speaker words: once dev WER rises, the first candidate that passes ends the walk. Returns
         the passing one with the lowest dev WER, the untouched model if none does.
         """
         passed: Candidate | None = None
+        previous = end
         for alpha in (1.0, *sorted(self.settings.alphas, reverse=True)):
             line.set(alpha)
             candidate = end if alpha == 1 else self._score(tuned, end.name, alpha)
-            if passed and candidate.order > passed.order:
+            rises = candidate.order > previous.order
+            if passed and rises:
                 break
             if self._passes_dev(base, candidate) and self._passes_canary(base, candidate, untouched, tuned):
                 passed = candidate
+                if rises:
+                    break
+            previous = candidate
         return passed or base
 
     def _passes_dev(self, base: Candidate, candidate: Candidate) -> bool:
