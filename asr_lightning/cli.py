@@ -224,7 +224,7 @@ class ASRCLI(LightningCLI):
         return {
             "best_epoch": self.best.best[0].epoch if self.best.checks else 0.0,
             "train_seconds": self.progress.train_seconds,
-            "train_utterances_per_second": utterances / self.progress.train_seconds,
+            "train_utterances_per_second": utterances / max(self.progress.train_seconds, 1e-9),
             "validation_seconds": self.progress.validation_seconds,
             "total_seconds": time.monotonic() - self._started,
             "peak_memory_mb": peak_memory_mb(),

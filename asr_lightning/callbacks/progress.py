@@ -33,7 +33,9 @@ class Progress(Callback):
 
     @property
     def train_seconds(self) -> float:
-        """Time from the first batch to the last, checks left out."""
+        """Time from the first batch to the last, checks left out; 0 where a finished run is resumed."""
+        if not self._started:
+            return 0.0
         return (self._ended or time.monotonic()) - self._started - self.validation_seconds
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

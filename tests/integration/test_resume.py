@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -54,6 +55,16 @@ def test_killed_and_resumed_gives_the_same_weights(tones_once: Path, undisturbed
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     assert sorted(p.name for p in run_dir.glob("config*.yaml")) == ["config-2.yaml", "config.yaml"]
+
+
+def test_a_finished_run_is_concluded_anew(tones_once: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Nothing is trained; weights are chosen, tested and reported as before, such as by other rules of selection."""
+    copy = Path(shutil.copytree(undisturbed, tmp_path / "copy"))
+    result = run(tones_once, copy, "--ckpt_path", "last")
+    assert result.returncode == 0, result.stderr
+    before, after = (json.loads((folder / "results.json").read_text()) for folder in (undisturbed, copy))
+    assert after["test"] == before["test"] and after["chosen"] == before["chosen"]
+    assert after["train_seconds"] == after["train_utterances_per_second"] == 0
 
 
 def test_resume_keeps_other_run(tones_once: Path, undisturbed: Path, tmp_path: Path) -> None:
