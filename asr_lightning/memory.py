@@ -1,6 +1,6 @@
 """Large tensors of the CPU in memory that is kept and comes in huge pages, since faults for fresh pages cost time.
 
-With both, the 30 s window of whisper-tiny.en took 0.40 s a clip instead of 0.52 on two cores
+With both, the 30 s window of whisper-tiny.en took 0.39 s a clip instead of 0.48 on two cores
 (``benchmarks/memory.py``). Linux with glibc only; elsewhere nothing happens. Loads no torch.
 """
 
