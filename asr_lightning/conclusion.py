@@ -118,9 +118,8 @@ def decision(selection: Selection, chosen: Candidate) -> str:
 
 def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.Pair, ...]]:
     """Pairs by mode; none where the canary was not read."""
-    before, after = selection.candidates[0].canary, chosen.canary
-    modes = after if chosen.alpha else [mode for mode in before if mode == NATIVE]
-    return {mode: pairs(before[mode], after[mode]) for mode in modes}
+    before = selection.candidates[0].canary
+    return {mode: pairs(before[mode], after) for mode, after in chosen.used.items()}
 
 
 def _of_silence(adapter: ASRAdapter, device: torch.device | str) -> str:
@@ -168,17 +167,12 @@ def _study(
 
 
 def _candidate(candidate: Candidate, selection: Selection) -> reports.Candidate:
-    read = [
-        selection.wer(transcripts)
-        for mode, transcripts in candidate.canary.items()
-        if candidate.alpha or mode == NATIVE
-    ]
     return reports.Candidate(
         name=candidate.name,
         alpha=candidate.alpha,
         dev_wer=candidate.wer,
         dev_loss=candidate.dev.loss,
-        canary_wer=max(read, default=None),
+        canary_wer=max((selection.wer(transcripts) for transcripts in candidate.used.values()), default=None),
         chosen=candidate.chosen,
         note=candidate.note,
     )

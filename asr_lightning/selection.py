@@ -96,6 +96,11 @@ class Candidate:
         """The lower the better."""
         return self.wer, self.dev.loss
 
+    @property
+    def used(self) -> dict[str, tuple[Transcript, ...]]:
+        """``canary`` in the modes that it would be used in: the untouched model only in its native one."""
+        return {mode: transcripts for mode, transcripts in self.canary.items() if self.alpha or mode == NATIVE}
+
 
 class Line:
     """The straight line between two sets of weights of one architecture, walked inside ``tuned``.
@@ -132,6 +137,7 @@ class Selection:
         canary: General speech; None for none.
         base_dev: What the untouched model wrote for dev, natively.
         candidates: All that was scored, in order.
+        canary_note: Why the canary had no say.
     """
 
     data: Any
@@ -227,7 +233,7 @@ class Selection:
         return True
 
     def _passes_canary(self, base: Candidate, candidate: Candidate, untouched: ASRAdapter, tuned: ASRAdapter) -> bool:
-        if self.canary is None:
+        if self.canary is None or self.canary_note:
             return True
         if not base.canary:
             base.canary = {mode: self.canary.transcripts(adapter, self.device) for mode, adapter in _modes(untouched)}

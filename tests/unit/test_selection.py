@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import string
 from pathlib import Path
 
@@ -107,6 +108,17 @@ def test_a_canary_in_another_language_has_no_say(tones_once: Path, shifted: Path
     run = Run("toy", tones_once, tmp_path, epochs=25, canary=Canary(shifted))
     assert run.chosen.alpha > 0
     assert "reads 100% of it wrong" in run.selection.canary_note
+
+
+def test_a_canary_without_a_say_is_read_once(
+    tones_once: Path, shifted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next step of the walk asks it again, and is let pass at once."""
+    with caplog.at_level(logging.INFO, "asr_lightning"):
+        run = Run("toy", tones_once, tmp_path, epochs=25, canary=Canary(shifted))
+        base, *_, step = run.selection.candidates
+        assert run.selection._passes_canary(base, step, run.source, run.live)
+    assert sum("canary: Not used" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_run_without_a_check_keeps_the_untouched_model(tones_once: Path, tmp_path: Path) -> None:
