@@ -7,7 +7,7 @@ import argparse
 import csv
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,9 @@ NOISE = (-40.0, -32.0)  # dB relative to the speech: a quiet room, not a challen
 
 Rules = Iterable[tuple[str, str, float]]
 """Pattern, what is said instead, how often: 1 is always. Applied from top to bottom, drawn anew each time."""
+
+Say = Callable[[str, random.Random], tuple[np.ndarray, int]]
+"""A voice: text and chance to bare mono speech and its sample rate in Hz."""
 
 
 def output_folder(parser: argparse.ArgumentParser, default: Path | None = None) -> argparse.Namespace:
@@ -129,6 +132,24 @@ def write_clip(folder: Path, uid: str, clip: np.ndarray, text: str) -> float:
     return clip.size / SAMPLE_RATE
 
 
+def record(folder: Path, uid: str, text: str, say: Say, seed: int) -> float:
+    """Has a text said, and writes clip and transcript.
+
+    Args:
+        folder: Where to write.
+        uid: The name of both files.
+        text: What to say.
+        say: The voice.
+        seed: Of the clip's chance, together with its name.
+
+    Returns:
+        Seconds of audio written.
+    """
+    rng = random.Random(f"{seed}/{uid}")
+    speech, rate = say(text, rng)
+    return write_clip(folder, uid, recorded(speech, rate, rng), text)
+
+
 def write_splits(folder: Path, phrases: dict[str, str], seed: int) -> None:
     """Writes the train, dev and test tables, each a random draw from all phrases.
 
@@ -145,3 +166,19 @@ def write_splits(folder: Path, phrases: dict[str, str], seed: int) -> None:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["uid", "file_name", "text"])
             table.writerows([uid, f"{uid}.ogg", phrases[uid]] for uid in uids)
+
+
+def make_data_set(folder: Path, phrases: Path, say: Say, seed: int, split_seed: int) -> None:
+    """Makes one speaker's data set: clips, transcripts and the three split tables; prints what it made.
+
+    Args:
+        folder: Where to write.
+        phrases: Text file with one phrase on each line.
+        say: The voice.
+        seed: Of every clip's chance.
+        split_seed: Of the split.
+    """
+    texts = numbered(phrases)
+    seconds = sum(record(folder, uid, text, say, seed) for uid, text in texts.items())
+    write_splits(folder, texts, split_seed)
+    print(f"{len(texts)} clips, {seconds:.0f} s of audio, written to {folder}")

