@@ -23,7 +23,19 @@ AUDIO_SUFFIXES = frozenset(
 # libsndfile's SF_ERR_UNRECOGNISED_FORMAT and SF_ERR_UNSUPPORTED_ENCODING: another decoder may know the file. Any
 # other code means a damaged file of a known kind, and PyAV would quietly return the part it could read.
 UNKNOWN_TO_SOUNDFILE = {1, 4}
-BLOCK = 1 << 18  # frames read at once, so that a damaged header cannot ask for terabytes
+BLOCK = 1 << 18  # samples read at once, so that a damaged header cannot ask for terabytes
+# First bytes -> the one FFmpeg format that may read the file. FFmpeg's own guess knows playlists, which open other
+# files and addresses; none of those is here.
+CONTAINERS = (
+    (re.compile(rb"\x1aE\xdf\xa3"), "matroska"),
+    (re.compile(rb".{4}(ftyp|moov|mdat|wide|free|skip)", re.DOTALL), "mov"),
+    (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "aac"),
+    (re.compile(rb"ID3|\xff[\xe2-\xfb]"), "mp3"),
+    (re.compile(rb"OggS"), "ogg"),
+    (re.compile(rb"fLaC"), "flac"),
+    (re.compile(rb"(RIFF|RF64).{4}WAVE", re.DOTALL), "wav"),
+    (re.compile(rb"FORM.{4}AIF", re.DOTALL), "aiff"),
+)
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest Ogg page
 STREAMED = 0x7FFF_F000  # recorders that write to a pipe announce this size or more, since they cannot know it
 REMEDY = "convert it to wav with another program, record it again, or move it out of the folder"
@@ -36,6 +48,10 @@ class AudioError(ValueError):
         super().__init__(f"{path}: {cause}; {REMEDY}")
 
 
+class TooLongError(AudioError):
+    """A recording with more samples than the caller takes."""
+
+
 def load(path: str | Path, sample_rate: int) -> Samples:
     """The samples ``[T]`` of a recording at ``sample_rate`` Hz: float32, mono, within [-1, 1].
 
@@ -43,18 +59,28 @@ def load(path: str | Path, sample_rate: int) -> Samples:
         AudioError: As for ``decode``.
     """
     waveform, own_rate = decode(path)
+    return resample(waveform, own_rate, sample_rate)
+
+
+def resample(waveform: Samples, own_rate: int, sample_rate: int) -> Samples:
+    """``waveform [T]`` of ``own_rate`` Hz at ``sample_rate`` Hz, within [-1, 1]."""
     if own_rate == sample_rate:
         return waveform
     resampled = soxr.resample(waveform, own_rate, sample_rate)
     return np.clip(resampled, -1, 1).astype(np.float32, copy=False)  # the filter overshoots at full scale
 
 
-def decode(path: str | Path) -> tuple[Samples, int]:
+def decode(path: str | Path, max_samples: int | None = None) -> tuple[Samples, int]:
     """The samples ``[T]`` of a recording, float32, mono, within [-1, 1], and its own rate in Hz.
 
     Channels are averaged. Nothing is left out in silence: a file that ends before the length it announces is refused.
 
+    Args:
+        path: The recording.
+        max_samples: Bound on frames times channels, which bounds the memory too; None is unbounded.
+
     Raises:
+        TooLongError: More than ``max_samples`` are announced or present.
         AudioError: Missing, empty, damaged, cut off, without sound, or with NaN samples.
     """
     path = Path(path)
@@ -64,7 +90,7 @@ def decode(path: str | Path) -> tuple[Samples, int]:
         raise AudioError(path, "the file is empty (0 bytes)")
     if _ends_inside_ogg_page(path):
         raise AudioError(path, "it is cut off: its last Ogg page is not complete")
-    channels, sample_rate = _with_soundfile(path) or _with_av(path)
+    channels, sample_rate = _with_soundfile(path, max_samples) or _with_av(path, max_samples)
     if channels.size == 0:
         raise AudioError(path, "it holds no sound (0 samples)")
     if not np.isfinite(channels).all():
@@ -72,13 +98,17 @@ def decode(path: str | Path) -> tuple[Samples, int]:
     return np.clip(channels.mean(axis=0, dtype=np.float32), -1, 1), sample_rate
 
 
-def _with_soundfile(path: Path) -> tuple[Samples, int] | None:
+def _with_soundfile(path: Path, max_samples: int | None) -> tuple[Samples, int] | None:
     """Samples ``[channels, T]`` and rate, or None where libsndfile does not know the format."""
     try:
         with soundfile.SoundFile(path) as file:
+            _refuse_too_long(path, file.frames * file.channels, max_samples)
             blocks = [file.read(0, dtype="float32", always_2d=True)]
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            size, frames = 0, max(1, BLOCK // file.channels)
+            while len(block := file.read(frames, dtype="float32", always_2d=True)):
                 blocks.append(block)
+                size += block.size
+                _refuse_too_long(path, size, max_samples)
             samples = np.concatenate(blocks)
             announced = max(file.frames, round(len(samples) * _announced_share(file.extra_info)))
             _refuse_cut_off(path, len(samples) / file.samplerate, announced / file.samplerate)
@@ -116,28 +146,61 @@ def _ends_inside_ogg_page(path: Path) -> bool:
     return len(page) < header + sum(page[27:header])
 
 
-def _with_av(path: Path) -> tuple[Samples, int]:
+def _with_av(path: Path, max_samples: int | None) -> tuple[Samples, int]:
     """Samples ``[channels, T]`` and rate, through PyAV.
 
     Raises:
-        AudioError: Not audio, no audio inside, damaged or cut off.
+        AudioError: Not audio, no audio inside, damaged, cut off or too long.
     """
     import av  # here, because most folders never need it
 
     try:
-        with av.open(str(path)) as container:
+        # An open file instead of a path, and no protocol: whatever the content names, nothing else is opened.
+        with (
+            path.open("rb") as file,
+            av.open(file, format=_container(path), options={"protocol_whitelist": "none"}) as container,
+        ):
             if not container.streams.audio:
                 raise AudioError(path, "it holds no sound")
             stream = container.streams.audio[0]
-            resampler = av.AudioResampler(format="fltp")  # keeps channels and rate: some AAC streams announce half
-            frames = [out for frame in container.decode(stream) for out in resampler.resample(frame)]
-            if not frames:
-                raise AudioError(path, "it holds no sound (0 samples)")
-            samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
-            _refuse_cut_off(path, samples.shape[1] / frames[0].sample_rate, _announced_seconds(container, stream))
-            return samples, frames[0].sample_rate
+            blocks, sample_rate = _decode_stream(path, container, stream, max_samples)
+            samples = np.concatenate(blocks, axis=1)
+            _refuse_cut_off(path, samples.shape[1] / sample_rate, _announced_seconds(container, stream))
+            return samples, sample_rate
     except av.FFmpegError as error:
         raise AudioError(path, f"it is not audio, damaged or cut off ({error.strerror})") from error
+
+
+def _container(path: Path) -> str:
+    """FFmpeg's name of the format that the first bytes show.
+
+    Raises:
+        AudioError: None of those known.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+    for magic, name in CONTAINERS:
+        if magic.match(head):
+            return name
+    raise AudioError(path, "it is not audio of a known format")
+
+
+def _decode_stream(path: Path, container, stream, max_samples: int | None) -> tuple[list[Samples], int]:
+    """Blocks ``[channels, T]`` and their rate."""
+    import av
+
+    resampler = av.AudioResampler(format="fltp")  # keeps channels and rate: some AAC streams announce half
+    blocks: list[Samples] = []
+    size, sample_rate = 0, 0
+    for frame in container.decode(stream):
+        for out in resampler.resample(frame):
+            blocks.append(out.to_ndarray())
+            sample_rate = sample_rate or out.sample_rate
+            size += blocks[-1].size
+            _refuse_too_long(path, size, max_samples)
+    if not blocks:
+        raise AudioError(path, "it holds no sound (0 samples)")
+    return blocks, sample_rate
 
 
 def _announced_seconds(container, stream) -> float:
@@ -154,3 +217,8 @@ def _refuse_cut_off(path: Path, seconds: float, announced: float) -> None:
     """Codec padding and rounded headers explain 0.1 s and 5 percent; more is a lost end."""
     if seconds < 0.95 * announced - 0.1:
         raise AudioError(path, f"it is cut off: {seconds:.2f} s of the {announced:.2f} s it announces")
+
+
+def _refuse_too_long(path: Path, samples: int, max_samples: int | None) -> None:
+    if max_samples is not None and samples > max_samples:
+        raise TooLongError(path, f"it is too long: over {max_samples} samples in all channels")
