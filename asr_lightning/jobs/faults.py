@@ -1,0 +1,39 @@
+"""Named places at which a test can make the program die, fail or run out of disk. Off unless ASR_FAULT is set.
+
+``ASR_FAULT=submit.moved:kill`` ends the process there with SIGKILL; ``exception``, ``enospc`` and ``eio`` raise.
+``ASR_FAULT=submit.moved:kill:3`` does it at the third time. Promises P1-P14 are tested with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections import Counter
+
+VARIABLE = "ASR_FAULT"
+MODES = ("kill", "exception", "enospc", "eio")
+_passed: Counter[str] = Counter()
+
+
+class InjectedError(RuntimeError):
+    """Raised by the mode ``exception``."""
+
+
+def point(name: str) -> None:
+    """Fail here if the environment says so."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return
+    place, mode, *number = wanted.split(":")
+    if place != name:
+        return
+    _passed[wanted] += 1
+    if _passed[wanted] != int(number[0] if number else 1):
+        return
+    if mode == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode in ("enospc", "eio"):
+        code = errno.ENOSPC if mode == "enospc" else errno.EIO
+        raise OSError(code, os.strerror(code))
+    raise InjectedError(f"injected at {name}")

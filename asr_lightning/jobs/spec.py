@@ -1,0 +1,56 @@
+"""What a client asks for: typed, bounded, and never a path, a class or an option of the command line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MAX_EPOCHS = 100
+MAX_SEED = 2**31 - 1
+DEFAULT_EPOCHS = 8  # the recipe's; docs/recipes.md
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,4})?")
+
+
+class SpecError(ValueError):
+    """A field is out of range.
+
+    Attributes:
+        param: Its name.
+    """
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One training.
+
+    Attributes:
+        model: A name of the server's list.
+        language: Of a multilingual model, such as "de"; None leaves it to the model.
+        epochs: 1 to 100.
+        seed: 0 to 2**31 - 1; the same seed gives the same weights on one machine.
+
+    Raises:
+        SpecError: A field is out of range.
+    """
+
+    model: str
+    language: str | None = None
+    epochs: int = DEFAULT_EPOCHS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epochs <= MAX_EPOCHS:
+            raise SpecError("epochs", f"epochs must be from 1 to {MAX_EPOCHS}, not {self.epochs}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise SpecError("seed", f"seed must be from 0 to {MAX_SEED}, not {self.seed}")
+        if self.language is not None and not LANGUAGE.fullmatch(self.language):
+            raise SpecError("language", "language must be a code such as en or de")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
