@@ -16,6 +16,7 @@ COMMANDS = {
     "test": ("train", "WER on the test split, before and after, of a finished run"),
     "predict": ("predict", "transcribe audio files with a saved model"),
     "models": ("models", "list the models that --model knows by name"),
+    "remote": ("remote", "train on a server, and fetch the model from it"),
     "check-adapter": ("check_adapter", "check that a model family keeps the contract"),
 }
 
