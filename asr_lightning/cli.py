@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
@@ -26,11 +26,13 @@ from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.keep_best import KeepBest
+from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.callbacks.train_only import TrainOnly
 from asr_lightning.canary import open_canary
+from asr_lightning.checkpoints import CheckedCheckpoints
 from asr_lightning.conclusion import Finished, conclude, identity
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.devices import peak_memory_mb, resolve_precision
@@ -70,8 +72,9 @@ class ASRCLI(LightningCLI):
 
     results: Result | None = None
 
-    def __init__(self, started: float, **kwargs: Any) -> None:
+    def __init__(self, started: float, more: Sequence[Callback] = (), **kwargs: Any) -> None:
         self._started = started
+        self._more = tuple(more)
         super().__init__(
             ASRModule,
             AudioFolderDataModule,
@@ -147,12 +150,13 @@ class ASRCLI(LightningCLI):
         trainer = self.config_init[self.subcommand].trainer
         precision = trainer.precision or resolve_precision(str(trainer.accelerator))
         logger.info("precision %s", precision)
+        kwargs |= {"precision": precision, "plugins": [*_listed(trainer.plugins), CheckedCheckpoints()]}
         if self.subcommand != "fit":
-            return super().instantiate_trainer(precision=precision, logger=False, **kwargs)
+            return super().instantiate_trainer(logger=False, **kwargs)
         tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version="")
-        callbacks = [*(trainer.callbacks or []), *self._callbacks(tensorboard)]
+        callbacks = [*self._more, *_listed(trainer.callbacks), *self._callbacks(tensorboard)]
         loggers = trainer.logger if trainer.logger not in (None, True) else self._loggers(tensorboard)
-        return super().instantiate_trainer(precision=precision, logger=loggers, callbacks=callbacks, **kwargs)
+        return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
 
     def _loggers(self, tensorboard: TensorBoardLogger) -> list[Logger]:
         if self.options.wandb == "off":
@@ -162,12 +166,10 @@ class ASRCLI(LightningCLI):
         return [tensorboard, wandb]
 
     def _callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
-        # Only whole epochs are checkpointed: a loader cannot be resumed in the middle of one.
-        last = ModelCheckpoint(
-            self.run_dir / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-        )
+        folder = self.run_dir / "checkpoints"
         self.progress, self.baseline = Progress(), BaselineWER()
-        self.best = KeepBest(self.run_dir / "checkpoints" / "best")
+        self.best = KeepBest(folder / "best")
+        last = KeepLast(folder, self.best)
         found = [self.baseline, FiniteGradients(), self.progress, self.best, LogClips(tensorboard), last]
         if self.options.budget is not None:
             num_canary = len(self.canary.references) if self.canary else 0
@@ -231,6 +233,11 @@ class ASRCLI(LightningCLI):
         }
 
 
+def _listed(given: Any) -> list[Any]:
+    """One or several of an option of the trainer, or none."""
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+
+
 def quieten() -> None:
     """Drop Lightning's start-up lines and the warnings that a user can do nothing about."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -249,12 +256,13 @@ def run_dir_of(arguments: Sequence[str]) -> Path | None:
     return parser.parse_known_args(arguments)[0].run_dir
 
 
-def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
+def main(arguments: Sequence[str], started: float | None = None, callbacks: Sequence[Callback] = ()) -> ASRCLI:
     """Run one of fit, validate and test.
 
     Args:
         arguments: The command line after the program's name.
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
+        callbacks: Of the caller's own, called before all others while training.
     """
     run_dir = run_dir_of(arguments)
     recorded = [str(run_dir / "config.yaml")] if run_dir else []
@@ -266,4 +274,4 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
         kwargs[name]["default_config_files"] = recorded
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
-    return ASRCLI(started or time.monotonic(), args=registry.expand(arguments), parser_kwargs=kwargs)
+    return ASRCLI(started or time.monotonic(), callbacks, args=registry.expand(arguments), parser_kwargs=kwargs)

@@ -13,6 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
+from asr_lightning import checkpoints
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,14 +42,18 @@ def first_free(path: Path) -> Path:
 
 
 def last_checkpoint(run_dir: Path) -> Path:
-    """What ``--ckpt_path last`` resumes from.
+    """What ``--ckpt_path last`` resumes from: the newest checkpoint that is whole.
 
     Raises:
         ValueError: The folder has none.
     """
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if not last.is_file():
-        raise ValueError(f"nothing to resume: {last} does not exist")
+    folder = run_dir / "checkpoints"
+    last = checkpoints.newest(folder)
+    if last is None:
+        raise ValueError(
+            f"nothing to resume: {folder} holds no {checkpoints.LAST} that matches {checkpoints.HASHES}; "
+            "start the run again without --ckpt_path"
+        )
     return last
 
 

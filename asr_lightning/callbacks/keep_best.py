@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from asr_lightning.checkpoints import sha256_at
+from asr_lightning.jobs import faults
+from asr_lightning.jobs.files import sync_folder
+
+logger = logging.getLogger(__name__)
+
+IN_NAME = 16  # hex digits of the hash: enough to tell the few files of a run apart
 
 
 @dataclass(frozen=True, order=True)
@@ -31,11 +41,6 @@ class Check:
     epoch: float
     train_loss: float = float("nan")
 
-    @property
-    def file_name(self) -> str:
-        """Of the weights in the folder of ``KeepBest``."""
-        return f"step-{self.step:06d}.safetensors"
-
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """What training changes in ``model``: trainable parameters, and buffers such as BatchNorm statistics."""
@@ -46,6 +51,9 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 class KeepBest(Callback):
     """Write the weights of the best checks; those that fall behind are removed.
+
+    The name of each file has its hash. A run that is killed and resumed may make a check again, and on a GPU with other
+    weights: the ones that a checkpoint refers to stay until no checkpoint does.
 
     Args:
         directory: For this callback alone.
@@ -59,6 +67,8 @@ class KeepBest(Callback):
         self.directory = Path(directory)
         self.count = count
         self.checks: list[Check] = []
+        self._names: dict[int, str] = {}
+        self._referred: tuple[frozenset[str], ...] = ()
 
     @property
     def best(self) -> list[Check]:
@@ -66,8 +76,12 @@ class KeepBest(Callback):
         return sorted(self.checks)[: self.count]
 
     def path(self, check: Check) -> Path:
-        """Where the weights of ``check`` are."""
-        return self.directory / check.file_name
+        """Where the weights of ``check`` are; no file is there if they were lost."""
+        return self.directory / self._names.get(check.step, f"step-{check.step:06d}-lost")
+
+    def protect(self) -> None:
+        """Keep what the checkpoint that has just been written refers to, and the one before it; no other does."""
+        self._referred = (*self._referred, self._kept())[-2:]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the check that has just ended with those before."""
@@ -85,19 +99,38 @@ class KeepBest(Callback):
         self.directory.mkdir(parents=True, exist_ok=True)
         fresh = self.directory / "new.safetensors"
         save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, fresh)
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        self._names[check.step] = f"step-{check.step:06d}-{sha256_at(fresh)[:IN_NAME]}.safetensors"
         fresh.replace(self.path(check))
-        kept = {c.file_name for c in self.best}
+        sync_folder(self.directory)
+        faults.point("trainer.best.kept")
+        kept = self._kept().union(*self._referred)
         for path in self.directory.glob("step-*.safetensors"):
             if path.name not in kept:
                 path.unlink()
 
+    def _kept(self) -> frozenset[str]:
+        return frozenset(self._names[check.step] for check in self.best if check.step in self._names)
+
     def state_dict(self) -> dict[str, Any]:
-        """The checks; the directory belongs to the run, not to the checkpoint."""
-        return {"checks": [asdict(check) for check in self.checks]}
+        """The checks and the names of their files; the directory belongs to the run, not to the checkpoint."""
+        kept = self._kept()
+        names = {step: name for step, name in self._names.items() if name in kept}
+        return {"checks": [asdict(check) for check in self.checks], "names": names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the checks from a checkpoint."""
+        """Take the checks from a checkpoint; weights that are not as they were then are left out."""
         self.checks = [Check(**check) for check in state_dict["checks"]]
+        self._names = {step: name for step, name in state_dict["names"].items() if self._is_whole(name)}
+        self._referred = (self._kept(),)
+
+    def _is_whole(self, name: str) -> bool:
+        path = self.directory / name
+        whole = path.is_file() and sha256_at(path)[:IN_NAME] == path.stem.rpartition("-")[2]
+        if not whole:
+            logger.warning("%s is missing or damaged: these weights cannot be chosen any more", path)
+        return whole
 
 
 def epochs_done(trainer: Trainer) -> float:
