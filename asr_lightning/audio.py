@@ -194,7 +194,7 @@ def _decode_stream(path: Path, container, stream, max_samples: int | None) -> tu
     size, sample_rate = 0, 0
     for frame in container.decode(stream):
         for out in resampler.resample(frame):
-            blocks.append(out.to_ndarray())
+            blocks.append(out.to_ndarray().astype(np.float32, copy=False))
             sample_rate = sample_rate or out.sample_rate
             size += blocks[-1].size
             _refuse_too_long(path, size, max_samples)
