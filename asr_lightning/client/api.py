@@ -147,12 +147,12 @@ class Client:
         """What happens to a job after event ``after``, each event once, until the job rests."""
         return follow(self._transport, job_id, after)
 
-    def logs(self, job_id: str, follow: bool = False, offset: int = 0) -> Iterator[bytes]:
-        """The trainer's log from byte ``offset`` on; with ``follow`` until the job rests."""
+    def logs(self, job_id: str, follow: bool = False, offset: int = 0, name: str = "trainer") -> Iterator[bytes]:
+        """The log of the trainer or the intake from byte ``offset`` on; with ``follow`` until the job rests."""
         while True:
             over = not follow or self.job(job_id)["state"] in RESTING  # before the last look
             while True:
-                answer = self._transport.get(_route(job_id, "logs"), params={"offset": offset})
+                answer = self._transport.get(_route(job_id, "logs"), params={"offset": offset, "name": name})
                 offset = int(answer.headers.get("x-next-offset", offset + len(answer.content)))
                 if not answer.content:
                     break
@@ -188,10 +188,10 @@ def check_key(key: str) -> str:
     """``key`` if it can be sent.
 
     Raises:
-        ValueError: It is empty, longer than 64 characters, or holds others than letters, digits, ``_`` and ``-``.
+        ValueError: It is empty, longer than 255 characters, or holds blanks or other than ASCII characters.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):
-        raise ValueError(f"the key {key[:80]!r} must be 1 to 64 letters, digits, _ or -")
+    if not re.fullmatch(r"[!-~]{1,255}", key):
+        raise ValueError(f"the key {key[:80]!r} must be 1 to 255 ASCII characters without blanks")
     return key
 
 

@@ -128,16 +128,16 @@ def _ends(event: Event) -> bool:
     return event.kind == "purged" or (event.kind == "state" and event.data.get("state") in RESTING)
 
 
-def _event(fields: dict[str, str]) -> Event:
-    """The event of a block; its data is the whole event, or only what changed.
+def _event(fields: dict[str, str]) -> Event | None:
+    """The event of a block; None where it has no number and so is none of the job, such as the stream's end.
 
     Raises:
-        ServerError: It is no JSON, or has no number.
+        ServerError: It cannot be read.
     """
+    if "id" not in fields:
+        return None
     try:
-        data = json.loads(fields["data"])
-        if isinstance(data, dict) and {"seq", "kind"} <= data.keys():
-            return Event(int(data["seq"]), str(data.get("time", "")), str(data["kind"]), dict(data.get("data") or {}))
-        return Event(int(fields["id"]), "", fields.get("event", "message"), dict(data))
+        found = json.loads(fields["data"])
+        return Event(int(found["seq"]), str(found["time"]), str(found["kind"]), dict(found["data"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError("bad_answer", "the server sends an event that cannot be read", 200) from error

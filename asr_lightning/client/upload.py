@@ -23,7 +23,7 @@ def upload(transport: Transport, archive: Path, progress: Progress | None = None
         ConnectionFailedError: No answer after all retries.
     """
     for start in range(STARTS):
-        upload_id = str(transport.json("POST", "/v1/uploads")["id"])
+        upload_id = str(transport.json("POST", "/v1/uploads", json={"size": archive.stat().st_size})["id"])
         try:
             send_rest(transport, upload_id, archive, progress)
         except ServerError as error:
@@ -47,22 +47,24 @@ def send_rest(transport: Transport, upload_id: str, archive: Path, progress: Pro
     with archive.open("rb") as file:
         while received < total:
             file.seek(received)
-            piece = file.read(PIECE)
+            error: Exception | None = None
             try:
-                answer = _put(transport, path, received, piece)
-            except (httpx.TransportError, ServerError) as error:
-                if isinstance(error, ServerError) and error.status not in AWAY:
+                answer = _put(transport, path, received, file.read(PIECE))
+            except (httpx.TransportError, ServerError) as caught:
+                if isinstance(caught, ServerError) and caught.status not in AWAY:
                     raise
-                if failures >= transport.retries:
-                    raise transport.failed(error) from error
-                transport.pause(failures)
-                failures += 1
-                answer = transport.json("GET", path)
-            now = _received(answer, total)
-            failures = 0 if now > received else failures
-            received = now
-            if progress:
-                progress(received, total)
+                error, answer = caught, None
+            if error is None and _received(answer, total) > received:
+                received, failures = _received(answer, total), 0
+                if progress:
+                    progress(received, total)
+                continue
+            # No piece arrived whole. The server may still wait for the rest of it, and says "busy" until it notices.
+            if failures >= transport.retries:
+                raise transport.failed(error or ServerError("busy", "the upload is held by another request", 409))
+            transport.pause(failures)
+            failures += 1
+            received = _received(transport.json("GET", path), total)
 
 
 def _put(transport: Transport, path: str, offset: int, piece: bytes) -> Any:

@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
     _submit_options(add("submit", "pack a folder of recordings, send it, and train"))
     add("validate", "check recordings on the server, without training").add_argument("data", type=Path, help=DATA)
     add("status", "one job, or all of them", job="?")
-    add("logs", "the trainer's log", job="1").add_argument("--follow", action="store_true", help=FOLLOW)
+    log = add("logs", "the trainer's log", job="1")
+    log.add_argument("--follow", action="store_true", help=FOLLOW)
+    log.add_argument("--intake", action="store_true", help="the log of the data checks instead")
     add("cancel", "end a job", job="1")
     add("resume", "go on with a job that was interrupted, failed or cancelled", job="1")
     add("delete", "delete a job with its recordings and models", job="1")
@@ -125,7 +127,7 @@ def logs(client: Client, options: argparse.Namespace) -> int:
     from asr_lightning.client.errors import visible
 
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for block in client.logs(options.id, options.follow):
+    for block in client.logs(options.id, options.follow, name="intake" if options.intake else "trainer"):
         lines = decoder.decode(block).replace("\r", "\n").expandtabs().split("\n")
         print("\n".join(map(visible, lines)), end="", flush=True)
     return 0

@@ -81,7 +81,9 @@ def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch, caplog) -> No
     assert TOKEN not in caplog.text
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:5553", "ftp://host", "http://", "http://host/?token=1", "http://host:x"])
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:5553", "ftp://host", "http://", "http://host/?token=1", "http://host:x"]
+)
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(ValueError, match=r"write it as http://127\.0\.0\.1:5553"):
         Client(url)
@@ -123,11 +125,12 @@ def test_a_web_page_is_no_training_server() -> None:
 
 def test_events_as_text() -> None:
     whole = 'data: {"seq": 1, "time": "t", "kind": "state", "data": {"state": "queued"}}'
-    split = ["id: 2", "event: progress", 'data: {"epoch":', "data: 1}"]
-    found = list(parse([": ping", "", whole, "", *split, "retry: 10", "", "id: 3", "", "data: unfinished"]))
-    assert found == [Event(1, "t", "state", {"state": "queued"}), Event(2, "", "progress", {"epoch": 1})]
+    split = ["event: progress", 'data: {"seq": 2, "time": "t", "kind": "progress",', 'data: "data": {"epoch": 1}}']
+    lines = [": ping", "", "retry: 10", "", "id: 1", whole, "", "id:2", *split, "", "event: end", "data: {}", ""]
+    found = list(parse([*lines, "id: 3", whole]))  # the last was cut off
+    assert found == [Event(1, "t", "state", {"state": "queued"}), Event(2, "t", "progress", {"epoch": 1})]
     with pytest.raises(ServerError, match="cannot be read"):
-        list(parse(["data: {", ""]))
+        list(parse(["id: 1", "data: {", ""]))
 
 
 def test_an_empty_id_is_not_the_list() -> None:
@@ -137,7 +140,7 @@ def test_an_empty_id_is_not_the_list() -> None:
                 client.delete(job_id)
 
 
-@pytest.mark.parametrize("key", ["a b", "x" * 65, "a\n"])
+@pytest.mark.parametrize("key", ["a b", "x" * 256, "a\n", "ä"])
 def test_keys_that_cannot_be_sent(key: str, tmp_path) -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(ValueError, match="the key .* must be"):
         client.submit(tmp_path / "missing", "m", key=key)
