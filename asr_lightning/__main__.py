@@ -16,7 +16,9 @@ COMMANDS = {
     "test": ("train", "WER on the test split, before and after, of a finished run"),
     "predict": ("predict", "transcribe audio files with a saved model"),
     "models": ("models", "list the models that --model knows by name"),
+    "serve": ("serve", "the training server: jobs over HTTP, one or many, none lost"),
     "remote": ("remote", "train on a server, and fetch the model from it"),
+    "run-job": ("run_job", "one job of the server; the server starts it"),
     "check-adapter": ("check_adapter", "check that a model family keeps the contract"),
 }
 

@@ -1,0 +1,64 @@
+"""Who may ask: the bearer token, compared in constant time, and signed paths that expire."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+
+LINK_S = 3600
+FREE_FAILURES = 5
+MAX_DELAY_S = 2.0
+FORGET_S = 60.0
+PEERS = 1024
+
+
+class Throttle:
+    """Makes wrong tokens slow: each further failure of one address within a minute waits longer for its answer.
+
+    A right token never waits, so that nobody can lock the owner out.
+    """
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def failed(self, peer: str) -> float:
+        """Count one failure of ``peer``; returns the seconds its answer is to wait."""
+        now = time.monotonic()
+        count, last = self._failures.pop(peer, (0, now))
+        count = 1 if now - last > FORGET_S else count + 1
+        self._failures[peer] = (count, now)
+        while len(self._failures) > PEERS:
+            self._failures.popitem(last=False)
+        return min(MAX_DELAY_S, 0.1 * max(0, count - FREE_FAILURES))
+
+
+def is_token(header: str | None, token: str) -> bool:
+    """Whether ``header`` (of ``Authorization``) carries ``token``."""
+    scheme, _, given = (header or "").partition(" ")
+    same = hmac.compare_digest(_digest(given.strip()), _digest(token))  # of equal length, so time tells nothing
+    return same and scheme.lower() == "bearer"
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def signature(token: str, purpose: str, now: float | None = None) -> str:
+    """``<expiry>.<mac>``, which opens ``purpose`` for an hour without revealing ``token``."""
+    expiry = int((time.time() if now is None else now) + LINK_S)
+    return f"{expiry}.{_mac(token, purpose, expiry)}"
+
+
+def is_signed(token: str, purpose: str, given: str, now: float | None = None) -> bool:
+    """Whether ``given`` was made by ``signature`` for ``purpose`` and has not expired."""
+    expiry, _, mac = given.partition(".")
+    if not (expiry.isascii() and expiry.isdigit() and len(expiry) <= 12):
+        return False
+    left = int(expiry) - (time.time() if now is None else now)
+    return hmac.compare_digest(mac.encode(), _mac(token, purpose, int(expiry)).encode()) and 0 < left <= LINK_S + 60
+
+
+def _mac(token: str, purpose: str, expiry: int) -> str:
+    return hmac.new(token.encode(), f"{purpose}\n{expiry}".encode(), hashlib.sha256).hexdigest()[:40]

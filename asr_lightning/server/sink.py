@@ -1,0 +1,85 @@
+"""Bytes of a request on their way to the disk: few of them in memory, no other request held up, space watched."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from starlette.concurrency import run_in_threadpool
+
+from asr_lightning.jobs.errors import DiskFullError
+
+BLOCK = 1 << 20
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Sink:
+    """A file that is being received.
+
+    Args:
+        path: Exists already; bytes are added at its end.
+        min_free: Bytes that must stay free on the disk.
+
+    Attributes:
+        written: Bytes on the disk, of this sink.
+        taken: The same, with those that wait to be written.
+    """
+
+    def __init__(self, path: Path, min_free: int) -> None:
+        self.path, self.written, self.taken, self._min_free = path, 0, 0, min_free
+        self._buffer, self._hash, self._lock = bytearray(), hashlib.sha256(), threading.Lock()
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._lock:  # a request that is cancelled leaves its thread writing: not into somebody else's file
+            os.close(self._file)
+            self._file = -1
+
+    def take(self, data: bytes | memoryview) -> None:
+        """Keep ``data`` for the next ``settle``."""
+        self._buffer += data
+        self.taken += len(data)
+
+    async def settle(self, least: int = BLOCK) -> None:
+        """Write what was taken, where it is at least ``least`` bytes.
+
+        Raises:
+            DiskFullError: There is no space for it.
+        """
+        if len(self._buffer) >= max(1, least):
+            block, self._buffer = self._buffer, bytearray()
+            await run_in_threadpool(self._write, block)
+
+    async def finish(self) -> str:
+        """Write the rest and make it last; returns the sha256 of all that was taken."""
+        await self.settle(0)
+        await run_in_threadpool(self._sync)
+        return self._hash.hexdigest()
+
+    def _sync(self) -> None:
+        with self._lock:
+            os.fsync(self._file)
+
+    def _write(self, block: bytearray) -> None:
+        if shutil.disk_usage(self.path.parent).free < self._min_free + len(block):
+            raise DiskFullError(errno.ENOSPC, "the server's disk is full")
+        try:
+            with self._lock, memoryview(block) as view:
+                done = 0
+                while done < len(block):
+                    done += os.write(self._file, view[done:])
+                self.written += done
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise DiskFullError(error.errno, "the server's disk is full") from error
+            raise
+        self._hash.update(block)
