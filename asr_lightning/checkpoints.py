@@ -88,13 +88,13 @@ def adopt(folder: Path) -> None:
     fresh, last = folder / FRESH, folder / LAST
     digest = sha256_at(fresh)
     write_json(folder / HASHES, {"sha256": [digest, *(d for d in known(folder) if d != digest)][:REMEMBERED]})
-    faults.point("trainer.checkpoint.recorded")
+    faults.point("training.checkpoint.recorded")
     if last.exists():
         last.replace(folder / PREVIOUS)
-    faults.point("trainer.checkpoint.rotated")
+    faults.point("training.checkpoint.rotated")
     fresh.replace(last)
     sync_folder(folder)
-    faults.point("trainer.checkpoint.kept")
+    faults.point("training.checkpoint.kept")
 
 
 def newest(folder: Path) -> Path | None:

@@ -72,9 +72,10 @@ class ASRCLI(LightningCLI):
 
     results: Result | None = None
 
-    def __init__(self, started: float, more: Sequence[Callback] = (), **kwargs: Any) -> None:
+    def __init__(self, started: float, more: Sequence[Callback] = (), log_clips: bool = True, **kwargs: Any) -> None:
         self._started = started
         self._more = tuple(more)
+        self._log_clips = log_clips
         super().__init__(
             ASRModule,
             AudioFolderDataModule,
@@ -84,6 +85,9 @@ class ASRCLI(LightningCLI):
             auto_configure_optimizers=False,
             **kwargs,
         )
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no options from a checkpoint, as Lightning 2.6 would: its hash has not been checked here."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -170,7 +174,9 @@ class ASRCLI(LightningCLI):
         self.progress, self.baseline = Progress(), BaselineWER()
         self.best = KeepBest(folder / "best")
         last = KeepLast(folder, self.best)
-        found = [self.baseline, FiniteGradients(), self.progress, self.best, LogClips(tensorboard), last]
+        found = [self.baseline, FiniteGradients(), self.progress, self.best, last]
+        if self._log_clips:
+            found.append(LogClips(tensorboard))
         if self.options.budget is not None:
             num_canary = len(self.canary.references) if self.canary else 0
             found.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
@@ -256,13 +262,19 @@ def run_dir_of(arguments: Sequence[str]) -> Path | None:
     return parser.parse_known_args(arguments)[0].run_dir
 
 
-def main(arguments: Sequence[str], started: float | None = None, callbacks: Sequence[Callback] = ()) -> ASRCLI:
+def main(
+    arguments: Sequence[str],
+    started: float | None = None,
+    callbacks: Sequence[Callback] = (),
+    log_clips: bool = True,
+) -> ASRCLI:
     """Run one of fit, validate and test.
 
     Args:
         arguments: The command line after the program's name.
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
         callbacks: Of the caller's own, called before all others while training.
+        log_clips: Whether TensorBoard gets sound and text of some dev clips.
     """
     run_dir = run_dir_of(arguments)
     recorded = [str(run_dir / "config.yaml")] if run_dir else []
@@ -274,4 +286,6 @@ def main(arguments: Sequence[str], started: float | None = None, callbacks: Sequ
         kwargs[name]["default_config_files"] = recorded
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
-    return ASRCLI(started or time.monotonic(), callbacks, args=registry.expand(arguments), parser_kwargs=kwargs)
+    return ASRCLI(
+        started or time.monotonic(), callbacks, log_clips, args=registry.expand(arguments), parser_kwargs=kwargs
+    )

@@ -104,7 +104,7 @@ class KeepBest(Callback):
         self._names[check.step] = f"step-{check.step:06d}-{sha256_at(fresh)[:IN_NAME]}.safetensors"
         fresh.replace(self.path(check))
         sync_folder(self.directory)
-        faults.point("trainer.best.kept")
+        faults.point("training.best.kept")
         kept = self._kept().union(*self._referred)
         for path in self.directory.glob("step-*.safetensors"):
             if path.name not in kept:

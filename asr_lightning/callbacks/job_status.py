@@ -1,0 +1,105 @@
+"""Tells the server where a training is, and stops it at the next batch once it is cancelled. Knows no model."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, TypeVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from asr_lightning.callbacks.baseline import BaselineWER
+from asr_lightning.callbacks.keep_best import KeepBest, epochs_done
+from asr_lightning.jobs import faults
+from asr_lightning.jobs.trainer_status import TrainerStatus
+from asr_lightning.scoring import score
+
+PREPARED, TRAINED = 0.05, 0.85
+"""Shares of the whole job that are done before and after training: rough, since models differ."""
+
+Kind = TypeVar("Kind", bound=Callback)
+
+
+class JobStatus(Callback):
+    """Turns what Lightning does into phases, fractions and checks.
+
+    It stops by an exception and not by ``should_stop``, after which Lightning would write a checkpoint of half an epoch
+    (lightning#21406 is about signals; the loop is the same).
+
+    Args:
+        status: Of the job.
+    """
+
+    def __init__(self, status: TrainerStatus) -> None:
+        self.status = status
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The model is loaded; ``BaselineWER``, which comes after, scores it."""
+        self.status.phase("preparing", "running base model evaluation", fraction=PREPARED / 2)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say which epoch it is."""
+        if not self._started:
+            self._started, self._first_step = time.monotonic(), trainer.global_step
+        number, count = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
+        message = f"training, epoch {number} of {count}"
+        base_wer = _base_wer(trainer, pl_module)
+        self.status.phase("running", message, epochs=count, base_wer=base_wer, **self._place(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop here if the job was cancelled."""
+        self.status.check()
+        faults.point("training.batch")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Say how far it is."""
+        self.status.update(**self._place(trainer))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Stop here if the job was cancelled."""
+        self.status.check()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Weights are chosen and scored after this; also where a finished run is resumed, and nothing is trained."""
+        base_wer, checks = _base_wer(trainer, pl_module), _checks(trainer)
+        message = "running fine-tuned model evaluation"
+        self.status.phase("evaluating", message, fraction=TRAINED, eta_s=None, base_wer=base_wer, checks=checks)
+        faults.point("training.evaluating")
+
+    def _place(self, trainer: Trainer) -> dict[str, Any]:
+        """Epoch, step, share and time left."""
+        step, steps = trainer.global_step, int(trainer.estimated_stepping_batches)
+        done = step - self._first_step
+        eta = (time.monotonic() - self._started) / done * max(steps - step, 0) if done else None
+        return {
+            "epoch": round(min(epochs_done(trainer), float(trainer.max_epochs or 0)), 3),
+            "step": step,
+            "steps": steps,
+            "fraction": round(PREPARED + (TRAINED - PREPARED) * min(1.0, step / max(steps, 1)), 4),
+            "eta_s": None if eta is None else round(eta, 1),
+            "checks": _checks(trainer),
+        }
+
+
+def _of(trainer: Trainer, kind: type[Kind]) -> Kind:
+    """The trainer's callback of exactly this class."""
+    return next(callback for callback in trainer.callbacks if type(callback) is kind)
+
+
+def _checks(trainer: Trainer) -> list[dict[str, Any]]:
+    checks = _of(trainer, KeepBest).checks
+    return [
+        {"epoch": c.epoch, "step": c.step, "wer": c.wer, "loss": c.loss if math.isfinite(c.loss) else None}
+        for c in checks
+    ]
+
+
+def _base_wer(trainer: Trainer, pl_module: LightningModule) -> float | None:
+    dev = _of(trainer, BaselineWER).dev
+    return None if dev is None else score(dev.transcripts, pl_module.normalize).wer

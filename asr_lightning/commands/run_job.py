@@ -1,0 +1,184 @@
+"""``run-job``: one job of the training server, from its data set to verified artifacts and ``exit.json``.
+
+Trains by the options of ``fit``; there is no second training path. The server starts it; a person needs it only to see
+what a job does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr_lightning.jobs import ending, faults
+from asr_lightning.jobs.files import read_json
+from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.jobs.trainer_status import TrainerStatus
+from asr_lightning.jobs.worker import hold_locks, is_cancelled
+
+logger = logging.getLogger(__name__)
+
+STARTED = time.monotonic()
+RUN, ARTIFACTS = Path("run"), Path("artifacts")
+LEFTOVERS = ("run/tmp*", "run/model.new", "run/checkpoints/new.ckpt", "run/checkpoints/best/new.*", "artifacts.new")
+"""What a kill or a full disk leaves half written; never read."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the server asks of this process.
+
+    Attributes:
+        attempt: Of the job, from 1 on.
+        device: cpu, mps, cuda or cuda:<number>.
+        source: What ``--model`` takes.
+        spec: The job's.
+        resume: Go on from the last whole checkpoint, if there is one.
+    """
+
+    attempt: int
+    device: str
+    source: str
+    spec: JobSpec
+    resume: bool
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Do the job; returns 0 only after a success that ``exit.json`` tells of."""
+    parser = argparse.ArgumentParser(prog="python -m asr_lightning run-job", description=__doc__, allow_abbrev=False)
+    parser.add_argument("job", type=Path, help="folder of the job, with assignment.json and dataset/")
+    job = parser.parse_args(arguments).job.resolve()
+    hold_locks()
+    assignment = read_assignment(job)
+    if temporary := os.environ.get("TMPDIR"):
+        Path(temporary).mkdir(exist_ok=True)
+    status = TrainerStatus(job, assignment.attempt, assignment.spec.epochs)
+    with contextlib.chdir(job):  # relative paths keep the host's layout out of reports and configurations
+        return _ended(job, assignment, status)
+
+
+def read_assignment(job: Path) -> Assignment:
+    """What ``assignment.json`` in ``job`` says.
+
+    Raises:
+        ValueError: It is missing, or not one.
+    """
+    path = job / "assignment.json"
+    found = read_json(path)
+    try:
+        if found is None:
+            raise TypeError("it is missing or cut off")
+        return Assignment(
+            attempt=int(found["attempt"]),
+            device=str(found["device"]),
+            source=str(found["source"]),
+            spec=JobSpec(**found["spec"]),
+            resume=bool(found["resume"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no assignment ({error}): let the server start this job") from error
+
+
+def _ended(job: Path, assignment: Assignment, status: TrainerStatus) -> int:
+    """Work, and write ``exit.json`` last; a stop from outside writes none, so that the server tries again."""
+    try:
+        status.start()
+        artifacts, metrics = _work(assignment, status)
+        found: dict[str, Any] = {"code": 0, "error": None, "artifacts": artifacts, "metrics": metrics}
+    except BaseException as error:
+        traceback.print_exc()
+        if type(error).__name__ == "SIGTERMException" and not is_cancelled(job):  # Lightning's, of 2.4 and 2.6
+            status.close()
+            return 128 + signal.SIGTERM
+        _remove_leftovers()
+        found = {"code": 1, "error": _error(error, job, assignment), "artifacts": {}, "metrics": None}
+    try:
+        faults.point("training.ending")
+        status.close()
+        status.end(found)
+    except OSError as error:
+        sys.stderr.write(f"error: exit.json cannot be written: {error}\n")
+        return 1
+    return int(found["code"])
+
+
+def _error(error: BaseException, job: Path, assignment: Assignment) -> ending.Error:
+    """The error of ``exit.json``; after SIGTERM on a cancelled job that it was cancelled."""
+    if is_cancelled(job) and type(error).__name__ == "SIGTERMException":
+        return ending.error_of(ending.CancelledError(), job)
+    if isinstance(error, SystemExit) and assignment.spec.language is not None:  # the option parser's refusal
+        message = f"{assignment.spec.model} takes no language: leave it out"
+        return {"code": "invalid_parameter", "message": message, "param": "language"}
+    return ending.error_of(error, job)
+
+
+def _work(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str], dict[str, Any]]:
+    """Train and package; returns hashes of the artifacts, and metrics."""
+    from asr_lightning import checkpoints, cli, packaging
+    from asr_lightning.callbacks.job_status import JobStatus
+
+    _remove_leftovers()
+    last = checkpoints.newest(RUN / "checkpoints") if assignment.resume else None
+    if last is None:
+        shutil.rmtree(RUN, ignore_errors=True)  # from an attempt that never got to a checkpoint, or is not wanted
+    else:
+        status.update(resumed_from=last.name)
+    faults.point("training.loading")
+    cli.main(fit_arguments(assignment, last), STARTED, [JobStatus(status)], log_clips=False)
+    status.phase("packaging", "packaging model", fraction=0.97)
+    artifacts = packaging.package(RUN, ARTIFACTS)
+    faults.point("training.packaged")
+    status.update(fraction=1.0)
+    return artifacts, metrics_of(read_json(RUN / "report.json") or {})
+
+
+def fit_arguments(assignment: Assignment, checkpoint: Path | None) -> list[str]:
+    """The command line of ``fit`` that does it, in the job's folder."""
+    spec = assignment.spec
+    kind, _, number = assignment.device.partition(":")
+    given = {
+        "--model.adapter.init_args.language": spec.language,
+        "--ckpt_path": checkpoint,
+    }
+    return [
+        "fit", "--model", assignment.source, "--data.audio_dir=dataset", f"--run_dir={RUN}",
+        f"--seed_everything={spec.seed}", f"--data.seed={spec.seed}", f"--trainer.max_epochs={spec.epochs}",
+        f"--trainer.accelerator={kind}", f"--trainer.devices={f'[{number}]' if number else 1}",
+        *(f"{name}={value}" for name, value in given.items() if value is not None),
+    ]  # fmt: skip
+
+
+def metrics_of(report: dict[str, Any]) -> dict[str, Any]:
+    """The few figures of a report that a job shows."""
+    test, change = report["test"], report["test"]["change"]
+    canary = {
+        mode: {"before": part["before"]["wer"], "after": part["after"]["wer"], "delta": part["change"]["difference"]}
+        for mode, part in report["canary"]["modes"].items()
+    }
+    return {
+        "before": test["before"]["wer"],
+        "after": test["after"]["wer"],
+        "delta": change["difference"],
+        "interval": [change["low"], change["high"]],
+        "p_better": change["p_better"],
+        "canary": canary or None,
+        "verdict": report["verdict"]["sentence"],
+    }
+
+
+def _remove_leftovers() -> None:
+    for pattern in LEFTOVERS:
+        for path in Path().glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

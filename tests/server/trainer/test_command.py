@@ -1,0 +1,46 @@
+"""``python -m asr_lightning run-job`` as the server starts it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from asr_lightning.commands.run_job import Assignment, fit_arguments
+from asr_lightning.jobs.spec import JobSpec
+from tests.server.trainer.jobs import read
+
+
+def test_it_holds_its_lock_for_life(job: Path, undisturbed: Path) -> None:
+    lock = os.open(job / "worker.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    env = {"PATH": os.environ["PATH"], "ASR_LOCK_FD": str(lock), "TMPDIR": str(job / "tmp"), "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", "asr_lightning", "run-job", str(job)]
+    with (job / "trainer.log").open("w") as log:
+        process = subprocess.Popen(call, cwd=job, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   pass_fds=[lock], start_new_session=True)  # fmt: skip
+        os.close(lock)
+        other = os.open(job / "worker.lock", os.O_RDWR)
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            raise AssertionError("the trainer does not hold its lock")
+        except BlockingIOError:
+            pass
+        assert process.wait(60) == 0, (job / "trainer.log").read_text()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+    assert read(job, "exit.json")["metrics"] == read(undisturbed, "exit.json")["metrics"]
+
+
+def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_client() -> None:
+    spec = JobSpec("whisper-tiny", "de", 4, 7)
+    found = fit_arguments(Assignment(2, "cuda:1", "whisper-tiny", spec, True), Path("run/checkpoints/last.ckpt"))
+    assert found == [
+        "fit", "--model", "whisper-tiny", "--data.audio_dir=dataset", "--run_dir=run", "--seed_everything=7",
+        "--data.seed=7", "--trainer.max_epochs=4", "--trainer.accelerator=cuda", "--trainer.devices=[1]",
+        "--model.adapter.init_args.language=de", "--ckpt_path=run/checkpoints/last.ckpt",
+    ]  # fmt: skip
+    found = fit_arguments(Assignment(1, "mps", "toy", JobSpec("toy"), False), None)
+    assert found[-2:] == ["--trainer.accelerator=mps", "--trainer.devices=1"]
