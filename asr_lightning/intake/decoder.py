@@ -11,6 +11,8 @@ from asr_lightning.intake import sandbox
 if __name__ == "__main__":
     sandbox.before_imports()
 
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -20,12 +22,13 @@ from pathlib import Path
 import av  # noqa: F401  # here: afterwards the process may not read its way through the libraries
 import numpy as np
 
-from asr_lightning.audio import AudioError, TooLongError, decode, resample
+from asr_lightning.audio import REMEDY, AudioError, TooLongError, decode, resample
 
 RATE = 16_000  # Hz; what every model family here takes
 FULL_SCALE = 0.999
 MAX_MESSAGE = 4096
 PEAK = 32_767
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main() -> int:
@@ -47,7 +50,7 @@ def main() -> int:
 
 def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> dict:
     """Measures of one recording, or what is wrong with it."""
-    path = Path(f"/dev/fd/{source}")
+    path = _path_of(source)
     try:
         samples, own_rate = decode(path, max_samples)
         if len(samples) > max_seconds * own_rate:
@@ -59,11 +62,20 @@ def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> d
     except TooLongError:
         return {"long": None}
     except AudioError as error:
-        return {"bad": str(error).removeprefix(f"{path}: ")}
+        return {"bad": str(error).removeprefix(f"{path}: ").removesuffix(f"; {REMEDY}")}
+    except OSError as error:
+        return {"full": True} if error.errno in FULL else {"bad": "it cannot be read"}
     except MemoryError:
         return {"bad": "it asks for more memory than the decoder may have"}
     except Exception as error:  # whatever a decoder raises on a hostile file is an answer about this file
         return {"bad": f"the decoder fails ({type(error).__name__})"}
+
+
+def _path_of(descriptor: int) -> Path:
+    """A name that opens the file of ``descriptor`` at its start; the one of macOS's /dev/fd shares the offset."""
+    if sys.platform == "darwin":
+        return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+    return Path(f"/dev/fd/{descriptor}")
 
 
 def measure(samples: np.ndarray) -> dict[str, float]:

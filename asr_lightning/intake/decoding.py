@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -95,10 +96,12 @@ class Decoders:
 
         Raises:
             IntakeError: Too much time for the whole upload, or too many crashes.
+            OSError: The disk is full.
         """
         for _ in range(2 if self._served else 1):  # a crash may be an earlier file's doing: once more, alone
             if time.monotonic() > self._until:
                 raise IntakeError("too_large", "data takes too long to decode; send fewer recordings")
+            os.lseek(source, 0, os.SEEK_SET)  # a decoder before may have read it, and the offset is shared
             os.ftruncate(target, 0)
             os.lseek(target, HEADER, os.SEEK_SET)
             try:
@@ -185,6 +188,8 @@ class Decoders:
         limits = self._limits
         if not isinstance(answer, dict):
             return Refused("D03", "it confuses the decoder")
+        if "full" in answer:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if "long" in answer:
             return Refused("D06", f"it is longer than {limits.clip_seconds:g} s")
         if "bad" in answer:

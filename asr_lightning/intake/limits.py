@@ -50,7 +50,7 @@ class IntakeLimits:
     total_seconds: float = 10 * 3600.0
     clip_samples: int = 60_000_000  # 300 s of 96 kHz stereo; 240 MB as float32
     decoder_bytes: int = 3 << 30
-    decode_seconds: float = 600.0
+    decode_seconds: float = 120.0  # 300 s of sound take 2 s
     all_decode_seconds: float = 7200.0
     crashes: int = 50
     clips_per_decoder: int = 200

@@ -51,12 +51,12 @@ def check_name(raw: str, limits: IntakeLimits) -> Name | None:
     """
     problem = _problem(raw, limits)
     if problem:
-        raise IntakeError("dataset_invalid", f"data: member '{printable(raw)}' {problem}; rename it and pack again")
+        raise IntakeError("dataset_invalid", f"data: member '{printable(raw, 80)}' {problem}; rename it and pack again")
     parts = [part for part in raw.split("/") if part not in ("", ".")]
     if not parts or "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] == ".DS_Store":
         return None
     if len(parts) > 2:
-        raise IntakeError("dataset_invalid", f"data: member '{printable(raw)}' lies in nested folders; {FLAT}")
+        raise IntakeError("dataset_invalid", f"data: member '{printable(raw, 80)}' lies in nested folders; {FLAT}")
     return Name("/".join(parts[:-1]), parts[-1], _kind(parts[-1]))
 
 

@@ -24,6 +24,7 @@ from asr_lightning.jobs.worker import is_cancelled
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MIN_TEXTS = 3  # a train, a dev and a test split without a text in common
 WORK = "tmp/intake"
+REMEDIES = {"D03": "convert it to wav with another program, or record it again", "D06": "split it at a pause"}
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -98,7 +99,8 @@ def _decode_all(
         poll()
         outcome = _decode_one(clip, decoders, raw, dataset)
         if isinstance(outcome, Refused):
-            verdict.add(outcome.code, "E", f"{outcome.cause}; {LEFT_OUT}", clip.name, clip.uid)
+            cause = f"{outcome.cause}; {REMEDIES[outcome.code]}; {LEFT_OUT}"
+            verdict.add(outcome.code, "E", cause, clip.name, clip.uid)
             continue
         sound, digest = outcome
         issues = sound_issues(sound, limits, clip.name, clip.uid)

@@ -57,6 +57,9 @@ def limit_cpu(seconds: float) -> None:
 
 
 def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(kind, (value, value))
 

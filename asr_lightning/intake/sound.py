@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from asr_lightning.data.checks import SHORT_SECONDS
+from asr_lightning.intake.clips import LEFT_OUT
 from asr_lightning.intake.decoding import RATE, Sound
 from asr_lightning.intake.limits import IntakeLimits
 from asr_lightning.intake.verdict import Issue
@@ -27,9 +28,9 @@ def sound_issues(sound: Sound, limits: IntakeLimits, name: str, uid: str) -> lis
     found: list[tuple[str, str, bool, str]] = [
         ("D06", "W", sound.seconds > limits.long_seconds,
          f"it has {sound.seconds:.1f} s, most models take {limits.long_seconds:g} s; split it at a pause"),
-        ("D07", "E", sound.seconds < MIN_SECONDS, f"it is under {MIN_SECONDS:g} s; {AGAIN}"),
+        ("D07", "E", sound.seconds < MIN_SECONDS, f"it is under {MIN_SECONDS:g} s; {AGAIN}; {LEFT_OUT}"),
         ("D07", "W", MIN_SECONDS <= sound.seconds < SHORT_SECONDS, f"it is under {SHORT_SECONDS:g} s; listen to it"),
-        ("D09", "E", peak < SILENT_DB, f"it is silent (peak {peak:.0f} dBFS); {AGAIN}"),
+        ("D09", "E", peak < SILENT_DB, f"it is silent (peak {peak:.0f} dBFS); {AGAIN}; {LEFT_OUT}"),
         ("D10", "W", figures["clipped"] >= CLIPPED_SHARE or figures["runs"] > 0, f"it is clipped; {AGAIN} less loudly"),
         ("D11", "W", peak >= SILENT_DB and level < LOW_DB, f"it is very quiet ({level:.0f} dBFS); {AGAIN} closer"),
         ("D12", "W", abs(figures["mean"]) > OFFSET, "it has a constant offset; check the microphone"),

@@ -94,13 +94,13 @@ class TarStream:
             what = KINDS.get(header.kind, f"of unknown type {_kind(header)}")
             raise IntakeError(
                 "dataset_invalid",
-                f"data: member '{printable(name)}' is {what}; only regular files are taken: remove it and pack again",
+                f"data: member '{printable(name, 80)}' is {what}; only regular files are taken: pack again without it",
             )
         if size is not None:
             header = replace(header, size=size)
         is_folder = header.kind == b"5" or name.endswith("/")
         if is_folder and header.size:
-            raise IntakeError("dataset_invalid", f"data: folder '{printable(name)}' claims to hold bytes; {REMEDY}")
+            raise IntakeError("dataset_invalid", f"data: folder '{printable(name, 80)}' claims to hold bytes; {REMEDY}")
         self._expect(header.size)
         return Member(name, header.size, is_folder)
 
@@ -202,7 +202,7 @@ def _text(name: bytes) -> str:
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError as error:
-        shown = printable(name.decode("utf-8", "replace"))
+        shown = printable(name.decode("utf-8", "replace"), 80)
         raise IntakeError(
             "dataset_invalid", f"data: the name of member '{shown}' is not UTF-8; rename it with plain letters"
         ) from error

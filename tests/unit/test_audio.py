@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_lightning.audio import AUDIO_SUFFIXES, AudioError, decode, load
+from asr_lightning.audio import AUDIO_SUFFIXES, AudioError, TooLongError, decode, load
 
 FORMATS = [
     (".wav", 8000, 1),
@@ -129,6 +129,27 @@ def test_bad_file_is_named(tmp_path, name):
     with pytest.raises(AudioError, match=rf"b\.wav: .*({message}).*; convert it to wav"):
         decode(path)
     assert (path.read_bytes() if path.exists() else None) == before
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".opus", ".m4a", ".webm"])
+def test_length_is_bounded_before_memory_is_spent(tmp_path, write_audio, suffix):
+    """Frames times channels; a WAV announces them, a WebM does not."""
+    path = write_audio(tmp_path / f"a{suffix}", 1.0, 48_000, 2)
+    assert len(decode(path, max_samples=120_000)[0]) >= 48_000
+    with pytest.raises(TooLongError, match="over 50000 samples"):
+        decode(path, max_samples=50_000)
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".wav", ".m4a"])
+def test_playlist_opens_no_other_file(tmp_path, write_audio, suffix):
+    """FFmpeg would guess the format of these and follow them."""
+    secret = write_audio(tmp_path / "secret.m4a", 1.0, 16_000)
+    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{secret}\n#EXT-X-ENDLIST\n"
+    for text in (hls, f"ffconcat version 1.0\nfile '{secret.name}'\n"):
+        path = tmp_path / f"list{suffix}"
+        path.write_text(text)
+        with pytest.raises(AudioError, match="not audio of a known format"):
+            decode(path)
 
 
 def test_film_without_sound_is_named(tmp_path):
