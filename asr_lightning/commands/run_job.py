@@ -115,9 +115,11 @@ def _error(error: BaseException, job: Path, assignment: Assignment) -> ending.Er
     """The error of ``exit.json``; after SIGTERM on a cancelled job that it was cancelled."""
     if is_cancelled(job) and type(error).__name__ == "SIGTERMException":
         return ending.error_of(ending.CancelledError(), job)
-    if isinstance(error, SystemExit) and assignment.spec.language is not None:  # the option parser's refusal
-        message = f"{assignment.spec.model} takes no language: leave it out"
-        return {"code": "invalid_parameter", "message": message, "param": "language"}
+    refused = {"code": "invalid_parameter", "param": "language"}
+    if isinstance(error, SystemExit) and assignment.spec.language is not None:  # the parser's: there is no such option
+        return refused | {"message": f"{assignment.spec.model} takes no language: leave it out"}
+    if isinstance(error, ValueError) and "language=" in str(error):  # the adapter's, which names its option
+        return refused | {"message": ending.one_line(str(error), job)}
     return ending.error_of(error, job)
 
 

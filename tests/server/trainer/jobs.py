@@ -20,6 +20,7 @@ FORK.set_forkserver_preload(
         "asr_lightning.commands.run_job",
         "asr_lightning.callbacks.job_status",
         "asr_lightning.adapters.toy",
+        "asr_lightning.adapters.whisper",
         "asr_lightning.packaging",
         "tests.server.trainer.jobs",
     ]
@@ -34,12 +35,14 @@ def make_job(folder: Path, tones: Path, **changes: Any) -> Path:
     return folder
 
 
-def assign(folder: Path, attempt: int = 1, resume: bool = False, epochs: int = EPOCHS, **spec: Any) -> None:
+def assign(
+    folder: Path, attempt: int = 1, resume: bool = False, epochs: int = EPOCHS, source: str = "toy", **spec: Any
+) -> None:
     found = {
         "job": folder.name,
         "attempt": attempt,
         "device": "cpu",
-        "source": "toy",
+        "source": source,
         "spec": {"model": "toy", "language": None, "epochs": epochs, "seed": 0, **spec},
         "resume": resume,
     }

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from asr_lightning.commands.run_job import Assignment, fit_arguments
+from asr_lightning.commands.run_job import Assignment, fit_arguments, metrics_of
 from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.reports.build import section
+from asr_lightning.reports.study import Pair
+from asr_lightning.text import basic
 from tests.server.trainer.jobs import read
 
 
@@ -44,3 +47,19 @@ def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_cli
     ]  # fmt: skip
     found = fit_arguments(Assignment(1, "mps", "toy", JobSpec("toy"), False), None)
     assert found[-2:] == ["--trainer.accelerator=mps", "--trainer.devices=1"]
+
+
+def test_metrics_tell_what_the_canary_lost() -> None:
+    part = section([Pair("1", "a b", "a b", "a c"), Pair("2", "c d", "c d", "c d")], basic)
+    report = {"test": part, "canary": {"modes": {"native": part}}, "verdict": {"sentence": "Worse."}}
+    found = metrics_of(report)
+    assert found["canary"] == {"native": {"before": 0.0, "after": 0.25, "delta": 0.25}}
+    assert (found["delta"], found["verdict"]) == (0.25, "Worse.")
+
+
+def test_a_trainer_says_that_it_is_there_before_it_imports_torch() -> None:
+    """Seconds pass until torch is loaded; a phase is to be seen sooner."""
+    names = ("commands.run_job", "packaging", "jobs.ending", "jobs.trainer_status")
+    code = f"import sys, {', '.join(f'asr_lightning.{name}' for name in names)}\n"
+    code += "print([name for name in ('torch', 'lightning', 'transformers', 'nemo', 'numpy') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,49 @@
+"""A Whisper with dropout and masked spectra, killed and started again: its randomness comes back as well."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from tests.server.trainer.jobs import assign, log, read, train
+from tests.tiny_models import tiny_whisper
+from tests.unit.conftest import SENTENCES, write_audio
+
+
+def test_a_killed_whisper_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    source = tiny_whisper(tmp_path / "tiny", multilingual=True)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"dropout": 0.1, "apply_spec_augment": True}))
+    once, again = tmp_path / "once", tmp_path / "again"
+    for number, sentence in enumerate(SENTENCES):
+        path = once / "dataset" / f"clip-{number:04d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, 1.0, 16_000, 1, pitch=150.0 + 20 * number)
+        path.with_suffix(".txt").write_text(sentence)
+    shutil.copytree(once, again)
+    options = {"source": str(source), "model": "tiny", "language": "de", "epochs": 2}
+    for job in (once, again):
+        assign(job, **options)
+    assert train(once) == 0, log(once)
+    assert train(again, "training.best.kept:kill:2") == -9, log(again)
+    assign(again, attempt=2, resume=True, **options)
+    assert train(again) == 0, log(again)
+    assert read(again, "progress.json")["resumed_from"] == "last.ckpt"
+    kept = [sorted((job / "run" / "checkpoints" / "best").iterdir()) for job in (once, again)]
+    assert [path.name for path in kept[0]] == [path.name for path in kept[1]], "their hashes are in their names"
+    first, second = (load_file(job / "run" / "model" / "model.safetensors") for job in (once, again))
+    assert all(first[name].equal(second[name]) for name in first)
+    assert read(once, "exit.json")["metrics"] == read(again, "exit.json")["metrics"]
+
+
+def test_a_language_of_an_english_model_is_refused(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    (job / "dataset").mkdir(parents=True)
+    assign(job, source=str(tiny_whisper(tmp_path / "tiny", multilingual=False)), language="de")
+    assert train(job) == 1
+    error = read(job, "exit.json")["error"]
+    assert (error["code"], error["param"]) == ("invalid_parameter", "language")
+    assert "needs a multilingual one" in error["message"]
