@@ -158,7 +158,9 @@ def _with_av(path: Path, max_samples: int | None) -> tuple[Samples, int]:
         # An open file instead of a path, and no protocol: whatever the content names, nothing else is opened.
         with (
             path.open("rb") as file,
-            av.open(file, format=_container(path), options={"protocol_whitelist": "none"}) as container,
+            av.open(
+                file, format=_container(path), options={"protocol_whitelist": "none"}, metadata_errors="replace"
+            ) as container,
         ):
             if not container.streams.audio:
                 raise AudioError(path, "it holds no sound")

@@ -25,6 +25,7 @@ import numpy as np
 from asr_lightning.audio import REMEDY, AudioError, TooLongError, decode, resample
 
 RATE = 16_000  # Hz; what every model family here takes
+RATES = range(2000, 768_001)
 FULL_SCALE = 0.999
 MAX_MESSAGE = 4096
 PEAK = 32_767
@@ -53,6 +54,8 @@ def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> d
     path = _path_of(source)
     try:
         samples, own_rate = decode(path, max_samples)
+        if own_rate not in RATES:
+            return {"bad": f"it claims {own_rate} samples per second, as no recorder makes"}
         if len(samples) > max_seconds * own_rate:
             return {"long": len(samples) / own_rate}
         measures = {"rate": own_rate, **measure(samples)}

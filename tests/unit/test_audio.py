@@ -152,6 +152,23 @@ def test_playlist_opens_no_other_file(tmp_path, write_audio, suffix):
             decode(path)
 
 
+def test_title_in_another_encoding_costs_no_recording(tmp_path, write_audio):
+    import av
+
+    titled = tmp_path / "a.webm"
+    with av.open(str(write_audio(tmp_path / "b.webm", 0.5, 48_000))) as sound, av.open(str(titled), "w") as target:
+        target.metadata["title"] = "Mueller"
+        track = target.add_stream_from_template(sound.streams.audio[0])
+        for packet in sound.demux(sound.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = track
+                target.mux(packet)
+    data = titled.read_bytes()
+    assert b"Mueller" in data
+    titled.write_bytes(data.replace(b"Mueller", b"M\xfcller "))
+    assert len(decode(titled)[0]) >= 24_000
+
+
 def test_film_without_sound_is_named(tmp_path):
     import av
 

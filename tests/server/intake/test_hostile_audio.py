@@ -103,6 +103,8 @@ def hostile(secret: Path) -> dict[str, bytes]:
         "1024 channels.wav": wav(channels=1024, align=2048),
         "no rate.wav": wav(rate=0),
         "huge rate.wav": wav(rate=2**32 - 1),
+        "high rate.wav": wav(rate=10**9),
+        "low rate.wav": wav(rate=1000, content=b"\1\2" * 8000),
         "no bits.wav": wav(bits=0, align=0),
         "huge block.wav": wav(tag=17, align=65_535, bits=4),
         "no block.wav": wav(tag=17, align=0, bits=4),
