@@ -20,6 +20,7 @@ from typing import Any
 import asr_lightning
 from asr_lightning.intake.limits import IntakeLimits
 from asr_lightning.intake.verdict import IntakeError
+from asr_lightning.jobs.worker import JOB
 
 RATE = 16_000
 START_SECONDS = 60.0  # importing the decoders on a busy machine
@@ -148,7 +149,6 @@ class Decoders:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         limits = self._limits
-        root = str(Path(asr_lightning.__file__).parents[1])
         with theirs:
             self._process = subprocess.Popen(
                 self._program,
@@ -156,9 +156,8 @@ class Decoders:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=self._cwd,
-                env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
-                     "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"},
-            )  # fmt: skip
+                env=_environment(),
+            )
         self._socket, self._served = ours, 0
         ours.settimeout(START_SECONDS)
         settings = {
@@ -201,6 +200,19 @@ class Decoders:
             return Refused("D03", "it confuses the decoder")
         os.pwrite(target, wav_header(size), 0)
         return Sound(size // 2, measures)
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the server's but the job's id, by which the engine finds what is left of a job."""
+    found = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(Path(asr_lightning.__file__).parents[1]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    return {**found, JOB: os.environ[JOB]} if JOB in os.environ else found
 
 
 def wav_header(size: int) -> bytes:

@@ -27,9 +27,9 @@ def before_imports() -> None:
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC)  # refused where users may not make namespaces
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # last, since a change of rights may clear it
 
 
 def after_imports(memory_bytes: int, file_bytes: int) -> None:
