@@ -36,7 +36,7 @@ class Client:
         url: Address of the server.
         token: Its token; without one ``ASR_SERVER_TOKEN``, without that none.
         retries: Attempts after the first, for whatever may be sent twice.
-        pause_s: Seconds before the first retry; each further one waits twice as long, at most 10 s.
+        pause_s: Seconds before the first retry; each further one waits twice as long, at most 20 times the first.
     """
 
     def __init__(self, url: str, token: str | None = None, retries: int = 8, pause_s: float = 0.5) -> None:

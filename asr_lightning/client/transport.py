@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 # Proxies answer these while the server is away (524: RunPod's, after 100 s); the request may be sent again.
 AWAY = {502, 503, 504, 520, 521, 522, 523, 524}
-LONGEST_PAUSE = 10.0  # s
+LONGEST_PAUSE = 20  # times the first
+TOLD = 1  # the retry before which the user is told
 SMALL_ANSWER = 16 << 20  # bytes of JSON; more is no answer of ours
 
 
@@ -31,7 +32,7 @@ class Transport:
     Attributes:
         url: Address without a slash at its end.
         retries: Attempts after the first.
-        pause_s: Before the first retry; each further one waits twice as long, at most 10 s.
+        pause_s: Before the first retry; each further one waits twice as long, at most 20 times the first.
     """
 
     def __init__(self, url: str, token: str | None, retries: int = 8, pause_s: float = 0.5) -> None:
@@ -127,12 +128,14 @@ class Transport:
             except (httpx.TransportError, ServerError) as error:
                 if number == self.retries or not _passing(error, retry):
                     raise self.failed(error) from error
+                if number == TOLD:
+                    logger.warning("%s does not answer; trying again", self.url)
                 self.pause(number)
         raise AssertionError("unreachable")
 
     def pause(self, number: int) -> None:
         """Wait before retry ``number``, counted from 0; jitter keeps many clients apart."""
-        time.sleep(min(LONGEST_PAUSE, self.pause_s * 2**number) * random.uniform(0.75, 1.25))
+        time.sleep(self.pause_s * min(LONGEST_PAUSE, 2**number) * random.uniform(0.75, 1.25))
 
     def failed(self, error: Exception) -> Exception:
         """``error`` as the caller of the client sees it."""

@@ -76,11 +76,16 @@ def run(command: str, arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     for module in ("httpx", "tqdm"):
         require_extra("server", module, "the client of the training server")
-    from asr_lightning.client import Client
+    from asr_lightning.client import Client, ServerError
 
-    with Client(options.server) as client:
+    patient = options.action in ("submit", "logs", "download")  # half a minute; a look says at once that none is there
+    with Client(options.server, retries=8 if patient else 2) as client:
         try:
             return ACTIONS[options.action](client, options)
+        except ServerError as error:
+            for line in issue_lines(error.details):
+                print(line, file=sys.stderr)
+            raise
         except KeyboardInterrupt:
             print("\nstopped watching; a job that was accepted goes on: remote status lists it", file=sys.stderr)
             return 130
@@ -104,10 +109,8 @@ def validate(client: Client, options: argparse.Namespace) -> int:
     """Print the verdict and the issues."""
     with bar("packing", "clips") as packing:
         verdict = client.validate(options.data, packing)
-    error = verdict.get("error") or {}
-    text = clean(error.get("message") or f"{verdict.get('utterances')} recordings, {verdict.get('seconds'):.0f} s")
-    show(options, verdict, text="\n".join([text, *issue_lines(verdict)]))
-    return int(not verdict.get("ok"))
+    text = f"{verdict['utterances']} recordings, {verdict['seconds']:.0f} s: good to train"
+    return show(options, verdict, text="\n".join([*issue_lines(verdict), text]))
 
 
 def status(client: Client, options: argparse.Namespace) -> int:

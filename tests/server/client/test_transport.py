@@ -160,8 +160,7 @@ def test_the_client_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_the_command_says_what_to_do(capsys, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr_lightning.client.transport.LONGEST_PAUSE", 0.0)
+def test_the_command_says_what_to_do(capsys, tmp_path) -> None:
     assert main(["remote", "status", "--server", "http://127.0.0.1:9"]) == 2
     assert "error: no answer from http://127.0.0.1:9" in capsys.readouterr().err
     assert main(["remote", "submit", str(tmp_path / "missing")]) == 2
