@@ -20,6 +20,11 @@ class InjectedError(RuntimeError):
     """Raised by the mode ``exception``."""
 
 
+def forget() -> None:
+    """Count from the start again."""
+    _passed.clear()
+
+
 def point(name: str) -> None:
     """Fail here if the environment says so."""
     wanted = os.environ.get(VARIABLE)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from asr_lightning.jobs import faults
 from asr_lightning.jobs.errors import DiskFullError, HomeError
@@ -87,18 +88,23 @@ class Home:
         self.empty_trash()
 
     def empty_trash(self) -> None:
-        """Remove what an earlier deletion left."""
+        """Remove what is in it; several threads may do so at once."""
         for path in self.trash.iterdir():
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                shutil.rmtree(path, onerror=_unless_missing)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
             faults.point("purge.removed")
 
     def sizes(self, path: Path) -> dict[str, int]:
         """Bytes of each file under ``path``, by its name relative to the home."""
         files = [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
         return {str(file.relative_to(self.path)): file.stat().st_size for file in sorted(files)}
+
+
+def _unless_missing(_function: Any, _path: str, error: Any) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
 
 
 def take_lock(path: Path) -> int | None:
@@ -116,6 +122,16 @@ def take_lock(path: Path) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file ``path``."""
+    if not path.exists():
+        return False
+    descriptor = take_lock(path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
 
 
 def file_system(path: Path) -> str:

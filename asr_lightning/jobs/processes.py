@@ -12,10 +12,12 @@ from pathlib import Path
 import psutil
 
 from asr_lightning.jobs import faults
+from asr_lightning.jobs.home import take_lock
 from asr_lightning.jobs.worker import JOB, LOCKS
 
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TZ", "SYSTEMROOT", faults.VARIABLE)
 KEPT_OF = ("CUDA_", "HF_", "OMP_", "MKL_", "NVIDIA_", "PYTORCH_", "TORCH_", "XDG_")
+_CHILDREN: list[subprocess.Popen[bytes]] = []
 SECRETS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH"})
 
 
@@ -50,6 +52,42 @@ def start(
             start_new_session=True,
             pass_fds=tuple(locks),
         )
+
+
+def launch(job_id: str, folder: Path, command: Sequence[str], name: str, device_locks: Sequence[int]) -> None:
+    """Start the worker ``name`` of a job: it holds ``worker.lock`` for life, and the locks of its device.
+
+    Raises:
+        OSError: It could not be started.
+        RuntimeError: One is running already.
+    """
+    lock = take_lock(folder / "worker.lock")
+    if lock is None:
+        raise RuntimeError(f"a worker of {job_id} is running already")
+    try:
+        env = environment(job_id, folder, secrets=name == "trainer")
+        _CHILDREN.append(start(command, folder, folder / "logs" / f"{name}.log", env, [lock, *device_locks]))
+    finally:
+        os.close(lock)
+
+
+def cap_log(folder: Path, name: str, most: int) -> None:
+    """Move the end of a log that has grown over ``most`` bytes to ``<name>.log.1``, and begin it anew.
+
+    The worker appends to the open file, so it cannot be renamed; what it writes meanwhile may be lost.
+    """
+    log = folder / "logs" / f"{name}.log"
+    if not log.exists() or log.stat().st_size <= most:
+        return
+    with log.open("rb") as file:
+        file.seek(-most // 2, os.SEEK_END)
+        log.with_name(f"{name}.log.1").write_bytes(file.read(most // 2))
+    os.truncate(log, 0)
+
+
+def reap() -> None:
+    """Take note of workers that ended: as zombies they would keep nothing but their number."""
+    _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
 def of_job(job_id: str) -> list[psutil.Process]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from asr_lightning.jobs import processes, states
 from asr_lightning.jobs.files import read_json
-from asr_lightning.jobs.home import Home, take_lock
+from asr_lightning.jobs.home import Home, is_held
 from asr_lightning.jobs.ids import is_id
 from asr_lightning.jobs.proof import read_ending, read_intake
 from asr_lightning.jobs.records import Job
@@ -93,7 +92,7 @@ def _job_of(request: dict[str, Any], folder: Path) -> Job:
 
 def _state_of(folder: Path, attempt: int, assignment: dict[str, Any], intake: Any) -> dict[str, Any]:
     """State of the job in ``folder`` and what goes with it, by proof alone."""
-    alive, cancelled = _is_held(folder), (folder / "cancel").exists()
+    alive, cancelled = is_held(folder / "worker.lock"), (folder / "cancel").exists()
     ended = read_ending(folder, attempt)
     if alive:
         state = states.CANCELLING if cancelled else (states.PREPARING if attempt else states.VALIDATING)
@@ -109,12 +108,3 @@ def _state_of(folder: Path, attempt: int, assignment: dict[str, Any], intake: An
     if attempt:
         return {"state": states.INTERRUPTED}
     return {"state": states.CREATED if intake is None else states.QUEUED}
-
-
-def _is_held(folder: Path) -> bool:
-    if not (folder / "worker.lock").exists():
-        return False
-    lock = take_lock(folder / "worker.lock")
-    if lock is not None:
-        os.close(lock)
-    return lock is None

@@ -25,6 +25,7 @@ class EngineSettings:
         retention_s: Jobs that ended so long ago are deleted; None keeps them.
         max_wall_s: A trainer that runs longer is stopped, in seconds.
         inspection_s: The same for the intake.
+        max_log_bytes: A worker's log that grows longer keeps only its end.
         min_free_bytes: With less space on the disk nothing is accepted.
         poll_s: Pause of the supervisor, in seconds.
         trainer, intake: Command lines of the workers; the job's folder is added.
@@ -40,6 +41,7 @@ class EngineSettings:
     retention_s: float | None = None
     max_wall_s: float = 24 * 3600.0
     inspection_s: float = 3600.0
+    max_log_bytes: int = 8 << 20
     min_free_bytes: int = 1 << 30
     poll_s: float = 0.2
     trainer: tuple[str, ...] = (*MODULE, "asr_lightning", "run-job")

@@ -63,7 +63,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._local = threading.local()
+        # One to read and one to write: a commit waits for the disk, and no reader need wait with it.
+        self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         with closing(self._connect()) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -73,9 +74,10 @@ class Store:
             (sound,) = connection.execute("PRAGMA quick_check").fetchone()
             if sound != "ok":
                 raise sqlite3.DatabaseError(f"{path} is damaged: {sound}")
+        self._reader, self._writer = self._connect(), self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;")
         except BaseException:
@@ -85,30 +87,28 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection."""
-        if not hasattr(self._local, "connection"):
-            self._local.connection = self._connect()
-        yield self._local.connection
+        with self._read_lock:
+            yield self._reader
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it or nothing."""
-        with self._reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._write_lock:
+            self._writer.execute("BEGIN IMMEDIATE")
             try:
-                yield connection
+                yield self._writer
                 faults.point("store.commit")
-                connection.execute("COMMIT")
+                self._writer.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        if hasattr(self._local, "connection"):
-            self._local.connection.close()
-            del self._local.connection
+        """Close the file."""
+        with self._read_lock, self._write_lock:
+            self._reader.close()
+            self._writer.close()
 
     def job(self, job_id: str) -> Job:
         """The job called ``job_id``.
@@ -234,8 +234,8 @@ class Store:
 
     def shrink(self) -> None:
         """Write the log back into the file and drop it, so that no deleted byte stays in it."""
-        with self._reading() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with self._write_lock:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _record(connection: sqlite3.Connection, job_id: str, kind: str, data: dict[str, Any]) -> None:

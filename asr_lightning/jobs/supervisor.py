@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from typing import Any
@@ -19,7 +18,7 @@ from asr_lightning.jobs import faults, processes, states
 from asr_lightning.jobs.deletion import purge_old
 from asr_lightning.jobs.errors import WrongStateError
 from asr_lightning.jobs.files import read_json, write_json
-from asr_lightning.jobs.home import Home, is_full, take_lock
+from asr_lightning.jobs.home import Home, is_full, is_held
 from asr_lightning.jobs.proof import read_ending, read_intake
 from asr_lightning.jobs.records import Job, now
 from asr_lightning.jobs.settings import EngineSettings
@@ -47,7 +46,6 @@ class Supervisor(threading.Thread):
         self.settings, self.home, self.store = settings, home, store
         self.wake, self.ending = threading.Event(), threading.Event()
         self.last_step = time.monotonic()
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._since: dict[tuple[str, str, int], float] = {}  # when this server saw a state first
         self._intake_tries: dict[str, int] = {}
         self._told: dict[str, dict[str, Any]] = {}
@@ -59,7 +57,6 @@ class Supervisor(threading.Thread):
             self.step()
             self.wake.wait(self.settings.poll_s)
             self.wake.clear()
-        self.store.close()
 
     def step(self) -> None:
         """Look at every active job once. Whatever goes wrong with one is logged and tried again."""
@@ -87,9 +84,6 @@ class Supervisor(threading.Thread):
             logger.exception("old jobs could not be deleted: trying again")
 
     def _forget(self, active: set[str]) -> None:
-        for job_id in set(self._children) - active:
-            if self._children[job_id].poll() is not None:
-                del self._children[job_id]
         self._since = {seen: since for seen, since in self._since.items() if seen[0] in active}
         self._told = {job_id: told for job_id, told in self._told.items() if job_id in active}
 
@@ -110,14 +104,8 @@ class Supervisor(threading.Thread):
         return time.monotonic() - self._since.setdefault((job.id, job.state, job.attempt), time.monotonic())
 
     def _is_alive(self, job: Job) -> bool:
-        child = self._children.get(job.id)
-        if child is not None:
-            child.poll()  # reaps it
-        lock = take_lock(self.home.job(job.id) / "worker.lock")
-        if lock is None:
-            return True
-        os.close(lock)
-        return False
+        processes.reap()
+        return is_held(self.home.job(job.id) / "worker.lock")
 
     # intake
 
@@ -144,6 +132,7 @@ class Supervisor(threading.Thread):
         faults.point("intake.started")
 
     def _watch_intake(self, job: Job) -> None:
+        processes.cap_log(self.home.job(job.id), "intake", self.settings.max_log_bytes)
         if self._is_alive(job):
             if self._age(job) > self.settings.inspection_s:
                 processes.end_all(job.id)
@@ -216,6 +205,7 @@ class Supervisor(threading.Thread):
 
     def _watch_trainer(self, job: Job) -> None:
         alive = self._is_alive(job)
+        processes.cap_log(self.home.job(job.id), "trainer", self.settings.max_log_bytes)
         self._follow(job)
         if not alive:
             self._conclude(self.store.job(job.id))
@@ -270,15 +260,7 @@ class Supervisor(threading.Thread):
 
     def _launch(self, job: Job, command: tuple[str, ...], name: str, device_locks: list[int]) -> None:
         folder = self.home.job(job.id)
-        lock = take_lock(folder / "worker.lock")
-        if lock is None:
-            raise RuntimeError(f"a worker of {job.id} is running already")
-        try:
-            env = processes.environment(job.id, folder, secrets=name == "trainer")
-            log = folder / "logs" / f"{name}.log"
-            self._children[job.id] = processes.start(command, folder, log, env, [lock, *device_locks])
-        finally:
-            os.close(lock)
+        processes.launch(job.id, folder, command, name, device_locks)
 
     def _cancel(self, job: Job) -> None:
         """Flag, then SIGTERM, then SIGKILL; cancelled only when nothing of it is left."""

@@ -1,0 +1,101 @@
+"""A real engine over quick workers, and what tests ask of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asr_lightning.jobs import states
+from asr_lightning.jobs.engine import Engine
+from asr_lightning.jobs.records import Job
+from asr_lightning.jobs.settings import EngineSettings
+from asr_lightning.jobs.spec import JobSpec
+
+HERE = Path(__file__).parent
+VOICE = b"CANARY-5d41 the words that somebody said"
+WAIT_S = 30.0
+BEHAVIOURS: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "brief": {"steps": 12},
+    "slow": {"steps": 3000},
+    "stubborn": {"steps": 3000, "ignore": True, "child": True},
+    "parent": {"steps": 3000, "child": True},
+    "leaver": {"child": True},
+    "dies-once": {"steps": 8, "die": 5},
+    "dies-always": {"steps": 8, "die": 5, "once": False},
+    "dies-packaged": {"die": "packaged"},
+    "bare": {"bare": True},
+    "oom": {"error": {"code": "oom", "message": "out of memory: take a smaller model", "param": "base_model"}},
+    "flood": {"flood": 20_000_000},
+}
+MODELS = {name: json.dumps(behaviour) for name, behaviour in BEHAVIOURS.items()}
+
+
+def settings(home: Path, **changes: Any) -> EngineSettings:
+    """Of an engine with fake workers."""
+    defaults: dict[str, Any] = {
+        "home": home,
+        "models": MODELS,
+        "grace_s": 0.3,
+        "poll_s": 0.01,
+        "min_free_bytes": 0,
+        "trainer": (sys.executable, str(HERE / "fake_trainer.py")),
+        "intake": (sys.executable, str(HERE / "fake_intake.py")),
+    }
+    return EngineSettings(**{**defaults, **changes})
+
+
+@contextlib.contextmanager
+def running(home: Path, **changes: Any) -> Iterator[Engine]:
+    """A started engine; when it is left, jobs that are still active are ended."""
+    engine = Engine(settings(home, **changes))
+    engine.start()
+    try:
+        yield engine
+        for job in engine.store.jobs(states.ACTIVE):
+            engine.cancel(job.id)
+        wait(lambda: not engine.store.jobs(states.ACTIVE), "every job to end")
+    finally:
+        engine.stop()
+
+
+def submit(engine: Engine, model: str = "quick", data: bytes = VOICE, key: str | None = None, **more: Any) -> Job:
+    """A new job over ``data``."""
+    archive = engine.new_upload()
+    archive.write_bytes(data)
+    return engine.submit(JobSpec(model, epochs=1), archive, key=key, **more)[0]
+
+
+def wait(until: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
+    """The first true answer of ``until``."""
+    deadline = time.monotonic() + seconds
+    while not (found := until()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(0.005)
+    return found
+
+
+def reach(engine: Engine, job: Job, *wanted: str) -> Job:
+    """The job, once it is in one of the states ``wanted``."""
+
+    def arrived() -> Job | None:
+        now = engine.job(job.id)
+        assert now.state in wanted or now.state not in states.TERMINAL, now
+        return now if now.state in wanted else None
+
+    return wait(arrived, f"{wanted}")
+
+
+def told(engine: Engine, job: Job) -> list[str]:
+    """The states that the events of a job tell, in order."""
+    return [event.data["state"] for event in engine.events(job.id) if event.kind in ("state", "purged")]
+
+
+def files_with(home: Path, needle: bytes) -> list[Path]:
+    """Every file under ``home`` that holds ``needle``."""
+    return [path for path in home.rglob("*") if path.is_file() and needle in path.read_bytes()]

@@ -1,0 +1,99 @@
+"""A trainer of a fraction of a second that keeps the contract of ``run-job``. Its source says what it does: JSON.
+
+steps: of 10 ms each; every second one is a checkpoint. ignore: neither flag nor SIGTERM stops it. child: it starts a
+process that outlives it. die: SIGKILL at this step, once, or at "packaged" (before the exit record). bare: an exit
+record without an artifact. error: the exit record's. flood: bytes printed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from asr_lightning.jobs import worker
+from asr_lightning.jobs.files import read_json, write_json
+
+STEP_S = 0.01
+
+
+def main(folder: Path) -> int:
+    worker.hold_locks()
+    todo = read_json(folder / "assignment.json")
+    assert todo is not None
+    behaviour = json.loads(todo["source"] or "{}")
+    run = folder / "run"
+    run.mkdir(exist_ok=True)
+    with (run / "lives.txt").open("a") as lives:  # which device was held when, for tests
+        lives.write(f"{todo['attempt']} {os.getpid()} {todo['device']} {time.monotonic()}\n")
+    sys.stdout.write("x" * behaviour.get("flood", 0))
+    if behaviour.get("ignore"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behaviour.get("child"):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    return train(folder, todo, behaviour)
+
+
+def train(folder: Path, todo: dict, behaviour: dict) -> int:
+    steps = behaviour.get("steps", 4)
+    checkpoint = folder / "run" / "checkpoint.json"
+    found = (read_json(checkpoint) or {}) if todo["resume"] else {}
+    first = found.get("step", 0)
+    progress = {"attempt": todo["attempt"], "epochs": todo["spec"]["epochs"], "resumed_from": f"step-{first}"}
+
+    def say(phase: str, message: str, **more: object) -> None:
+        write_json(folder / "progress.json", {**progress, "phase": phase, "message": message, **more})
+
+    say("preparing", "running base model evaluation")
+    for step in range(first, steps):
+        if worker.is_cancelled(folder) and not behaviour.get("ignore"):
+            return end(folder, todo, {"code": "cancelled", "message": "", "param": None})
+        say("running", "training, epoch 1 of 1", epoch=1.0, fraction=step / steps)
+        die(behaviour, step, first, folder)
+        time.sleep(STEP_S)
+        if step % 2 == 1:
+            write_json(checkpoint, {"step": step + 1})
+    if "error" in behaviour:
+        return end(folder, todo, behaviour["error"])
+    say("evaluating", "running fine-tuned model evaluation")
+    say("packaging", "packaging model")
+    return package(folder, todo, behaviour, steps)
+
+
+def die(behaviour: dict, place: object, first: int, folder: Path) -> None:
+    if behaviour.get("die") == place and not (behaviour.get("once", True) and (folder / "run" / "died").exists()):
+        (folder / "run" / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def package(folder: Path, todo: dict, behaviour: dict, steps: int) -> int:
+    artifacts = folder / "artifacts"
+    artifacts.mkdir(exist_ok=True)
+    weights = hashlib.sha256(f"{todo['spec']['seed']} {steps}".encode()).digest() * 64
+    if not behaviour.get("bare"):
+        (artifacts / "model.tar.gz").write_bytes(weights)
+        (artifacts / "report.html").write_text("<p>report")
+        (artifacts / "report.json").write_text("{}")
+    die(behaviour, "packaged", 0, folder)
+    names = ("model.tar.gz", "report.html", "report.json")
+    digests = {name: hashlib.sha256(weights).hexdigest() for name in names[:1]}
+    for name in names[1:]:
+        if (artifacts / name).exists():
+            digests[name] = hashlib.sha256((artifacts / name).read_bytes()).hexdigest()
+    metrics = {"before": 0.5, "after": 0.25, "verdict": "better"}
+    return end(folder, todo, None, artifacts=digests, metrics=metrics)
+
+
+def end(folder: Path, todo: dict, error: dict | None, **more: object) -> int:
+    code = 0 if error is None else 1
+    write_json(folder / "exit.json", {"attempt": todo["attempt"], "code": code, "error": error, **more})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
