@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_lightning.data.manifest import CSV_NAMES
 from asr_lightning.jobs import ending, faults
-from asr_lightning.jobs.files import read_json
+from asr_lightning.jobs.files import read_json, write_json
 from asr_lightning.jobs.spec import JobSpec
 from asr_lightning.jobs.trainer_status import TrainerStatus
 from asr_lightning.jobs.worker import hold_locks, is_cancelled
@@ -28,8 +29,15 @@ from asr_lightning.jobs.worker import hold_locks, is_cancelled
 logger = logging.getLogger(__name__)
 
 STARTED = time.monotonic()
-RUN, ARTIFACTS = Path("run"), Path("artifacts")
-LEFTOVERS = ("run/tmp*", "run/model.new", "run/checkpoints/new.ckpt", "run/checkpoints/best/new.*", "artifacts.new")
+DATASET, RUN, ARTIFACTS, GIVEN = Path("dataset"), Path("run"), Path("artifacts"), Path("given.json")
+LEFTOVERS = (
+    "run/tmp*",
+    "run/model.new",
+    "run/checkpoints/new.ckpt",
+    "run/checkpoints/best/new.*",
+    "artifacts.new",
+    "dataset/.*_files.csv.*.tmp",
+)
 """What a kill or a full disk leaves half written; never read."""
 
 
@@ -132,6 +140,7 @@ def _work(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str]
     last = checkpoints.newest(RUN / "checkpoints") if assignment.resume else None
     if last is None:
         shutil.rmtree(RUN, ignore_errors=True)  # from an attempt that never got to a checkpoint, or is not wanted
+        _remove_made_splits()
     else:
         status.update(resumed_from=last.name)
     faults.point("training.loading")
@@ -152,7 +161,7 @@ def fit_arguments(assignment: Assignment, checkpoint: Path | None) -> list[str]:
         "--ckpt_path": checkpoint,
     }
     return [
-        "fit", "--model", assignment.source, "--data.audio_dir=dataset", f"--run_dir={RUN}",
+        "fit", "--model", assignment.source, f"--data.audio_dir={DATASET}", f"--run_dir={RUN}",
         f"--seed_everything={spec.seed}", f"--data.seed={spec.seed}", f"--trainer.max_epochs={spec.epochs}",
         f"--trainer.accelerator={kind}", f"--trainer.devices={f'[{number}]' if number else 1}",
         *(f"{name}={value}" for name, value in given.items() if value is not None),
@@ -175,6 +184,17 @@ def metrics_of(report: dict[str, Any]) -> dict[str, Any]:
         "canary": canary or None,
         "verdict": report["verdict"]["sentence"],
     }
+
+
+def _remove_made_splits() -> None:
+    """Leave only the client's CSVs in the data set: a kill between the three that we write would give another split."""
+    given = read_json(GIVEN)
+    if given is None:
+        given = {"splits": [name for name in CSV_NAMES.values() if (DATASET / name).exists()]}
+        write_json(GIVEN, given)
+    for name in CSV_NAMES.values():
+        if name not in given["splits"]:
+            (DATASET / name).unlink(missing_ok=True)
 
 
 def _remove_leftovers() -> None:

@@ -95,3 +95,19 @@ def test_lost_weights_are_named_and_left_out(job: Path) -> None:
     assign(job, attempt=2, resume=True)
     assert train(job) == 0, log(job)
     assert f"{damaged.name} is missing or damaged" in log(job)
+
+
+def test_half_a_split_is_made_anew_and_a_given_one_is_kept(job: Path, undisturbed: Path) -> None:
+    """A kill between our three CSVs; the client's own is never touched."""
+    made = undisturbed / "dataset"
+    given = (made / "test_files.csv").read_text()
+    (job / "dataset" / "test_files.csv").write_text(given)
+    assert train(job, "training.batch:kill") == -9
+    (job / "dataset" / "dev_files.csv").unlink()
+    train_rows = (job / "dataset" / "train_files.csv").read_text().splitlines(keepends=True)
+    (job / "dataset" / "train_files.csv").write_text("".join(train_rows[:3]))
+    assign(job, attempt=2, resume=True)
+    assert train(job) == 0, log(job)
+    for name in ("train_files.csv", "dev_files.csv", "test_files.csv"):
+        assert (job / "dataset" / name).read_text() == (made / name).read_text()
+    assert same_model(job, undisturbed)
