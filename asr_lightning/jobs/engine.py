@@ -6,13 +6,13 @@ import hashlib
 import logging
 import os
 import sqlite3
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from asr_lightning.jobs import faults, processes, recovery, states
+from asr_lightning.jobs import faults, recovery, states
+from asr_lightning.jobs.checking import check
 from asr_lightning.jobs.deletion import purge
 from asr_lightning.jobs.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
 from asr_lightning.jobs.files import read_json, sync_folder, write_json
@@ -26,7 +26,6 @@ from asr_lightning.jobs.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-CHECK_S = 600.0
 STALLED_S = 60.0  # hashing a large model may take the supervisor some seconds
 
 
@@ -291,24 +290,7 @@ class Engine:
             TimeoutError: It took longer than ten minutes.
             RuntimeError: The check itself broke off.
         """
-        folder = self.home.uploads / new_id()
-        try:
-            (folder / "input").mkdir(parents=True, mode=0o700)
-            archive.rename(folder / "input" / "archive.tar.gz")
-            env = processes.environment(folder.name, folder, secrets=False)
-            command = [*self.settings.intake, "--check_only"]
-            child = processes.start(command, folder, folder / "logs" / "intake.log", env, [])
-            try:
-                child.wait(CHECK_S)
-            except subprocess.TimeoutExpired as error:
-                raise TimeoutError(f"the check took more than {CHECK_S:.0f} s: send fewer clips") from error
-            found = read_json(folder / "intake.json")
-        finally:
-            processes.end_all(folder.name)
-            self.home.discard(folder)
-        if found is None:
-            raise RuntimeError("the check of the data broke off")
-        return found
+        return check(self.home, self.settings.intake, archive)
 
 
 def _new_job(spec: JobSpec, source: str) -> Job:
