@@ -19,7 +19,7 @@ from asr_lightning.jobs.files import read_json, sync_folder, write_json
 from asr_lightning.jobs.home import Home
 from asr_lightning.jobs.ids import new_id
 from asr_lightning.jobs.proof import digest_of, read_intake
-from asr_lightning.jobs.records import Event, Job, now
+from asr_lightning.jobs.records import Event, Job, new_job, now
 from asr_lightning.jobs.settings import EngineSettings
 from asr_lightning.jobs.spec import JobSpec
 from asr_lightning.jobs.supervisor import Supervisor
@@ -125,7 +125,7 @@ class Engine:
         if key is not None and (known := self.store.keyed(key, body_hash)) is not None:
             return known, False
         self.check_space()
-        job = _new_job(spec, source)
+        job = new_job(new_id(), spec, source)
         folder = self._fill(job, archive, key, body_hash, digest)
         try:
             faults.point("submit.moved")
@@ -291,14 +291,6 @@ class Engine:
             RuntimeError: The check itself broke off.
         """
         return check(self.home, self.settings.intake, archive)
-
-
-def _new_job(spec: JobSpec, source: str) -> Job:
-    return Job(
-        id=new_id(), state=states.CREATED, attempt=0, auto_resumes=0, source=source, spec=spec, created_at=now(),
-        started_at=None, ended_at=None, device=None, resumed_from=None, error=None, dataset=None, metrics=None,
-        artifacts={},
-    )  # fmt: skip
 
 
 def _sync(path: Path) -> None:

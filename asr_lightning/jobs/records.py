@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from asr_lightning.jobs import states
 from asr_lightning.jobs.spec import JobSpec
 
 
@@ -60,3 +61,12 @@ class Event:
 def now() -> str:
     """UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_job(job_id: str, spec: JobSpec, source: str) -> Job:
+    """A job that has just been asked for."""
+    return Job(
+        id=job_id, state=states.CREATED, attempt=0, auto_resumes=0, source=source, spec=spec, created_at=now(),
+        started_at=None, ended_at=None, device=None, resumed_from=None, error=None, dataset=None, metrics=None,
+        artifacts={},
+    )  # fmt: skip

@@ -86,6 +86,7 @@ class Supervisor(threading.Thread):
     def _forget(self, active: set[str]) -> None:
         self._since = {seen: since for seen, since in self._since.items() if seen[0] in active}
         self._told = {job_id: told for job_id, told in self._told.items() if job_id in active}
+        self._intake_tries = {job_id: tries for job_id, tries in self._intake_tries.items() if job_id in active}
 
     def _move(self, job: Job) -> None:
         if job.state == states.CREATED:
