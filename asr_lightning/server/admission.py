@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from fastapi import Request
 
+from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.states import ACTIVE
-from asr_lightning.jobs.store import Job
 from asr_lightning.server import fields, forms
 from asr_lightning.server.context import Context, call
 from asr_lightning.server.problems import Problem, busy, invalid
@@ -39,7 +39,7 @@ async def by_form(request: Request, here: Context, source: Source) -> tuple[Job,
     path = await call(here.engine.new_upload)
     names = fields.SEED if source == "seed" else fields.V1
     async with forms.received(request, names, path, here.settings.min_free_bytes) as form:
-        spec = fields.spec(form.fields, here.models)
+        spec = fields.spec(form.fields, here.models, "base_model_name" if source == "seed" else "model")
         hashed = fields.body_hash(spec, form.sha256)
         return await call(here.engine.submit, spec, path, key=key, body_hash=hashed, source=source)
 

@@ -12,8 +12,8 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from asr_lightning.jobs.engine import Engine
+from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.states import PURGED
-from asr_lightning.jobs.store import Job
 from asr_lightning.server.models import Catalogue
 from asr_lightning.server.problems import Problem
 from asr_lightning.server.settings import ServerSettings

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.states import SUCCEEDED
-from asr_lightning.jobs.store import Job
 from asr_lightning.server import auth, checkpoints, schemas
 from asr_lightning.server.context import Context, Here, call
 from asr_lightning.server.problems import Problem
@@ -30,12 +31,19 @@ REPORT_CSP = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-FILE_ANSWERS = answers("not_found", "not_finished", "purged", "invalid_parameter", s200={"application/gzip": BINARY})
-FILE_ANSWERS |= {
-    206: {"description": "Part", "content": {"*/*": {"schema": BINARY}}},
-    400: {"description": "Malformed Range", "content": {"text/plain": {"schema": TEXT["text/plain"]}}},
-    416: {"description": "Range outside the file", "content": {"text/plain": {"schema": TEXT["text/plain"]}}},
-}
+
+
+def file_answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """``responses`` of a route that sends a file of one of the media types ``kinds``."""
+    content = {kind: BINARY if kind == "application/gzip" else {} for kind in kinds}
+    found = answers("not_found", "not_finished", "purged", "invalid_parameter", s200=content)
+    found[206] = {"description": "A part", "content": {kind: {} for kind in (*kinds, "multipart/byteranges")}}
+    found[400] = {"description": "Malformed Range", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
+    found[416] = {"description": "Range outside the file", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
+    return found
+
+
+GZIP, HTML, JSON = "application/gzip", "text/html", "application/json"
 
 
 class OpenFile(FileResponse):
@@ -87,6 +95,8 @@ def _open(here: Context, job: Job, name: str) -> Response:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise Problem("purged", "the file was deleted") from error
+    except OSError as error:  # a link that somebody planted
+        raise Problem("not_found", "the job has no such file") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Problem("not_found", "the job has no such file")
@@ -115,19 +125,23 @@ def _artifacts(here: Context, job: Job) -> list[dict[str, object]]:
 
 
 @router.api_route("/v1/jobs/{job_id}/artifacts/{name}", methods=["HEAD"], include_in_schema=False)
-@router.get("/v1/jobs/{job_id}/artifacts/{name}", responses=FILE_ANSWERS)
+@router.get(
+    "/v1/jobs/{job_id}/artifacts/{name}",
+    response_class=Response,
+    responses=file_answers(GZIP, HTML, JSON, "text/plain"),
+)
 async def get_artifact(here: Here, job_id: str, name: str) -> Response:
     """One file of a job that succeeded."""
     return await artifact(here, await here.kept(job_id), name)
 
 
-@router.get("/v1/jobs/{job_id}/report.json", responses=FILE_ANSWERS)
+@router.get("/v1/jobs/{job_id}/report.json", response_class=Response, responses=file_answers(JSON))
 async def report_json(here: Here, job_id: str) -> Response:
     """The report before and after, for programs."""
     return await artifact(here, await here.kept(job_id), "report.json")
 
 
-@router.get("/v1/jobs/{job_id}/report.html", responses=FILE_ANSWERS)
+@router.get("/v1/jobs/{job_id}/report.html", response_class=Response, responses=file_answers(HTML))
 async def report_html(here: Here, job_id: str) -> Response:
     """The report before and after, for people; works without script."""
     return await artifact(here, await here.kept(job_id), "report.html")

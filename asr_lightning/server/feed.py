@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from asr_lightning.jobs.engine import Engine
 from asr_lightning.jobs.errors import NoSuchJobError
-from asr_lightning.jobs.store import Event
+from asr_lightning.jobs.records import Event
 from asr_lightning.server.context import call
 from asr_lightning.server.problems import Problem
 

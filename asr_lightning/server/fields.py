@@ -22,14 +22,13 @@ JSON_BYTES = 64 << 10
 INTEGER = re.compile(r"[0-9]{1,10}")
 
 
-def spec(fields: Mapping[str, object], models: Catalogue) -> JobSpec:
-    """The specification that ``fields`` of a form or of JSON stand for.
+def spec(fields: Mapping[str, object], models: Catalogue, name: str = "model") -> JobSpec:
+    """The specification that ``fields`` of a form or of JSON stand for; the model's is called ``name``.
 
     Raises:
         Problem: A field is missing, malformed or out of range, or the model is not on the list.
         SpecError: A field is out of range.
     """
-    name = "base_model_name" if "base_model_name" in fields else "model"
     model = fields.get(name)
     if not isinstance(model, str) or not model:
         raise invalid(name, "name a base model: GET /v1/models lists them")

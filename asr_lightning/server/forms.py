@@ -143,6 +143,7 @@ async def _read(request: Request, names: frozenset[str], path: Path, min_free: i
         form = reader.form
         if form.archive is None or not reader.head:
             raise invalid(FILE, "data is missing: -F data=@data.tar.gz")
+        check_gzip(reader.head.ljust(len(GZIP)))
         form.sha256 = await sink.finish()
     return form
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.jobs import states
-from asr_lightning.jobs.store import Job
+from asr_lightning.jobs.records import Job
 from asr_lightning.server import admission, downloads, fields, schemas, views
 from asr_lightning.server.context import Context, Here, call
 from asr_lightning.server.schemas import answers

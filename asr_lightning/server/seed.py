@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.states import PURGED
-from asr_lightning.jobs.store import Job
 from asr_lightning.server import admission, downloads, schemas, views
 from asr_lightning.server.context import Context, Here, call
 from asr_lightning.server.schemas import answers
@@ -61,7 +61,7 @@ def latest(here: Context) -> Job | None:
 
 
 @router.api_route("/download_model", methods=["HEAD"], include_in_schema=False)
-@router.get("/download_model", responses=downloads.FILE_ANSWERS)
+@router.get("/download_model", response_class=Response, responses=downloads.file_answers(downloads.GZIP))
 async def download_model(here: Here, training_id: Annotated[str, Query()]) -> Response:
     """The model of a finished training, as a ``.tar.gz``."""
     job = await here.kept(training_id)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from asr_lightning.jobs.records import Event
 from asr_lightning.jobs.states import PURGED, TERMINAL
-from asr_lightning.jobs.store import Event
 from asr_lightning.server import schemas
 from asr_lightning.server.context import Context, Here, call
 from asr_lightning.server.feed import PAGE
@@ -93,6 +93,7 @@ async def _has_ended(here: Context, job_id: str) -> bool:
 
 @router.get(
     "/v1/jobs/{job_id}/logs",
+    response_class=Response,
     responses=answers("not_found", "purged", "invalid_parameter", "unavailable", s200=schemas.TEXT),
 )
 async def logs(
@@ -127,7 +128,7 @@ def read_log(path: Path, offset: int, most: int = LOG_BYTES) -> bytes:
     """At most ``most`` bytes of ``path`` from ``offset`` on, without characters that steer a terminal."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:  # not there yet, or a link that somebody planted
         return b""
     with os.fdopen(descriptor, "rb") as file:
         file.seek(offset)

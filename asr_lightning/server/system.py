@@ -52,7 +52,7 @@ async def models(here: Here) -> Response:
     return JSONResponse({"data": list(here.models.listing), "next": None})
 
 
-@router.get("/metrics", responses=answers(s200=TEXT))
+@router.get("/metrics", response_class=Response, responses=answers(s200=TEXT))
 async def metrics(here: Here) -> Response:
     """Figures for Prometheus."""
     return PlainTextResponse(await call(figures, here), media_type=PROMETHEUS)

@@ -124,10 +124,13 @@ class Uploads:
                     if offset + sink.taken > most:
                         raise Problem("too_large", f"the upload has more than {most} bytes")
                     await sink.settle()
-            finally:
-                upload.used = time.monotonic()
+                await sink.finish()
+            except BaseException:
                 with contextlib.suppress(OSError):
                     await sink.finish()
+                raise
+            finally:
+                upload.used = time.monotonic()
                 upload.received = offset + sink.written
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asr_lightning.jobs import states
-from asr_lightning.jobs.store import Job
+from asr_lightning.jobs.records import Job
 
 WAITING = {
     states.CREATED: "checking data",
