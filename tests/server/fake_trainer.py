@@ -7,6 +7,7 @@ record without an artifact. error: the exit record's. flood: bytes printed.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -29,14 +30,24 @@ def main(folder: Path) -> int:
     behaviour = json.loads(todo["source"] or "{}")
     run = folder / "run"
     run.mkdir(exist_ok=True)
-    with (run / "lives.txt").open("a") as lives:  # which device was held when, for tests
-        lives.write(f"{todo['attempt']} {os.getpid()} {todo['device']} {time.monotonic()}\n")
+    with (run / "lives.txt").open("a") as lives:
+        lives.write(f"{todo['attempt']} {os.getpid()} {todo['device']}\n")
+    prove_alone(folder.parents[1], todo["device"])
     sys.stdout.write("x" * behaviour.get("flood", 0))
     if behaviour.get("ignore"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if behaviour.get("child"):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     return train(folder, todo, behaviour)
+
+
+def prove_alone(home: Path, device: str) -> None:
+    """Leave a note if another trainer is on the device: by a lock that the engine knows nothing of."""
+    lock = os.open(home / f"proof-{device}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
+    except BlockingIOError:
+        (home / "two-on-one-device").touch()
 
 
 def train(folder: Path, todo: dict, behaviour: dict) -> int:

@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def lives(engine: Engine, job_id: str) -> list[list[str]]:
-    """Attempt, process, device and start of each trainer of a job."""
+    """Attempt, process and device of each trainer of a job."""
     return [line.split() for line in (engine.folder(job_id) / "run" / "lives.txt").read_text().splitlines()]
 
 
