@@ -30,6 +30,13 @@ LIGHT_MODULES = [
     "asr_lightning.scoring",
     "asr_lightning.audio",
     "asr_lightning.data.splits",
+    "asr_lightning.jobs.engine",
+    "asr_lightning.intake.__main__",
+    "asr_lightning.server.app",
+    "asr_lightning.client",
+    "asr_lightning.commands.serve",
+    "asr_lightning.commands.remote",
+    "asr_lightning.commands.run_job",
 ]
 CORE = [PACKAGE / "module.py", *(PACKAGE / "callbacks").glob("*.py"), *(PACKAGE / "datamodules").glob("*.py")]
 FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "ctc", "rnnt", "tdt")
@@ -51,7 +58,19 @@ def test_hugging_face_models_never_import_nemo() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["fit"], ["validate"], ["test"], ["predict"], ["models"], ["check-adapter"], ["specialize"]]
+    "command",
+    [
+        [],
+        ["fit"],
+        ["validate"],
+        ["test"],
+        ["predict"],
+        ["models"],
+        ["check-adapter"],
+        ["specialize"],
+        ["serve"],
+        ["remote"],
+    ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     """The interpreter lists what it imported; a time would depend on the machine."""
@@ -62,7 +81,7 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
     assert result.returncode == 0
     assert "usage: python -m asr_lightning" in result.stdout
     imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
-    assert not imported & {*HEAVY, "numpy", "jsonargparse"}
+    assert not imported & {*HEAVY, "numpy", "jsonargparse", "fastapi", "httpx"}
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
