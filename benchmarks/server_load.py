@@ -121,6 +121,7 @@ def report(options, alone: list[float], loaded: list[float], found: list[dict], 
     print(f"errors  {len(errors):7}{'   ' + '; '.join(sorted(set(errors))[:5]) if errors else ''}")
     clients = sum(each["cpu_s"] / each["wall_s"] for each in found) / len(found)
     print(f"server: peak memory {peak:.0f} MB, {share:.0%} of a core; the clients' process: {clients:.0%} of a core")
+    print(f"the clients' process itself stood still for at most {1000 * max(e['stall_s'] for e in found):.0f} ms")
     pairs = zip(alone, loaded, strict=True)
     print("training, steps/s alone and loaded: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
     print(f"slower by {1 - statistics.mean(loaded) / statistics.mean(alone):.1%}")
@@ -199,14 +200,22 @@ class Watch:
 
 async def load(url: str, job: str, options: argparse.Namespace) -> dict:
     """Poll and upload for ``options.window`` seconds; what it took."""
-    found: dict = {"status": [], "events": [], "errors": [], "uploads": 0}
+    found: dict = {"status": [], "events": [], "errors": [], "uploads": 0, "stall_s": 0.0}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     until = time.monotonic() + options.window
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as http:
         tasks = [poll(http, job, options.every, until, found) for _ in range(options.clients)]
         tasks += [send(http, options, until, found) for _ in range(options.uploads)]
+        tasks.append(stalls(until, found))
         await asyncio.gather(*tasks)
     return {**found, "cpu_s": time.process_time(), "wall_s": time.monotonic() - until + options.window}
+
+
+async def stalls(until: float, found: dict) -> None:
+    """The longest time that this process itself stood still: no latency below it is the server's."""
+    while (before := time.monotonic()) < until:
+        await asyncio.sleep(0.02)
+        found["stall_s"] = max(found["stall_s"], time.monotonic() - before - 0.02)
 
 
 async def poll(http: httpx.AsyncClient, job: str, every: float, until: float, found: dict) -> None:
