@@ -78,15 +78,16 @@ class Feed:
                 self._watches.pop(job_id, None)
 
     async def next(self, job_id: str, watch: _Watch, after: int, patience_s: float) -> list[Event]:
-        """Events later than ``after``; empty where none came within ``patience_s`` seconds."""
-        found = await call(self.engine.events, job_id, after, PAGE)
-        if found:
-            return found
-        changed = watch.changed
-        if watch.latest <= after:
+        """Events later than ``after``; empty where none came within ``patience_s`` seconds.
+
+        Only without patience is the store asked in any case; those who wait are many, and the poll is one.
+        """
+        if patience_s and watch.latest <= after:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), patience_s)
-        return await call(self.engine.events, job_id, after, PAGE) if watch.latest > after else []
+                await asyncio.wait_for(watch.changed.wait(), patience_s)
+            if watch.latest <= after:
+                return []
+        return await call(self.engine.events, job_id, after, PAGE)
 
     async def _poll(self, job_id: str, watch: _Watch) -> None:
         while True:

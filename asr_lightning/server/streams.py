@@ -68,11 +68,9 @@ async def _stream(here: Context, job_id: str, after: int) -> AsyncIterator[bytes
     """Every event once, in order; a comment while nothing happens; ends when the job has."""
     with here.feed.seat(), here.feed.watching(job_id, after) as watch:
         yield b"retry: 2000\n\n"
-        told = time.monotonic()
+        told, ended = time.monotonic(), await _has_ended(here, job_id)
         while not here.stopping:
-            ended = await _has_ended(here, job_id)  # before the last look, so that no event is missed
-            patience = min(1.0, here.settings.ping_s) if not ended else 0
-            found = await here.feed.next(job_id, watch, after, patience)
+            found = await here.feed.next(job_id, watch, after, 0 if ended else min(1.0, here.settings.ping_s))
             for event in found:
                 after = event.seq
                 text = json.dumps(_event(event), ensure_ascii=True)
@@ -80,8 +78,8 @@ async def _stream(here: Context, job_id: str, after: int) -> AsyncIterator[bytes
             if ended and not found:
                 yield b"event: end\ndata: {}\n\n"
                 return
-            if found:
-                told = time.monotonic()
+            if found:  # each change of state has an event; once it has ended, one more look, so that none is missed
+                told, ended = time.monotonic(), await _has_ended(here, job_id)
             elif time.monotonic() - told >= here.settings.ping_s:
                 told = time.monotonic()
                 yield b": ping\n\n"
