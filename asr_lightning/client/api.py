@@ -74,7 +74,7 @@ class Client:
             language: Of a multilingual model, such as ``de``.
             epochs: 1 to 100.
             seed: Of split and training.
-            key: Makes a repeated call find the first one's job; made up when not given, and kept for all retries.
+            key: No second job is made with it; made up when not given, and kept for all retries of this call.
             packing: Told the recordings packed, and their number.
             sending: Told the bytes sent, and their number.
 

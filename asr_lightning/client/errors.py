@@ -16,7 +16,7 @@ REMEDIES = {
     "too_large": "leave recordings out, or cut long ones",
     "disk_full": "delete finished jobs on the server: python -m asr_lightning remote delete ID",
     "model_not_allowed": "python -m asr_lightning remote models lists the names",
-    "idempotency_conflict": "give another --key: this one was used with other data or options",
+    "idempotency_conflict": "give another --key; remote status lists the jobs, that of this one among them",
     "not_finished": "python -m asr_lightning remote status ID shows how far it is",
 }
 
