@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr_lightning.server import auth
 from asr_lightning.server.body import Body
-from asr_lightning.server.problems import Problem, incident
+from asr_lightning.server.problems import Problem, of
 from asr_lightning.server.settings import ServerSettings
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
@@ -51,7 +51,7 @@ class Guard:
         except Exception as error:
             if answer.started:
                 raise  # the connection breaks off, so that nobody takes a part for the whole
-            await answer.problem(incident(error), scope, receive)
+            await answer.problem(of(error), scope, receive)
 
     async def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 30
+DISK_FULL = "the server's disk is full, or cannot be written: free some space, or delete old jobs"
+DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 CODES: dict[str, tuple[int, str]] = {
     "unauthorized": (401, "a token is needed"),
@@ -87,7 +91,7 @@ def busy(current: str | None) -> Problem:
 
 
 def of(error: Exception) -> Problem:
-    """The problem that an error of the engine stands for."""
+    """The problem that an error stands for; one that nobody expected is an incident."""
     match error:
         case Problem():
             return error
@@ -102,8 +106,17 @@ def of(error: Exception) -> Problem:
         case SpecError():
             return invalid(error.param, str(error))
         case errors.DiskFullError():
-            return Problem("disk_full", "the server's disk is full: free some space, or delete old jobs")
+            return Problem("disk_full", DISK_FULL)
+        case OSError() if error.errno in DISK_ERRNOS:
+            return _disk(error)
+        case sqlite3.OperationalError() if any(word in str(error) for word in ("disk", "readonly")):
+            return _disk(error)
     return incident(error)
+
+
+def _disk(error: Exception) -> Problem:
+    logger.error("the disk: %s", error)
+    return Problem("disk_full", DISK_FULL)
 
 
 def _wrong_state(job_id: str, state: str) -> Problem:

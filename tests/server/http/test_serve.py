@@ -152,6 +152,15 @@ def test_t28_the_token_is_in_no_log_and_in_no_address(public: Process, token: st
     assert token not in ask(public, "/status", token).text
 
 
+def test_tensorboard_is_started_again_when_it_died(public: Process, token: str) -> None:
+    ask(public, "/tensorboard/", token)
+    (before,) = boards(public)
+    before.kill()
+    driver.wait(lambda: ask(public, "/tensorboard/data/environment", token).status_code == 200, "TensorBoard", 15)
+    (after,) = boards(public)
+    assert after.pid != before.pid
+
+
 def test_kill_9_takes_tensorboard_along(public: Process, token: str) -> None:
     ask(public, "/tensorboard/", token)
     (board,) = boards(public)
@@ -161,7 +170,8 @@ def test_kill_9_takes_tensorboard_along(public: Process, token: str) -> None:
 
 def boards(process: Process) -> list[psutil.Process]:
     """Its TensorBoard."""
-    return [child for child in psutil.Process(process.process.pid).children() if CHILD in child.cmdline()]
+    children = psutil.Process(process.process.pid).children()
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE and CHILD in child.cmdline()]
 
 
 def test_a_signal_ends_it_although_a_stream_is_open(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sqlite3
 import threading
 import time
 from collections import namedtuple
@@ -111,6 +112,29 @@ def test_t04_a_full_disk_is_said(engine: Engine, monkeypatch: pytest.MonkeyPatch
     assert [path.name for path in leftovers(engine)] == [upload]
     assert engine.jobs() == []
     assert http.put(f"/v1/uploads/{upload}", params={"offset": 0}, content=GZIP).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OSError(errno.EIO, "Input/output error"),
+        sqlite3.OperationalError("database or disk is full"),
+        sqlite3.OperationalError("attempt to write a readonly database"),
+    ],
+    ids=str,
+)
+def test_p10_a_disk_that_fails_is_said(engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    http = client_of(engine)
+    monkeypatch.setattr(engine, "submit", fails)
+    answer = http.post("/v1/jobs", data={"model": "quick"}, files=form())
+    assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
+    assert leftovers(engine) == []
+    assert http.get("/status").status_code == 200
 
 
 def test_t05_hostile_forms(look: TestClient, shared: Engine) -> None:
