@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -141,3 +144,17 @@ def test_one_name_from_two_folders_is_refused(folder: Path, tmp_path: Path) -> N
     (folder / "train_files.csv").write_text(f"{HEADER}5,sub/A.wav,from below\n")
     with pytest.raises(ValueError, match=r"one name in the archive: (a\.wav and sub/A\.wav|sub/A\.wav and a\.wav)"):
         pack(folder, tmp_path / "a.tar.gz")
+
+
+def test_the_intake_takes_what_was_packed(tmp_path: Path) -> None:
+    """The real one, in its own process, with names of every kind and a part of a split."""
+    folder = make_folder(tmp_path / "clips", ("ä ö.wav", "日本語.wav", "x" * 120 + ".wav", "it's.wav"))
+    (folder / "test_files.csv").write_text(f"{HEADER}7,日本語.wav,{TEXTS[1]}\n", encoding="utf-8")
+    job = tmp_path / "job"
+    (job / "input").mkdir(parents=True)
+    pack(folder, job / "input" / "archive.tar.gz")
+    subprocess.run([sys.executable, "-m", "asr_lightning.intake", str(job)], check=True, timeout=60)
+    verdict = json.loads((job / "intake.json").read_text())
+    assert (verdict["ok"], verdict["utterances"]) == (True, 4)
+    assert [issue for issue in verdict["issues"] if issue["level"] == "E"] == []
+    assert TEXTS[1] in (job / "dataset" / "test_files.csv").read_text()
