@@ -11,12 +11,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 from asr_lightning.jobs.errors import DiskFullError
 
 BLOCK = 1 << 20
+WRITERS = 8
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+_limiter: RunVar[CapacityLimiter] = RunVar("asr_lightning.server.sink")
+
+
+def _writers() -> CapacityLimiter:
+    """Bounds the threads that wait for the disk: a slow one must leave some to answer who asks for the status."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(CapacityLimiter(WRITERS))
+        return _limiter.get()
 
 
 class Sink:
@@ -57,12 +71,12 @@ class Sink:
         """
         if len(self._buffer) >= max(1, least):
             block, self._buffer = self._buffer, bytearray()
-            await run_in_threadpool(self._write, block)
+            await to_thread.run_sync(self._write, block, limiter=_writers())
 
     async def finish(self) -> str:
         """Write the rest and make it last; returns the sha256 of all that was taken."""
         await self.settle(0)
-        await run_in_threadpool(self._sync)
+        await to_thread.run_sync(self._sync, limiter=_writers())
         return self._hash.hexdigest()
 
     def _sync(self) -> None:
