@@ -8,6 +8,7 @@ from typing import Any, Literal
 from fastapi import Request
 
 from asr_lightning.jobs.records import Job
+from asr_lightning.jobs.spec import JobSpec
 from asr_lightning.jobs.states import ACTIVE
 from asr_lightning.server import fields, forms
 from asr_lightning.server.context import Context, call
@@ -57,22 +58,13 @@ async def by_upload(request: Request, here: Context) -> tuple[Job, bool]:
         raise invalid("upload", "name an upload: POST /v1/uploads begins one")
     spec = fields.spec(wanted, here.models)
     hashed = fields.body_hash(spec, f"upload {name}")
-    if key is None:
-        await check_room(here, "v1")
-        return await _take_upload(here, name, spec, None, hashed)
-    try:
-        return await _take_upload(here, name, spec, key, hashed)
-    except Problem as problem:
-        if problem.code != "not_found":
-            raise
-        # The upload went into the job that an earlier request with this key made.
-        known = await call(here.engine.store.keyed, key, hashed)
-        if known is None:
-            raise
-        return await here.job(known.id), False
+    if key is not None and (known := await call(here.engine.store.keyed, key, hashed)) is not None:
+        return await here.job(known.id), False  # its upload went into that job
+    await check_room(here, "v1")  # a refusal at the commit costs the upload
+    return await _take_upload(here, name, spec, key, hashed)
 
 
-async def _take_upload(here: Context, name: str, spec: Any, key: str | None, hashed: str) -> tuple[Job, bool]:
+async def _take_upload(here: Context, name: str, spec: JobSpec, key: str | None, hashed: str) -> tuple[Job, bool]:
     upload = here.uploads.get(name)
     if upload.lock.locked():
         raise Problem("busy", "bytes are arriving", {"Retry-After": "1"}, received=upload.received)

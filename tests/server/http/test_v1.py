@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -175,6 +176,19 @@ def test_an_upload_becomes_one_job(http: TestClient, engine: Engine) -> None:
     assert http.post("/v1/jobs", json=wanted).json()["code"] == "not_found"
     job = driver.reach(engine, engine.jobs()[0], "succeeded")
     assert (engine.folder(job.id) / "dataset" / "clip-0001.txt").read_bytes() == GZIP
+
+
+def test_a_full_queue_keeps_the_upload(tmp_path: Path) -> None:
+    with driver.running(tmp_path / "home", queue_cap=1) as engine:
+        http = client_of(engine)
+        first = driver.submit(engine, "slow")
+        upload = http.post("/v1/uploads").json()["id"]
+        http.put(f"/v1/uploads/{upload}", params={"offset": 0}, content=GZIP)
+        wanted, key = {"model": "quick", "upload": upload}, {"Idempotency-Key": "k"}
+        assert http.post("/v1/jobs", json=wanted, headers=key).json()["code"] == "busy"
+        engine.cancel(first.id)
+        driver.reach(engine, first, "cancelled")
+        assert http.post("/v1/jobs", json=wanted, headers=key).status_code == 202
 
 
 def test_dropped_and_refused_uploads_leave_nothing(http: TestClient, engine: Engine) -> None:
