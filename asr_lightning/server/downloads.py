@@ -135,12 +135,14 @@ async def get_artifact(here: Here, job_id: str, name: str) -> Response:
     return await artifact(here, await here.kept(job_id), name)
 
 
+@router.api_route("/v1/jobs/{job_id}/report.json", methods=["HEAD"], include_in_schema=False)
 @router.get("/v1/jobs/{job_id}/report.json", response_class=Response, responses=file_answers(JSON))
 async def report_json(here: Here, job_id: str) -> Response:
     """The report before and after, for programs."""
     return await artifact(here, await here.kept(job_id), "report.json")
 
 
+@router.api_route("/v1/jobs/{job_id}/report.html", methods=["HEAD"], include_in_schema=False)
 @router.get("/v1/jobs/{job_id}/report.html", response_class=Response, responses=file_answers(HTML))
 async def report_html(here: Here, job_id: str) -> Response:
     """The report before and after, for people; works without script."""
@@ -163,6 +165,6 @@ def tensorboard_url(request: Request, here: Context) -> str | None:
     host = request.headers["host"]
     if settings.tensorboard_public:
         return f"http://{host.rpartition(':')[0] or host}:{here.tensorboard.port}/"
-    scheme = "https" if host.endswith(".proxy.runpod.net") else request.url.scheme
+    tls = host.endswith(".proxy.runpod.net") or request.headers.get("x-forwarded-proto") == "https"
     signed = f"s/{auth.signature(settings.token, 'tensorboard')}/" if settings.token else ""
-    return f"{scheme}://{host}/tensorboard/{signed}"
+    return f"{'https' if tls else 'http'}://{host}/tensorboard/{signed}"

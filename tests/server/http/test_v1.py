@@ -136,6 +136,7 @@ def test_artifacts_reports_checkpoints(http: TestClient, engine: Engine) -> None
         assert len(http.get(f"{path}/artifacts/{name}").content) == found["size"]
     report = http.get(f"{path}/report.html")
     assert report.text == "<p>report"
+    assert http.head(f"{path}/report.html").headers["content-length"] == str(len(report.content))
     assert "script" not in report.headers["content-security-policy"]
     assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
     assert http.get(f"{path}/report.json").json() == {}

