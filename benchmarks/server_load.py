@@ -22,6 +22,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -201,11 +202,18 @@ class Watch:
 async def load(url: str, job: str, options: argparse.Namespace) -> dict:
     """Poll and upload for ``options.window`` seconds; what it took."""
     found: dict = {"status": [], "events": [], "errors": [], "uploads": 0, "stall_s": 0.0}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    until = time.monotonic() + options.window
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as http:
-        tasks = [poll(http, job, options.every, until, found) for _ in range(options.clients)]
-        tasks += [send(http, options, until, found) for _ in range(options.uploads)]
+    async with AsyncExitStack() as stack:
+
+        async def own() -> httpx.AsyncClient:
+            """A client with a connection of its own: in a shared pool of hundreds, requests wait for the pool."""
+            client = httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, verify=False)
+            return await stack.enter_async_context(client)
+
+        pollers = [await own() for _ in range(options.clients)]
+        senders = [await own() for _ in range(options.uploads)]
+        until = time.monotonic() + options.window
+        tasks = [poll(http, job, options.every, until, found) for http in pollers]
+        tasks += [send(http, options, until, found) for http in senders]
         tasks.append(stalls(until, found))
         await asyncio.gather(*tasks)
     return {**found, "cpu_s": time.process_time(), "wall_s": time.monotonic() - until + options.window}
