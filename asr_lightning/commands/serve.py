@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PORT = 5553
 DAY_S = 24 * 3600
+HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,6 +85,9 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--queue must be at least 1, not {options.queue}")
     if options.grace < 0 or (options.retention is not None and options.retention < 0):
         raise ValueError("--grace and --retention cannot be negative")
+    for name in options.allow_host:
+        if not HOST.fullmatch(name):
+            raise ValueError(f"--allow_host takes bare names such as asr.example.org, not {name}")
 
 
 def listen(host: str, port: int) -> socket.socket:

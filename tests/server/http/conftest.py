@@ -11,6 +11,7 @@ from asr_lightning.jobs.engine import Engine
 from asr_lightning.server.app import create_app
 from asr_lightning.server.models import Catalogue
 from asr_lightning.server.settings import BodyLimits, ServerSettings
+from asr_lightning.server.tensorboard import TensorBoard
 from tests.server import driver
 
 URL = "http://127.0.0.1:5553"
@@ -26,10 +27,10 @@ QUICK_LIMITS = BodyLimits(upload=1 << 20, other=1 << 10, rate=1000, patience_s=0
 Serve = Callable[..., TestClient]
 
 
-def client_of(engine: Engine, **changes: Any) -> TestClient:
+def client_of(engine: Engine, board: TensorBoard | None = None, **changes: Any) -> TestClient:
     """A client of the application over ``engine``."""
     settings = ServerSettings(**{"min_free_bytes": 0, "poll_s": 0.02, **changes})
-    return TestClient(create_app(engine, settings, CATALOGUE), base_url=URL)
+    return TestClient(create_app(engine, settings, CATALOGUE, board), base_url=URL)
 
 
 @pytest.fixture

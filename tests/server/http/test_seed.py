@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 
 import pytest
 from starlette.testclient import TestClient
@@ -11,8 +12,10 @@ from starlette.testclient import TestClient
 from asr_lightning.jobs import states
 from asr_lightning.jobs.engine import Engine
 from asr_lightning.server import views
+from asr_lightning.server.settings import LOOPBACK_HOSTS
+from asr_lightning.server.tensorboard import TensorBoard
 from tests.server import driver
-from tests.server.http.conftest import GZIP, client_of, form
+from tests.server.http.conftest import GZIP, TOKEN, client_of, form
 
 SEED_KEYS = {"progress", "status", "tensorboard_url", "training_dir", "training_id"}
 ADDED = {"state", "error", "message", "eta_s", "epoch"}
@@ -58,6 +61,20 @@ def test_status_before_any_job(http: TestClient) -> None:
     assert status.pop("status") == "idle"
     assert status.keys() == (SEED_KEYS | ADDED) - {"progress", "status"}
     assert set(status.values()) == {None}
+
+
+def test_where_tensorboard_is(shared: Engine) -> None:
+    pod = "7fd05eukwj0oza-5553.proxy.runpod.net"
+    hosts, jobs = LOOPBACK_HOSTS | {pod}, shared.home.path / "jobs"
+
+    def url(headers: dict[str, str], token: str | None = None, public: bool = False) -> str:
+        board = TensorBoard(jobs, jobs / "log", public)
+        http = client_of(shared, board, hosts=hosts, token=token, tensorboard_public=public)
+        return http.get("/status", headers={**headers, "Authorization": f"Bearer {token}"}).json()["tensorboard_url"]
+
+    assert url({}) == "http://127.0.0.1:5553/tensorboard/"
+    assert url({}, public=True) == "http://127.0.0.1:6006/"  # the seed's
+    assert re.fullmatch(rf"https://{pod}/tensorboard/s/\d+\.[0-9a-f]{{40}}/", url({"Host": pod}, TOKEN))
 
 
 def test_every_state_has_its_words(engine: Engine) -> None:

@@ -219,6 +219,7 @@ def test_what_serve_refuses(
     monkeypatch.delenv("ASR_SERVER_TOKEN")
     for options, words in (
         (["--port", "99999"], "--port must be from 0 to 65535"),
+        (["--allow_host", "ok.example", "https://my.example"], "bare names such as asr.example.org"),
         (["--queue", "0"], "--queue must be at least 1"),
         (["--models_dir", str(tmp_path / "none")], "is no folder"),
         (["--host", "203.0.113.7", "--port", "0"], "cannot listen on 203.0.113.7"),
