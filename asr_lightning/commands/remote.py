@@ -67,9 +67,7 @@ def _submit_options(action: argparse.ArgumentParser) -> None:
     action.add_argument("--language", help="of a multilingual model, such as de")
     action.add_argument("--epochs", type=int, help="1 to 100; without it the server's default")
     action.add_argument("--seed", type=int, help="another seed gives another run")
-    action.add_argument(
-        "--key", help="a name of your own: a repeated command is refused instead of making a second job"
-    )
+    action.add_argument("--key", help="a name of your own: a repeated command finds the first one's job")
     action.add_argument("--follow", action="store_true", help="show the progress until the job is over")
 
 

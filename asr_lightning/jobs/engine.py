@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from asr_lightning.jobs import faults, recovery, states
+from asr_lightning.jobs import faults, recovery, states, submission
 from asr_lightning.jobs.checking import check
 from asr_lightning.jobs.deletion import purge
 from asr_lightning.jobs.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
-from asr_lightning.jobs.files import read_json, sync_folder, write_json
+from asr_lightning.jobs.files import read_json
 from asr_lightning.jobs.home import Home
 from asr_lightning.jobs.ids import new_id
 from asr_lightning.jobs.proof import digest_of, read_intake
@@ -92,16 +92,14 @@ class Engine:
         archive: Path,
         *,
         key: str | None = None,
-        body_hash: str | None = None,
         source: Literal["seed", "v1"] = "v1",
     ) -> tuple[Job, bool]:
         """Record a job. When this returns, it is on the disk; when it raises, nothing of it is.
 
         Args:
             spec: What to train.
-            archive: A file of ``new_upload``; it is taken.
-            key: Of the client; the same one again gives the same job.
-            body_hash: What must be the same with it; the spec's and the archive's without.
+            archive: A file of ``new_upload``. It is taken when this returns, and stays when it raises.
+            key: Of the client; the same one again, with the same spec and archive, gives the same job.
             source: "seed" admits one active job on the whole server.
 
         Returns:
@@ -112,28 +110,25 @@ class Engine:
             KeyConflictError: ``key`` belongs to another request.
             OSError: The disk is full, or cannot be written.
         """
-        try:
-            return self._submit(spec, archive, key, body_hash, source)
-        finally:
-            archive.unlink(missing_ok=True)
+        found = self._submit(spec, archive, key, source)
+        archive.unlink(missing_ok=True)
+        return found
 
-    def _submit(
-        self, spec: JobSpec, archive: Path, key: str | None, body_hash: str | None, source: str
-    ) -> tuple[Job, bool]:
+    def _submit(self, spec: JobSpec, archive: Path, key: str | None, source: str) -> tuple[Job, bool]:
         digest = digest_of(archive) or ""
-        body_hash = body_hash or hashlib.sha256(f"{spec}{digest}".encode()).hexdigest()
+        body_hash = hashlib.sha256(f"{spec}{digest}".encode()).hexdigest()
         if key is not None and (known := self.store.keyed(key, body_hash)) is not None:
             return known, False
         self.check_space()
         job = new_job(new_id(), spec, source)
-        folder = self._fill(job, archive, key, body_hash, digest)
+        folder = submission.fill(self.home, job, archive, key, body_hash, digest)
         try:
             faults.point("submit.moved")
             self.store.add(job, key, body_hash, 1 if source == "seed" else self.settings.queue_cap)
             faults.point("submit.recorded")
         except Exception as error:
             if not self._is_recorded(job.id):
-                self.home.discard(folder)
+                submission.give_back(self.home, folder, archive)
                 if key is not None and isinstance(error, sqlite3.IntegrityError):  # the same key, at the same time
                     return self.store.keyed(key, body_hash) or job, False
                 if isinstance(error, OverflowError):
@@ -149,31 +144,6 @@ class Engine:
         except NoSuchJobError:
             return False
         return True
-
-    def _fill(self, job: Job, archive: Path, key: str | None, body_hash: str, digest: str) -> Path:
-        """The job's folder, made aside and moved into place in one step."""
-        aside, folder = self.home.uploads / job.id, self.home.job(job.id)
-        request = {
-            "id": job.id, "created_at": job.created_at, "spec": job.spec.as_dict(), "source": job.source,
-            "archive": {"sha256": digest, "size": archive.stat().st_size}, "key": key, "body_hash": body_hash,
-        }  # fmt: skip
-        try:
-            (aside / "input").mkdir(parents=True, mode=0o700)
-            aside.chmod(0o700)
-            faults.point("submit.folder")
-            _sync(archive)
-            archive.rename(aside / "input" / "archive.tar.gz")
-            faults.point("submit.archive")
-            sync_folder(aside / "input")
-            write_json(aside / "request.json", request)
-            faults.point("submit.request")
-            aside.rename(folder)
-            sync_folder(folder.parent)
-        except BaseException:
-            for path in (aside, folder):
-                self.home.discard(path)
-            raise
-        return folder
 
     def _busy(self) -> BusyError:
         current = self.active()
@@ -291,8 +261,3 @@ class Engine:
             RuntimeError: The check itself broke off.
         """
         return check(self.home, self.settings.intake, archive)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

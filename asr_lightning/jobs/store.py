@@ -167,8 +167,8 @@ class Store:
         marks = ", ".join("?" * len(FIELDS))
         connection.execute(f"INSERT INTO job ({', '.join(FIELDS)}) VALUES ({marks})", values)
 
-    def keyed(self, key: str, body_hash: str) -> Job | None:
-        """The job that was made with ``key``.
+    def keyed(self, key: str, body_hash: str | None = None) -> Job | None:
+        """The job that was made with ``key``, by a request whose hash is ``body_hash`` where that is known.
 
         Raises:
             KeyConflictError: It was made by another request.
@@ -177,7 +177,7 @@ class Store:
             row = connection.execute("SELECT body_hash, job FROM key WHERE key = ?", [key]).fetchone()
         if row is None:
             return None
-        if row[0] != body_hash:
+        if body_hash is not None and row[0] != body_hash:
             raise KeyConflictError("this Idempotency-Key was used for another request: take a new one")
         return self.job(row[1])
 

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.spec import JobSpec
 from asr_lightning.jobs.states import ACTIVE
 from asr_lightning.server import fields, forms
-from asr_lightning.server.context import Context, call
+from asr_lightning.server.context import Context
 from asr_lightning.server.problems import Problem, busy, invalid
 from asr_lightning.server.schemas import BINARY
+from asr_lightning.server.uploads import Upload
 
 Source = Literal["seed", "v1"]
 
@@ -37,12 +39,11 @@ async def by_form(request: Request, here: Context, source: Source) -> tuple[Job,
     if key is None:  # with a key it may be a retry of the very job that is active
         await check_room(here, source)
     forms.boundary(request)
-    path = await call(here.engine.new_upload)
+    path = await run_in_threadpool(here.engine.new_upload)
     names = fields.SEED if source == "seed" else fields.V1
     async with forms.received(request, names, path, here.settings.min_free_bytes) as form:
         spec = fields.spec(form.fields, here.models, "base_model_name" if source == "seed" else "model")
-        hashed = fields.body_hash(spec, form.sha256)
-        return await call(here.engine.submit, spec, path, key=key, body_hash=hashed, source=source)
+        return await run_in_threadpool(here.engine.submit, spec, path, key=key, source=source)
 
 
 async def by_upload(request: Request, here: Context) -> tuple[Job, bool]:
@@ -57,26 +58,25 @@ async def by_upload(request: Request, here: Context) -> tuple[Job, bool]:
     if not isinstance(name, str):
         raise invalid("upload", "name an upload: POST /v1/uploads begins one")
     spec = fields.spec(wanted, here.models)
-    hashed = fields.body_hash(spec, f"upload {name}")
-    if key is not None and (known := await call(here.engine.store.keyed, key, hashed)) is not None:
-        return await here.job(known.id), False  # its upload went into that job
-    await check_room(here, "v1")  # a refusal at the commit costs the upload
-    return await _take_upload(here, name, spec, key, hashed)
+    try:
+        upload = here.uploads.get(name)
+    except Problem:
+        known = await run_in_threadpool(here.engine.store.keyed, key) if key is not None else None
+        if known is None or known.spec != spec:
+            raise
+        return await here.job(known.id), False  # the upload went into that job
+    return await _take_upload(here, upload, spec, key)
 
 
-async def _take_upload(here: Context, name: str, spec: JobSpec, key: str | None, hashed: str) -> tuple[Job, bool]:
-    upload = here.uploads.get(name)
+async def _take_upload(here: Context, upload: Upload, spec: JobSpec, key: str | None) -> tuple[Job, bool]:
     if upload.lock.locked():
         raise Problem("busy", "bytes are arriving", {"Retry-After": "1"}, received=upload.received)
     async with upload.lock:
         if not upload.received or (upload.size is not None and upload.received != upload.size):
             wanted = "its first byte" if upload.size is None else f"all of its {upload.size} bytes"
             raise invalid("upload", f"the upload has {upload.received} bytes: send {wanted} first")
-        try:
-            found = await call(here.engine.submit, spec, upload.path, key=key, body_hash=hashed, source="v1")
-        finally:
-            if not upload.path.exists():
-                await here.uploads.discard(upload)
+        found = await run_in_threadpool(here.engine.submit, spec, upload.path, key=key, source="v1")
+        await here.uploads.discard(upload)  # a refusal leaves it
     return found
 
 
@@ -87,7 +87,7 @@ async def check_room(here: Context, source: Source) -> None:
         Problem: Another job is active (seed), or the queue is full.
     """
     most = 1 if source == "seed" else here.engine.settings.queue_cap
-    active = await call(here.engine.store.jobs, ACTIVE)
+    active = await run_in_threadpool(here.engine.store.jobs, ACTIVE)
     if len(active) >= most:
         raise busy(active[-1].id)
 

@@ -20,6 +20,7 @@ from asr_lightning.server import (
     streams,
     system,
     tensorboard_proxy,
+    upload_routes,
     uploads,
 )
 from asr_lightning.server.context import Context
@@ -53,7 +54,7 @@ def create_app(
     app.state.context = Context(
         engine, settings, models or catalogue(), uploads.Uploads(engine, settings), feed, tensorboard
     )
-    for module in (page, seed, jobs, streams, downloads, uploads, system, tensorboard_proxy):
+    for module in (page, seed, jobs, streams, downloads, upload_routes, system, tensorboard_proxy):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(Guard, settings=settings)

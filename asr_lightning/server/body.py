@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
 
 import anyio
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
+from asr_lightning.server.answer import Answer
 from asr_lightning.server.problems import Problem
 from asr_lightning.server.settings import BodyLimits
-
-if TYPE_CHECKING:
-    from asr_lightning.server.guard import Answer
 
 HOLDS_DATA = re.compile(r"/training|/v1/jobs|/v1/datasets/validate|/v1/uploads/[^/]+")
 

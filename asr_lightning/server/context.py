@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 from fastapi import Depends, Request
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from asr_lightning.server.feed import Feed
     from asr_lightning.server.tensorboard import TensorBoard
     from asr_lightning.server.uploads import Uploads
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -61,7 +57,7 @@ class Context:
         """
         if not JOB_ID.fullmatch(job_id):
             raise Problem("not_found", "there is no such job")
-        return await call(self.engine.job, job_id)
+        return await run_in_threadpool(self.engine.job, job_id)
 
     async def kept(self, job_id: str) -> Job:
         """The job ``job_id``, with its files.
@@ -73,11 +69,6 @@ class Context:
         if job.state == PURGED:
             raise Problem("purged", "the job was deleted with all its files")
         return job
-
-
-async def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """``function`` in a thread, since the engine waits for the disk."""
-    return await run_in_threadpool(function, *args, **kwargs)
 
 
 async def _of(request: Request) -> Context:

@@ -7,13 +7,14 @@ import stat
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.states import SUCCEEDED
 from asr_lightning.server import auth, checkpoints, schemas
-from asr_lightning.server.context import Context, Here, call
+from asr_lightning.server.context import Context, Here
 from asr_lightning.server.problems import Problem
 from asr_lightning.server.schemas import BINARY, TEXT, answers
 
@@ -82,7 +83,7 @@ async def artifact(here: Context, job: Job, name: str) -> Response:
         Problem: There is none of this name, or none yet.
     """
     if name in job.artifacts and job.state == SUCCEEDED:
-        return await call(_open, here, job, name)
+        return await run_in_threadpool(_open, here, job, name)
     if name in NAMES and job.state != SUCCEEDED:
         raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
     raise Problem("not_found", "the job has no such file")
@@ -112,7 +113,7 @@ async def artifacts(here: Here, job_id: str) -> Response:
     job = await here.kept(job_id)
     if job.state != SUCCEEDED:
         raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
-    return JSONResponse({"data": await call(_artifacts, here, job), "next": None})
+    return JSONResponse({"data": await run_in_threadpool(_artifacts, here, job), "next": None})
 
 
 def _artifacts(here: Context, job: Job) -> list[dict[str, object]]:
@@ -153,7 +154,7 @@ async def report_html(here: Here, job_id: str) -> Response:
 async def get_checkpoints(here: Here, job_id: str) -> Response:
     """The checkpoints of a job; a checkpoint is code, so none is handed out or taken."""
     job = await here.kept(job_id)
-    found = await call(checkpoints.listing, here.engine.home.job(job.id))
+    found = await run_in_threadpool(checkpoints.listing, here.engine.home.job(job.id))
     return JSONResponse({"data": found, "checks": checkpoints.checks(job.progress), "next": None})
 
 

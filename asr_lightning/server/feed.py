@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from starlette.concurrency import run_in_threadpool
+
 from asr_lightning.jobs.engine import Engine
 from asr_lightning.jobs.errors import NoSuchJobError
 from asr_lightning.jobs.records import Event
-from asr_lightning.server.context import call
 from asr_lightning.server.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -87,12 +88,12 @@ class Feed:
                 await asyncio.wait_for(watch.changed.wait(), patience_s)
             if watch.latest <= after:
                 return []
-        return await call(self.engine.events, job_id, after, PAGE)
+        return await run_in_threadpool(self.engine.events, job_id, after, PAGE)
 
     async def _poll(self, job_id: str, watch: _Watch) -> None:
         while True:
             try:
-                found = await call(self.engine.events, job_id, watch.latest, PAGE)
+                found = await run_in_threadpool(self.engine.events, job_id, watch.latest, PAGE)
             except NoSuchJobError:
                 found = []
             except Exception as error:  # a store that is busy for a while must not end the streams

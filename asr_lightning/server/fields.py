@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from fastapi import Request
 
@@ -73,11 +71,6 @@ def idempotency_key(request: Request) -> str | None:
     if key is not None and not KEY.fullmatch(key):
         raise invalid("Idempotency-Key", "an Idempotency-Key has 1 to 255 printable ASCII characters")
     return key
-
-
-def body_hash(wanted: JobSpec, body: str) -> str:
-    """What must be the same when a key is used again: the specification and the data, not the form's boundaries."""
-    return hashlib.sha256(json.dumps([asdict(wanted), body]).encode()).hexdigest()
 
 
 async def json_object(request: Request, names: frozenset[str]) -> dict[str, object]:

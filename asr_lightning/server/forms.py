@@ -31,12 +31,10 @@ class Form:
     Attributes:
         fields: Values by name.
         archive: The file, on disk.
-        sha256: Of the file.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
     archive: Path | None = None
-    sha256: str = ""
 
 
 class _Reader:
@@ -144,7 +142,7 @@ async def _read(request: Request, names: frozenset[str], path: Path, min_free: i
         if form.archive is None or not reader.head:
             raise invalid(FILE, "data is missing: -F data=@data.tar.gz")
         check_gzip(reader.head.ljust(len(GZIP)))
-        form.sha256 = await sink.finish()
+        await sink.finish()
     return form
 
 

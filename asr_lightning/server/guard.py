@@ -6,10 +6,11 @@ Pure ASGI, since it also has to see streams and mounted apps.
 from __future__ import annotations
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asr_lightning.server import auth
+from asr_lightning.server.answer import Answer
 from asr_lightning.server.body import Body
 from asr_lightning.server.problems import Problem, of
 from asr_lightning.server.settings import ServerSettings
@@ -18,14 +19,6 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 OPEN_PATHS = frozenset({"/", "/healthz"})
 SIGNED_PREFIX = "/tensorboard/s/"
 DEFAULT_PORTS = {"http": "80", "https": "443"}
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 
 
 class Guard:
@@ -102,32 +95,3 @@ def split_port(place: str, default: str = "") -> tuple[str, str]:
     if not colon or (port and not port.isdigit()):
         return place.lower(), default
     return name, port or default
-
-
-class Answer:
-    """What goes back to the client.
-
-    Attributes:
-        started: Whether the head of the answer is out.
-        close: Whether the connection must end after it, since the body of the request was not read.
-    """
-
-    def __init__(self, send: Send) -> None:
-        self._send, self.started, self.close = send, False, False
-
-    async def send(self, message: Message) -> None:
-        """Pass ``message`` on, the head with our headers."""
-        if message["type"] == "http.response.start":
-            self.started = True
-            message.setdefault("headers", [])
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-            if self.close:
-                headers["Connection"] = "close"
-        await self._send(message)
-
-    async def problem(self, problem: Problem, scope: Scope, receive: Receive) -> None:
-        """Answer with ``problem``, unless an answer has begun."""
-        if not self.started:
-            await problem.response()(scope, receive, self.send)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.jobs import states
 from asr_lightning.jobs.records import Job
 from asr_lightning.server import admission, downloads, fields, schemas, views
-from asr_lightning.server.context import Context, Here, call
+from asr_lightning.server.context import Context, Here
 from asr_lightning.server.schemas import answers
 
 router = APIRouter()
@@ -77,7 +78,7 @@ async def listing(
     after: Annotated[str | None, Query(max_length=64, description="``next`` of the page before")] = None,
 ) -> Response:
     """Jobs, newest first; a deleted one only when its state is asked for."""
-    found = await call(here.engine.jobs, state, limit, after)
+    found = await run_in_threadpool(here.engine.jobs, state, limit, after)
     shown = [job for job in found if state or job.state != states.PURGED]
     url = downloads.tensorboard_url(request, here)
     last = found[-1].id if len(found) == limit else None
@@ -96,7 +97,7 @@ async def get(request: Request, here: Here, job_id: str) -> Response:
 async def cancel(request: Request, here: Here, job_id: str) -> Response:
     """End a job; one that has ended stays as it is. May be repeated."""
     before = await here.job(job_id)
-    job = await call(here.engine.cancel, before.id)
+    job = await run_in_threadpool(here.engine.cancel, before.id)
     ended = job.state not in states.ACTIVE and before.state not in states.ACTIVE
     return answer(request, here, job, 200 if ended else 202)
 
@@ -109,11 +110,11 @@ async def cancel(request: Request, here: Here, job_id: str) -> Response:
 async def resume(request: Request, here: Here, job_id: str) -> Response:
     """Begin a new attempt of an interrupted, failed or cancelled job, from its last good checkpoint."""
     before = await here.kept(job_id)
-    return answer(request, here, await call(here.engine.resume, before.id), 202)
+    return answer(request, here, await run_in_threadpool(here.engine.resume, before.id), 202)
 
 
 @router.delete("/v1/jobs/{job_id}", responses=answers("not_found", "busy", s200=schemas.Receipt))
 async def delete(here: Here, job_id: str) -> Response:
     """Delete a job with every byte of its data and model; the answer lists what was deleted."""
     job = await here.job(job_id)
-    return JSONResponse(await call(here.engine.purge, job.id))
+    return JSONResponse(await run_in_threadpool(here.engine.purge, job.id))

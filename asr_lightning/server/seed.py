@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.states import PURGED
 from asr_lightning.server import admission, downloads, schemas, views
-from asr_lightning.server.context import Context, Here, call
+from asr_lightning.server.context import Context, Here
 from asr_lightning.server.schemas import answers
 
 router = APIRouter()
@@ -48,7 +49,7 @@ async def training(request: Request, here: Here) -> Response:
 @router.get("/status", responses=answers("not_found", "invalid_parameter", s200=schemas.Status))
 async def status(request: Request, here: Here, training_id: Annotated[str | None, Query()] = None) -> Response:
     """Where a training is: the active one, the last one, or the one that is named."""
-    job = await (here.job(training_id) if training_id else call(latest, here))
+    job = await (here.job(training_id) if training_id else run_in_threadpool(latest, here))
     return JSONResponse(views.status(job, downloads.tensorboard_url(request, here)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import threading
@@ -47,7 +46,7 @@ class Sink:
 
     def __init__(self, path: Path, min_free: int) -> None:
         self.path, self.written, self.taken, self._min_free = path, 0, 0, min_free
-        self._buffer, self._hash, self._lock = bytearray(), hashlib.sha256(), threading.Lock()
+        self._buffer, self._lock = bytearray(), threading.Lock()
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def __aenter__(self) -> Self:
@@ -73,11 +72,10 @@ class Sink:
             block, self._buffer = self._buffer, bytearray()
             await to_thread.run_sync(self._write, block, limiter=_writers())
 
-    async def finish(self) -> str:
-        """Write the rest and make it last; returns the sha256 of all that was taken."""
+    async def finish(self) -> None:
+        """Write the rest and make it last."""
         await self.settle(0)
         await to_thread.run_sync(self._sync, limiter=_writers())
-        return self._hash.hexdigest()
 
     def _sync(self) -> None:
         with self._lock:
@@ -96,4 +94,3 @@ class Sink:
             if error.errno in NO_SPACE:
                 raise DiskFullError(error.errno, "the server's disk is full") from error
             raise
-        self._hash.update(block)

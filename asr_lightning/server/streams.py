@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from asr_lightning.jobs.records import Event
 from asr_lightning.jobs.states import PURGED, TERMINAL
 from asr_lightning.server import schemas
-from asr_lightning.server.context import Context, Here, call
+from asr_lightning.server.context import Context, Here
 from asr_lightning.server.feed import PAGE
 from asr_lightning.server.problems import Problem
 from asr_lightning.server.schemas import answers
@@ -47,7 +48,7 @@ async def events(
     if SSE in request.headers.get("accept", ""):
         here.feed.check()
         return StreamingResponse(_stream(here, job_id, _last_seen(request, after)), media_type=SSE)
-    found = await call(here.engine.events, job_id, after, limit)
+    found = await run_in_threadpool(here.engine.events, job_id, after, limit)
     return JSONResponse({"data": [_event(event) for event in found], "next": str(found[-1].seq) if found else None})
 
 
@@ -104,16 +105,15 @@ async def logs(
     if follow:
         here.feed.check()
         return StreamingResponse(_follow(here, job_id, path, offset), media_type=PLAIN)
-    found = await call(read_log, path, offset)
-    return Response(found, headers={"X-Next-Offset": str(offset + len(found))}, media_type=PLAIN)
+    found, offset = await run_in_threadpool(read_log, path, offset)
+    return Response(found, headers={"X-Next-Offset": str(offset)}, media_type=PLAIN)
 
 
 async def _follow(here: Context, job_id: str, path: Path, offset: int) -> AsyncIterator[bytes]:
     with here.feed.seat():
         while not here.stopping:
             ended = await _has_ended(here, job_id)
-            found = await call(read_log, path, offset, 64 << 10)
-            offset += len(found)
+            found, offset = await run_in_threadpool(read_log, path, offset, 64 << 10)
             if found:
                 yield found
             elif ended:
@@ -122,12 +122,18 @@ async def _follow(here: Context, job_id: str, path: Path, offset: int) -> AsyncI
                 await asyncio.sleep(here.settings.poll_s)
 
 
-def read_log(path: Path, offset: int, most: int = LOG_BYTES) -> bytes:
-    """At most ``most`` bytes of ``path`` from ``offset`` on, without characters that steer a terminal."""
+def read_log(path: Path, offset: int, most: int = LOG_BYTES) -> tuple[bytes, int]:
+    """At most ``most`` bytes of ``path`` from ``offset`` on, without characters that steer a terminal; the next offset.
+
+    A log that grew too long was begun anew (``jobs.processes.cap_log``): it is read from its start.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # not there yet, or a link that somebody planted
-        return b""
+        return b"", offset
     with os.fdopen(descriptor, "rb") as file:
+        if offset > os.fstat(descriptor).st_size:
+            offset = 0
         file.seek(offset)
-        return C1.sub(b"??", file.read(most).translate(HARMLESS))
+        found = file.read(most)
+    return C1.sub(b"??", found.translate(HARMLESS)), offset + len(found)

@@ -9,12 +9,13 @@ from typing import Any
 import anyio.to_thread
 import psutil
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from asr_lightning import __version__
 from asr_lightning.jobs import states
 from asr_lightning.server import admission, forms, schemas
-from asr_lightning.server.context import Context, Here, call
+from asr_lightning.server.context import Context, Here
 from asr_lightning.server.problems import Problem
 from asr_lightning.server.schemas import TEXT, answers
 
@@ -55,7 +56,7 @@ async def models(here: Here) -> Response:
 @router.get("/metrics", response_class=Response, responses=answers(s200=TEXT))
 async def metrics(here: Here) -> Response:
     """Figures for Prometheus."""
-    return PlainTextResponse(await call(figures, here), media_type=PROMETHEUS)
+    return PlainTextResponse(await run_in_threadpool(figures, here), media_type=PROMETHEUS)
 
 
 def figures(here: Context) -> str:
@@ -87,7 +88,7 @@ async def validate(request: Request, here: Here) -> Response:
     forms.boundary(request)
     if here.checks.borrowed_tokens + here.checks.statistics().tasks_waiting >= here.settings.checks:
         raise Problem("unavailable", "other data sets are being checked: try again soon")
-    path = await call(here.engine.new_upload)
+    path = await run_in_threadpool(here.engine.new_upload)
     async with forms.received(request, frozenset(), path, here.settings.min_free_bytes):
         try:
             found = await anyio.to_thread.run_sync(here.engine.check, path, limiter=here.checks)

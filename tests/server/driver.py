@@ -68,7 +68,11 @@ def submit(engine: Engine, model: str = "quick", data: bytes = VOICE, key: str |
     """A new job over ``data``."""
     archive = engine.new_upload()
     archive.write_bytes(data)
-    return engine.submit(JobSpec(model, epochs=1), archive, key=key, **more)[0]
+    try:
+        return engine.submit(JobSpec(model, epochs=1), archive, key=key, **more)[0]
+    except BaseException:
+        archive.unlink()  # a refusal leaves it
+        raise
 
 
 def wait(until: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:

@@ -175,6 +175,11 @@ def test_an_upload_becomes_one_job(http: TestClient, engine: Engine) -> None:
     assert len({answer.json()["id"] for answer in made}) == 1
     assert http.get(f"/v1/uploads/{upload}").json()["code"] == "not_found"
     assert http.post("/v1/jobs", json=wanted).json()["code"] == "not_found"
+    again = http.post("/v1/uploads").json()["id"]  # the same bytes, sent once more
+    http.put(f"/v1/uploads/{again}", params={"offset": 0}, content=GZIP)
+    repeated = http.post("/v1/jobs", json={**wanted, "upload": again}, headers={"Idempotency-Key": "one"})
+    assert repeated.json()["id"] == made[0].json()["id"]
+    assert http.get(f"/v1/uploads/{again}").json()["code"] == "not_found"
     job = driver.reach(engine, engine.jobs()[0], "succeeded")
     assert (engine.folder(job.id) / "dataset" / "clip-0001.txt").read_bytes() == GZIP
 
