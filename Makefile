@@ -7,7 +7,7 @@ LOCK := requirements.lock
 SAMPLE := examples/german_accent/clips
 COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: install install-nemo demo test test-main test-nemo check lock help-pages clean
+.PHONY: install install-nemo demo test test-main test-nemo test-jobs test-http check lock help-pages clean
 
 install: .venv/installed
 
@@ -29,15 +29,24 @@ demo: install
 	$(BIN)/python -m asr_lightning specialize $(SAMPLE) --model whisper-tiny.en --run_dir runs/demo \
 		--trainer.max_epochs 1 --selection.average 1 --selection.alphas [0.5]
 
-# Both environments side by side, one thread each: two threads each would wait for one another on two cores.
+# Two parts at a time, one thread each: two threads each would wait for one another on two cores.
 test: install install-nemo
-	OMP_NUM_THREADS=1 $(MAKE) -j2 test-main test-nemo
+	OMP_NUM_THREADS=1 $(MAKE) -j2 test-main test-nemo test-jobs test-http
 
 test-main: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/server
 
 test-nemo: install-nemo
 	$(NEMO)/python -m pytest
+
+# The server's tests in two halves: its engine, and what talks to it or is started by it.
+JOBS := tests/server/jobs tests/server/client tests/server/test_history.py
+
+test-jobs: install
+	$(BIN)/python -m pytest $(JOBS)
+
+test-http: install
+	$(BIN)/python -m pytest tests/server $(JOBS:%=--ignore %)
 
 check: install
 	$(BIN)/ruff check .

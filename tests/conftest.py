@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {
         "nemo": "NeMo has an environment of its own: make test-nemo",
         "gpu": "needs a CUDA device",
-        "once": "the libraries are the same in both environments: make test-main",
+        "once": "the libraries are the same in both environments: the main one runs it",
     }
     for item in items:
         for name, present in here.items():
