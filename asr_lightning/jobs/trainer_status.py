@@ -61,7 +61,7 @@ class TrainerStatus:
         self._thread.start()
 
     def phase(self, phase: str, message: str, **changes: Any) -> None:
-        """Enter ``phase``, one of docs/server.md section 6, and say so at once."""
+        """Enter ``phase``, one of ``states.PHASES``, and say so at once."""
         self.check()
         self.update(phase=phase, message=message, **changes)
         self._wake.set()
