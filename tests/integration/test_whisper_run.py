@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,18 +54,34 @@ def test_mixed_folder_trains_with_the_demo_command(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def specialized(tmp_path_factory: pytest.TempPathFactory) -> tuple[WhisperAdapter, AudioFolderDataModule, Path]:
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A part of the sample data set: 64 clips to train on, 4 dev and 16 test clips."""
+    folder = tmp_path_factory.mktemp("few")
+    for split, count in {"train": 64, "dev": 4, "test": 16}.items():
+        lines = (CLIPS / f"{split}_files.csv").read_text(encoding="utf-8").splitlines()[: count + 1]
+        (folder / f"{split}_files.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for uid in (line.split(",")[0] for line in lines[1:]):
+            for path in CLIPS.glob(f"{uid}.*"):
+                shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def specialized(
+    few: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[WhisperAdapter, AudioFolderDataModule, Path]:
     """The real tiny.en after one epoch on a part of the sample data set, saved."""
     torch.manual_seed(0)
     adapter = WhisperAdapter("openai/whisper-tiny.en")
-    data = AudioFolderDataModule(str(CLIPS), batch_size=8, collator=adapter.collator(), limits=adapter.limits)
+    data = AudioFolderDataModule(str(few), batch_size=8, collator=adapter.collator(), limits=adapter.limits)
     module = ASRModule(adapter, OptimizerSettings(lr=1e-4))
-    toy_fit(module, data, [TrainOnly(["encoder"])], limit_train_batches=8, limit_val_batches=0)
+    toy_fit(module, data, [TrainOnly(["encoder"])], limit_val_batches=0)
     directory = tmp_path_factory.mktemp("specialized")
     adapter.save(directory)
     return adapter, data, directory
 
 
+@pytest.mark.once
 def test_saved_folder_reads_the_same_in_plain_transformers(
     specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path],
 ) -> None:
@@ -89,6 +106,7 @@ def test_saved_folder_reads_the_same_in_plain_transformers(
     assert sum(a.strip() == b for a, b in zip(plain, ours, strict=True)) >= 15
 
 
+@pytest.mark.once
 def test_one_epoch_beats_the_untouched_model_in_both_modes(
     specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path],
 ) -> None:
@@ -99,12 +117,12 @@ def test_one_epoch_beats_the_untouched_model_in_both_modes(
     found = comparison.rates_of(tested)
     assert found["test"]["wer"]["after"] < 0.8 * found["test"]["wer"]["before"]
     assert found["native_mode"]["test"]["wer"]["after"] < 0.8 * found["native_mode"]["test"]["wer"]["before"]
-    assert len(tested.pairs) == 49
+    assert len(tested.pairs) == 16
 
 
 @pytest.mark.once
 def test_draft_equals_greedy_at_every_check() -> None:
-    """The reference as a draft never changes a text: every dev clip of every epoch, beside decoding without a text.
+    """The reference as a draft never changes a text: every third dev clip at each check, beside decoding alone.
 
     The real tiny.en, which goes from loops and errors to mostly right: drafts that fail, and drafts that hold.
     """
@@ -113,7 +131,7 @@ def test_draft_equals_greedy_at_every_check() -> None:
     class Compare(Callback):
         def on_validation_end(self, trainer, pl_module) -> None:
             adapter, dataset = pl_module.adapter, trainer.datamodule.dataset("dev")
-            clips = sorted((dataset[index] for index in range(len(dataset))), key=lambda clip: clip.seconds)
+            clips = sorted((dataset[index] for index in range(0, len(dataset), 3)), key=lambda clip: clip.seconds)
             collate = adapter.collator()
             for start in range(0, len(clips), 16):
                 batch = clips[start : start + 16]
@@ -127,11 +145,12 @@ def test_draft_equals_greedy_at_every_check() -> None:
     callbacks = [TrainOnly(["encoder"]), Compare()]
     module = ASRModule(adapter, OptimizerSettings(lr=1e-4))
     toy_fit(module, data, callbacks, limit_train_batches=8, limit_val_batches=1, max_epochs=2)
-    exact = [sum(right[start : start + 74]) for start in range(0, len(right), 74)]
+    exact = [sum(right[start : start + 25]) for start in range(0, len(right), 25)]
     assert len(exact) == 4, "two checks an epoch"
-    assert 0 < exact[0] < exact[-1] < 74, "drafts must both fail and hold, or this tests nothing"
+    assert 0 < exact[0] < exact[-1] < 25, "drafts must both fail and hold, or this tests nothing"
 
 
+@pytest.mark.once
 def test_no_cap_hits_on_fixture(specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path]) -> None:
     """A text as long as its cap is a loop; an adapted model stops by itself at true length (pitfall T13)."""
     adapter, data, _ = specialized
