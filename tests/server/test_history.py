@@ -29,7 +29,7 @@ from tests.server import driver
 from tests.server.driver import wait
 
 ROOT = Path(__file__).parents[2]
-SECONDS = float(os.environ.get("ASR_HISTORY_S", "20"))
+SECONDS = float(os.environ.get("ASR_HISTORY_S", "15"))
 MODELS = ("quick", "brief", "dies-once", "leaver")
 NUM_CLIENTS = 8
 
