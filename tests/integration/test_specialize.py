@@ -125,7 +125,7 @@ def test_a_poisoned_data_set_keeps_the_base(tmp_path: Path, capsys: pytest.Captu
     """The real tiny.en, and every transcript belongs to another clip: alpha 0, and the untouched weights."""
     folder = tmp_path / "poisoned"
     folder.mkdir()
-    for split, count in (("train", 32), ("dev", 16), ("test", 10)):
+    for split, count in (("train", 24), ("dev", 12), ("test", 6)):
         with (CLIPS / f"{split}_files.csv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))[:count]
         texts = [row["text"] for row in rows]
