@@ -6,6 +6,10 @@ NEMO := .venv-nemo/bin
 LOCK := requirements.lock
 SAMPLE := examples/german_accent/clips
 COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --custom-compile-command "make lock" pyproject.toml
+# What a rented machine installs: the same versions, for its platform and Python alone.
+RENTED := asr_lightning/cloud/locks
+COMPILE_RENTED := $(BIN)/uv pip compile -q --python-platform x86_64-unknown-linux-gnu --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 
 .PHONY: install install-nemo demo test test-main test-nemo check lock help-pages clean
 
@@ -50,6 +54,8 @@ check: install
 lock: install
 	$(COMPILE) --extra demo --extra dev -o $(LOCK)
 	$(COMPILE) --extra nemo --extra demo --extra dev -o requirements-nemo.lock
+	$(COMPILE_RENTED) --constraint $(LOCK) -o $(RENTED)/main.lock
+	$(COMPILE_RENTED) --extra nemo --constraint requirements-nemo.lock -o $(RENTED)/nemo.lock
 
 # Print the options of fit, validate and test into the pages that their --help shows.
 help-pages: install
