@@ -113,3 +113,8 @@ class Provider(Protocol):
 def volume_of(rental: str) -> str:
     """The name of a rental's volume."""
     return f"{PREFIX}{rental}"
+
+
+def device_of(gpu: str) -> str:
+    """The kind of device that a GPU's name stands for."""
+    return gpu if gpu in ("cpu", "mps", "cuda") else "cuda"
