@@ -54,8 +54,8 @@ check: install
 lock: install
 	$(COMPILE) --extra demo --extra dev -o $(LOCK)
 	$(COMPILE) --extra nemo --extra demo --extra dev -o requirements-nemo.lock
-	$(COMPILE_RENTED) --constraint $(LOCK) -o $(RENTED)/main.lock
-	$(COMPILE_RENTED) --extra nemo --constraint requirements-nemo.lock -o $(RENTED)/nemo.lock
+	$(COMPILE_RENTED) --extra rented --constraint $(LOCK) -o $(RENTED)/main.lock
+	$(COMPILE_RENTED) --extra rented --extra nemo --constraint requirements-nemo.lock -o $(RENTED)/nemo.lock
 
 # Print the options of fit, validate and test into the pages that their --help shows.
 help-pages: install
