@@ -45,7 +45,10 @@ class ShardedStrategy(DDPStrategy):
         assert module is not None
         _equalize([*module.parameters(), *module.buffers()])
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-        self._shards = [fully_shard(part, mesh=mesh) for part in (*layers_of(module), module)]
+        scalars = {parameter for parameter in module.parameters() if not parameter.ndim}  # cannot be cut
+        for scalar in scalars:
+            scalar.register_post_accumulate_grad_hook(_average)
+        self._shards = [fully_shard(part, mesh=mesh, ignored_params=scalars) for part in (*layers_of(module), module)]
         register_fsdp_forward_method(module, "training_step")
 
     @contextmanager
@@ -128,6 +131,13 @@ def _cut(value: Any, parameter: nn.Parameter) -> Any:
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def _average(parameter: nn.Parameter) -> None:
+    """The mean gradient of all processes; what was accumulated before is equal, and stays what it is."""
+    if parameter.grad is not None:
+        distributed.all_reduce(parameter.grad)
+        parameter.grad.div_(distributed.get_world_size())
 
 
 @torch.no_grad()
