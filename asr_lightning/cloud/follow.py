@@ -12,6 +12,8 @@ from asr_lightning.cloud.provider import Moved, Provider
 from asr_lightning.cloud.remote import STATE
 
 POLL_S = 2.0
+FIRST_POLL_S, SLOWER = 0.1, 1.2
+"""The looks at what has just begun are closer together."""
 PATIENCE_S = 60.0
 """How much later than the machine itself the client stops a training."""
 START_WITHIN_S = 1800.0
@@ -46,7 +48,7 @@ class Watch:
         entry: Of the rental; its ``seconds`` are kept up to date.
         provider: Its own.
         show: Told what there is to see.
-        poll_s, pause_s: Between two looks, and after one that failed.
+        poll_s, pause_s: Most seconds between two looks, and those after one that failed.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Watch:
         """
         record = self.entry.record
         assert record.call is not None, "it was started"
+        pause_s = FIRST_POLL_S
         while True:
             state = self._patiently(lambda: self.provider.poll(str(record.call)))
             self.look()
@@ -76,7 +79,8 @@ class Watch:
             if error is not None:
                 self._patiently(lambda: self.provider.cancel(str(record.call)))
                 return error
-            time.sleep(self._poll_s)
+            pause_s = min(pause_s * SLOWER, self._poll_s)
+            time.sleep(pause_s)
 
     def look(self) -> None:
         """Show what is new."""

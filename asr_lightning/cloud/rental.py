@@ -58,7 +58,7 @@ class Renter:
         show: What a person gets to see.
         agree: Asked whether to rent, with what it will take and cost.
         intake: Command line of the check of the data.
-        poll_s, pause_s: Between two looks at the training, and after a failure of the provider.
+        poll_s, pause_s: Most seconds between two looks at the training, and those after a failure of the provider.
     """
 
     def __init__(
