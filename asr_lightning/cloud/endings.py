@@ -131,7 +131,7 @@ def collect(ledger: Ledger, open_provider: Callable[[str], Provider], say: Say, 
             if not entry.record.is_over and not entry.record.detached:
                 _collect(entry, open_provider, pause_s)
                 say(f"rental {record.id}: its client was ended, its data are deleted")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # also a provider whose package is missing: other rentals are cleared all the same
             failed += 1
             say(f"rental {record.id}: {error}")
         finally:

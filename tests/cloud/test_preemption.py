@@ -20,7 +20,7 @@ from asr_lightning.jobs.spec import JobSpec
 from tests.cloud.renting import INTAKE, TRAINER, left, order, quick, rent, renter
 from tests.server.driver import files_with, wait
 
-EPOCHS = 3
+EPOCHS = 2
 
 
 def detach(home: Path, provider: LocalProvider, wanted: Order, **changes: Any) -> Entry:
