@@ -25,6 +25,7 @@ from asr_lightning.jobs.files import read_json, write_json
 from asr_lightning.jobs.home import is_held, take_lock
 
 DEVICES = ("cpu", "mps", "cuda")
+PATIENCE_S = 60.0
 ENDS_WITHIN_S = 20.0
 COPIED = 1 << 20  # bytes
 _CHILDREN: list[subprocess.Popen[bytes]] = []
@@ -36,13 +37,16 @@ class LocalProvider:
     Args:
         home: Holds the volumes; without it ``local`` of ``ledger.home()``.
         options: More arguments of ``remote.train``, for tests.
+        patience_s: The process is killed so much later than the function should have stopped by itself.
     """
 
     name = "local"
 
-    def __init__(self, home: Path | None = None, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, home: Path | None = None, options: Mapping[str, Any] | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
         self.home = home or ledger.home() / "local"
-        self._options = dict(options or {})
+        self._options, self._patience_s = dict(options or {}), patience_s
 
     @property
     def default_gpu(self) -> str:
@@ -73,8 +77,9 @@ class LocalProvider:
         if not folder.is_dir():
             raise ValueError(f"there is no volume {volume}: create it first")
         call = f"{volume}.{secrets.token_hex(4)}"
-        options = self._options
-        write_json(folder / "call.json", {"call": call, "request": request.as_dict(), "options": options})
+        seconds = request.max_seconds + self._patience_s
+        found = {"call": call, "request": request.as_dict(), "options": self._options, "seconds": seconds}
+        write_json(folder / "call.json", found)
         self._start(folder, request.id)
         return call
 

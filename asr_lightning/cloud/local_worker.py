@@ -13,9 +13,6 @@ from asr_lightning.cloud import local_volume, remote
 from asr_lightning.jobs import processes, worker
 from asr_lightning.jobs.files import read_json
 
-PATIENCE_S = 60.0
-"""After the function should have stopped by itself."""
-
 
 def main(folder: Path) -> int:
     """Check the volume out, train, and commit; returns the exit status."""
@@ -25,7 +22,7 @@ def main(folder: Path) -> int:
     if call is None:
         raise ValueError(f"{folder} holds no call.json: the local provider starts this")
     request, work = call["request"], folder / "work"
-    clock = threading.Timer(request["max_seconds"] + PATIENCE_S, _time_out, [request["id"]])
+    clock = threading.Timer(call["seconds"], _time_out, [request["id"]])
     clock.daemon = True
     clock.start()
     local_volume.check_out(folder, work)

@@ -12,7 +12,19 @@ import pytest
 from asr_lightning.cloud.endings import StoppedError
 from asr_lightning.cloud.ledger import Ledger
 from asr_lightning.cloud.local import LocalProvider
-from tests.cloud.renting import AFTER_SUCCESS, REFUSES, STEPS, client_dies, collect, left, order, quick, rent
+from tests.cloud.renting import (
+    AFTER_SUCCESS,
+    INTAKE,
+    REFUSES,
+    STEPS,
+    TRAINER,
+    client_dies,
+    collect,
+    left,
+    order,
+    quick,
+    rent,
+)
 from tests.server.driver import wait
 
 STOPPED = [(step, number) for step in STEPS for number in (signal.SIGINT, signal.SIGTERM)]
@@ -132,6 +144,14 @@ def test_the_time_is_a_ceiling_there_and_a_child_that_ignores_it_is_ended(
     )
     assert record.error is not None and record.error["code"] == "timeout"
     assert record.seconds is not None and 2 <= record.seconds < 6
+    assert left(home, provider) == []
+
+
+def test_the_clock_of_the_provider_kills(home: Path, clips: Path) -> None:
+    """It comes first here; nothing is written about the ending then."""
+    provider = LocalProvider(home / "local", {"trainer": TRAINER, "intake": INTAKE}, patience_s=-599.0)
+    record = rent(home, provider, order(clips, home.parent / "out", {"steps": 3000, "child": True}))
+    assert record.error is not None and record.error["code"] == "interrupted"
     assert left(home, provider) == []
 
 
