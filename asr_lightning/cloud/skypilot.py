@@ -10,10 +10,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from asr_lightning._extras import require_extra
+from asr_lightning._extras import MissingExtraError
 from asr_lightning.cloud import ledger, skypilot_ssh
 from asr_lightning.cloud import skypilot_task as tasks
 from asr_lightning.cloud.provider import PREFIX, Moved, Request, State
@@ -36,7 +37,11 @@ class SkyPilotProvider:
     name = "skypilot"
 
     def __init__(self) -> None:
-        require_extra("skypilot", "sky", "the provider skypilot")
+        if find_spec("sky") is None:
+            raise MissingExtraError(
+                "the provider skypilot needs an environment of its own, because SkyPilot's pins exclude those of "
+                "transformers: make install-skypilot, then .venv-skypilot/bin/python -m asr_lightning cloud ..."
+            )
         self._ready: set[str] = set()
 
     def price(self, gpu: str) -> float:

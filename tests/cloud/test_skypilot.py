@@ -23,7 +23,7 @@ from tests.cloud.fake_sky import ResourcesUnavailableError, Sky, tools
 
 VOLUME = "asr-0192"
 REAL = find_spec("sky") is not None
-needs_sky = pytest.mark.skipif(not REAL, reason="the extra skypilot, in an environment of its own: docs/cloud.md")
+needs_sky = pytest.mark.skipif(not REAL, reason="SkyPilot has an environment of its own: make install-skypilot")
 
 
 def request(seconds: float = 1800.0, model: str = "whisper-tiny.en") -> Request:
@@ -36,7 +36,7 @@ def sky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sky:
     fake = Sky(tmp_path / "machines")
     monkeypatch.setitem(sys.modules, "sky", fake)
     monkeypatch.setitem(sys.modules, "sky.client", fake)
-    monkeypatch.setattr(skypilot, "require_extra", lambda *_: None)
+    monkeypatch.setattr(skypilot, "find_spec", lambda _: fake)
     tools(tmp_path / "bin", tmp_path / "machines")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(skypilot_ssh, "SKY", tmp_path / "bin" / "sky")
@@ -180,9 +180,9 @@ def test_a_machine_that_cannot_be_reached_is_no_missing_file(
     sky.running[VOLUME].wait()
 
 
-@pytest.mark.skipif(REAL, reason="about a machine without the extra skypilot")
+@pytest.mark.skipif(REAL, reason="about an environment without SkyPilot")
 def test_without_the_package_the_answer_says_how_to_get_it() -> None:
-    with pytest.raises(MissingExtraError, match=r"asr-lightning\[skypilot\]"):
+    with pytest.raises(MissingExtraError, match="make install-skypilot"):
         open_provider("skypilot")
 
 
