@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -68,6 +68,8 @@ def stops(say: Say) -> Iterator[Stops]:
 def clear(entry: Entry, provider: Provider | None, pause_s: float = PAUSE_S) -> None:
     """Delete all of a rental but its record and its result, and see that its volume is gone.
 
+    The record goes as well where nothing was ever rented.
+
     Args:
         entry: Of the rental; says afterwards that nothing is left.
         provider: Its own; may be None where it has no volume.
@@ -79,9 +81,12 @@ def clear(entry: Entry, provider: Provider | None, pause_s: float = PAUSE_S) -> 
     record = entry.record
     entry.unpack()
     shutil.rmtree(partial(entry), ignore_errors=True)
+    if record.step == "preparing":
+        entry.forget()
+        return
     if record.volume is not None:
         assert provider is not None, "a volume has a provider"
-        if record.step != "deleting":
+        with suppress(OSError):  # a full disk here keeps nothing there
             entry.save(step="deleting")
         faults.point("cloud.deleting")
         _delete(provider, record.volume, record.call, pause_s)

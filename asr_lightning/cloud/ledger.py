@@ -156,6 +156,11 @@ class Entry:
         """See ``Ledger.packed``."""
         return self.ledger.packed(self.record.id)
 
+    def forget(self) -> None:
+        """Remove the record."""
+        for path in (self.ledger._file(self.record.id), self.ledger._lock_file(self.record.id)):
+            path.unlink(missing_ok=True)
+
     def unpack(self) -> None:
         """Remove the packed recordings from this machine."""
         shutil.rmtree(self.packed, ignore_errors=True)

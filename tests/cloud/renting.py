@@ -38,6 +38,7 @@ STEPS = (
     "downloading", "downloaded", "deleting", "deleted",
 )  # fmt: skip
 WHILE_IT_TRAINS = ("spawned", "following")
+BEFORE_IT_IS_RENTED = ("packing", "packed", "prepared")
 AFTER_SUCCESS = ("deleting", "deleted")
 
 
