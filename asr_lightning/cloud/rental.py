@@ -114,7 +114,7 @@ class Renter:
             OSError: The provider failed, or the data could not be deleted; a detached one is kept for another try.
         """
         self._conclude(entry)
-        endings.clear(entry, self.provider, self._pause_s)
+        self._clear(entry)
         return entry.record
 
     def _carry_out(self, entry: Entry, order: Order) -> None:
@@ -204,7 +204,9 @@ class Renter:
             entry.save(outcome="failed", error=error)
 
     def _note(self, entry: Entry, error: BaseException) -> None:
-        """Write down why it is over, for ``cloud status``."""
+        """Write down why it is over, for ``cloud status``, and the most that it can have used."""
+        if entry.record.seconds is None and entry.record.spawned_at is not None:
+            entry.record.seconds = time.time() - entry.record.spawned_at
         if entry.record.outcome is None:
             stopped = isinstance(error, KeyboardInterrupt)
             found = {"code": "cancelled" if stopped else "failed", "message": str(error), "param": None}
@@ -214,9 +216,15 @@ class Renter:
         """Clear away what nobody will come back for."""
         try:
             if not entry.record.detached:
-                endings.clear(entry, self.provider, self._pause_s)
+                self._clear(entry)
         finally:
             entry.close()
+
+    def _clear(self, entry: Entry) -> None:
+        sent = entry.record.volume is not None
+        endings.clear(entry, self.provider, self._pause_s)
+        if sent:
+            self.show.say("what was sent is deleted, and the volume is gone from the provider's list")
 
 
 def _as_os_error(name: str, error: BaseException) -> BaseException:

@@ -79,7 +79,6 @@ def used(record: Record) -> str:
 def show_end(record: Record) -> int:
     """Print how a rental ended; returns the exit status."""
     print("\n".join(record_lines(record, record.outcome or record.step)))
-    print("data     deleted, and the volume is gone from the provider's list")
     return int(record.outcome != "succeeded")
 
 
