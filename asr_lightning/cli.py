@@ -41,7 +41,7 @@ from asr_lightning.protocols import ASRAdapter
 from asr_lightning.results import Comparison, Result, write_json, write_pairs
 from asr_lightning.run_folder import SaveConfig, last_checkpoint, set_aside
 from asr_lightning.selection import SelectionSettings
-from asr_lightning.sharded import ShardedStrategy, is_sharded
+from asr_lightning.sharded import ShardedStrategy, disconnect, is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -193,12 +193,12 @@ class ASRCLI(LightningCLI):
         return parser.instantiate_classes(options).adapter
 
     def after_fit(self) -> None:
-        """Choose the weights, score the model as any user would load it, and write results and report."""
+        """Choose the weights, score the model as any user would load it, and write results and report, alone."""
+        disconnect(self.trainer.strategy)
         if not self.trainer.is_global_zero:
             return
         assert self.baseline.dev is not None
-        sharded = is_sharded(self.model)
-        if not sharded:
+        if not (sharded := is_sharded(self.model)):
             self.model.cpu()
         self.results = conclude(
             Finished(

@@ -57,12 +57,13 @@ class ShardedStrategy(DDPStrategy):
 
         For passes in which processes call a layer in other numbers, as greedy decoding does: nothing is sent there.
         """
-        if not self._shards:
+        module = self.lightning_module
+        if not self._shards or module is None:
             yield
             return
         *layers, root = self._shards
         root._get_fsdp_state()._lazy_init()  # otherwise the first layer to be called takes itself for the root
-        _equalize(list(root.buffers()))  # as DDP does in each forward: BatchNorm statistics are each process's own
+        _equalize(list(module.buffers()))  # as DDP does in each forward: BatchNorm statistics are each process's own
         try:
             for part in self._shards:
                 part.unshard()
@@ -81,7 +82,9 @@ class ShardedStrategy(DDPStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimizer's state as one process has it."""
-        state: dict[str, Any] = tree_map_only(Tensor, lambda leaf: whole(leaf).cpu(), super().optimizer_state(optimizer))
+        state: dict[str, Any] = tree_map_only(
+            Tensor, lambda leaf: whole(leaf).cpu(), super().optimizer_state(optimizer)
+        )
         return state
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
@@ -109,6 +112,13 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
         else:
             found += layers_of(child)
     return found
+
+
+def disconnect(strategy: Strategy) -> None:
+    """Part with the other processes, all at once: one that ends while a peer is connected may abort in Gloo."""
+    if distributed.is_available() and distributed.is_initialized():
+        strategy.barrier()
+        distributed.destroy_process_group()
 
 
 def is_sharded(module: nn.Module) -> bool:

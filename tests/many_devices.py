@@ -114,7 +114,8 @@ def fork(processes: int, *arguments: Any) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         children.append(child)
-    if any([os.waitpid(child, 0)[1] for child in children]):
+    codes = [os.waitpid(child, 0)[1] for child in children]
+    if any(codes):
         raise RuntimeError(f"{arguments} failed")
 
 
