@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +20,13 @@ def commit(volume: modal.Volume) -> None:
     """Make what was written last. Where Modal mounts anew after a commit, it cannot while the trainer holds files open.
 
     Raises:
-        Exception: Whatever Modal raises when it has not committed.
+        OSError: Modal has not committed.
     """
     try:
         volume.commit()
     except Exception as error:
         if OPEN_FILES not in str(error):
-            raise
+            raise OSError(f"Modal did not commit the volume: {error}") from error
 
 
 def train(request: dict[str, Any], volume: str) -> str:
@@ -44,8 +43,9 @@ def train(request: dict[str, Any], volume: str) -> str:
     """
     import modal
 
+    from asr_lightning.cloud import remote
+
     os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE_IN), *filter(None, [os.environ.get("PYTHONPATH")])])
-    remote = importlib.import_module("asr_lightning.cloud.remote")
     mounted = modal.Volume.from_name(volume)
     try:
         remote.train(Path(MOUNT), request, lambda: commit(mounted))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 CORES = 4
 MEMORY_GIB = 16
-AS_OF = "2026-05-07"
-"""Prices by the second as https://modal.com/pricing had them that day; look there before you trust them."""
+AS_OF = "2026-06-27"
+"""Prices by the second of https://modal.com/pricing, as articles of that time quoted them; look there yourself."""
 
 _HOUR = 3600
 _CORE = 0.0000131

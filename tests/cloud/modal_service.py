@@ -50,6 +50,11 @@ class Account:
         self.blocks[digest] = content
         self.volumes[volume][path] = [bytes.fromhex(digest)]
 
+    def start(self, call: str) -> None:
+        """Run the function; ``modal_containers.py`` has an account that does."""
+
+    stop = look = commit = start
+
     def content(self, volume: str, path: str) -> bytes:
         """A file's bytes."""
         return b"".join(self.blocks[block.hex()] for block in self.volumes[volume][path])
@@ -130,6 +135,7 @@ class Service(ModalClientBase):
     async def VolumeCommit(self, stream: Any) -> None:  # noqa: N802
         request = await stream.recv_message()
         self._files(request.volume_id)
+        self.account.commit(request.volume_id.removeprefix("vo-"))
         await stream.send_message(api.VolumeCommitResponse(skip_reload=False))
 
     async def VolumeReload(self, stream: Any) -> None:  # noqa: N802
@@ -198,6 +204,7 @@ class Service(ModalClientBase):
         for call in self.account.results:
             if call.startswith(f"fc-{name}-") and self.account.results[call] is None:
                 self.account.results[call] = TERMINATED
+                self.account.stop(call)
         await stream.send_message(api.google_dot_protobuf_dot_empty__pb2.Empty())
 
     async def ImageGetOrCreate(self, stream: Any) -> None:  # noqa: N802
@@ -244,6 +251,7 @@ class Service(ModalClientBase):
         call = f"fc-{self.account.functions[-1].app_name}-{len(self.account.results)}"
         (item,) = request.pipelined_inputs
         self.account.inputs[call], self.account.results[call] = item.input, None
+        self.account.start(call)
         await stream.send_message(
             api.FunctionMapResponse(
                 function_call_id=call,
@@ -256,6 +264,7 @@ class Service(ModalClientBase):
         call = request.function_call_id
         if call not in self.account.results:
             raise GRPCError(Status.NOT_FOUND, f"no call {call}")
+        self.account.look(call)
         result, answer = self.account.results[call], api.FunctionGetOutputsResponse(num_unfinished_inputs=1)
         if call in self.account.expired:
             answer = api.FunctionGetOutputsResponse()
@@ -271,6 +280,7 @@ class Service(ModalClientBase):
             raise GRPCError(Status.NOT_FOUND, f"no call {call}")
         if self.account.results[call] is None and request.terminate_containers and not self.account.deaf:
             self.account.results[call] = TERMINATED
+            self.account.stop(call)
         await stream.send_message(api.google_dot_protobuf_dot_empty__pb2.Empty())
 
 
@@ -280,8 +290,8 @@ Service.__abstractmethods__ = frozenset()  # what is not here does nothing, and 
 class Running:
     """The service and its store of blocks, each on a free port of this machine, until ``close``."""
 
-    def __init__(self) -> None:
-        self.account = Account()
+    def __init__(self, account: Account | None = None) -> None:
+        self.account = account or Account()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._store())
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
         self._loop = asyncio.new_event_loop()

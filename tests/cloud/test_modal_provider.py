@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +17,7 @@ pytest.importorskip("modal", reason="the extra cloud is not installed")
 import modal
 from modal_proto import api_pb2
 
-from asr_lightning.cloud import modal_app, modal_entry, modal_prices, modal_provider, rented
+from asr_lightning.cloud import modal_app, modal_entry, modal_prices, modal_provider, remote, rented
 from asr_lightning.cloud.modal_provider import ModalProvider
 from asr_lightning.cloud.provider import Request
 from asr_lightning.jobs.spec import JobSpec
@@ -211,7 +211,7 @@ def test_entry_commits_and_never_raises(
         commit()  # type: ignore[operator]
         raise OSError("disk full")
 
-    monkeypatch.setitem(sys.modules, "asr_lightning.cloud.remote", SimpleNamespace(train=train))
+    monkeypatch.setattr(remote, "train", train)
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     assert modal_entry.train(request().as_dict(), VOLUME) == "OSError: disk full"
     assert seen == [Path("/volume"), request().as_dict(), str(ROOT)]
@@ -221,10 +221,6 @@ def test_entry_commits_and_never_raises(
 
 
 def test_remote_function_takes_what_the_entry_gives() -> None:
-    import inspect
-
-    from asr_lightning.cloud import remote
-
     inspect.signature(remote.train).bind(Path("/volume"), request().as_dict(), lambda: None)
 
 
