@@ -69,6 +69,7 @@ def train(kind: str, source: str, data_dir: str, strategy: str, processes: int, 
     trainer = Trainer(
         **{**TRAINER_DEFAULTS, "max_epochs": 10},
         accelerator="cpu",
+        check_val_every_n_epoch=10,
         devices=processes,
         strategy=ShardedStrategy() if strategy == "fsdp" else strategy,
         accumulate_grad_batches=TOGETHER // processes,

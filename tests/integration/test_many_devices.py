@@ -53,7 +53,7 @@ def test_whisper(tones_once: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "runs"),
     [
-        ("wav2vec2", ["ddp4", "fsdp2"]),
+        ("wav2vec2", ["ddp2", "ddp4", "fsdp2"]),
         ("moonshine_streaming", ["fsdp2"]),  # it has weights that are numbers, which FSDP cannot cut
         ("parakeet_tdt", ["fsdp2"]),  # transformers' own decoding, whose length differs between processes
     ],
