@@ -1,4 +1,4 @@
-"""How long it will take and what it will cost, before it is rented. An estimate, and two ceilings that are no estimates.
+"""How long it will take and what it will cost, before it is rented: an estimate, and two ceilings that hold.
 
 The estimate counts arithmetic: six operations for each weight and frame in training, as many again in parts for the
 checks before, between and after. How much of its peak a GPU reaches is a guess until it was measured on one.
