@@ -32,7 +32,7 @@ nothing_left() {
 
 trains() {
     for _ in $(seq 240); do
-        cloud logs "$1" 2>/dev/null | grep -q . && return
+        cloud logs "$1" 2>/dev/null | grep . >/dev/null && return
         sleep 5
     done
     wrong "$1 did not begin to train within 20 minutes"
@@ -40,6 +40,7 @@ trains() {
 
 finish() {
     local status=$?
+    [ "$status" = 0 ] || echo "ended with status $status"
     for id in $(rentals); do cloud gc "$id" >/dev/null 2>&1 || "$SKY" down --yes "asr-$id" || true; done
     rm -rf "$WORK"
     exit "$status"
@@ -65,7 +66,7 @@ cloud cancel "$two"
 nothing_left
 
 step "3 a client that is killed while its machine starts: the next command ends the machine"
-cloud run "$CLIPS" --model whisper-tiny.en --epochs 2 "${LIMITS[@]}" -o "$WORK/three" &
+"$PYTHON" -m asr_lightning cloud run "$CLIPS" --model whisper-tiny.en --epochs 2 "${LIMITS[@]}" -o "$WORK/three" &
 client=$!
 sleep 45
 kill -9 "$client"
