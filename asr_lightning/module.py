@@ -6,6 +6,7 @@ Validation, freezing, stopping and saving are callbacks; this file says only wha
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,7 +16,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from asr_lightning import metrics, optim
-from asr_lightning.datamodules.sampler import TrainBatches
 from asr_lightning.evaluation import transcribe_batch
 from asr_lightning.optim import OptimizerSettings
 from asr_lightning.protocols import ASRAdapter
@@ -56,9 +56,7 @@ class ASRModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Move the schedule to where the run is, if it went on with another number of processes."""
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, optim.Shiftable):
-            schedule.go_on(self.trainer.current_epoch, self.trainer.max_epochs or 0)
+        self._schedule.go_on(self.trainer.current_epoch, self.trainer.max_epochs or 0)
 
     def _seed_batch(self, number: int) -> None:
         """Seed dropout and masks by epoch and batch: a resumed run, and any number of processes, draw the same."""
@@ -75,16 +73,12 @@ class ASRModule(pl.LightningModule):
                 f"the loss of the recordings {', '.join(batch.uids)} is {output.loss.item()}: "
                 "lower model.optimizer.lr, or listen to them"
             )
-        weight = 0 if self._is_repeat(batch_idx) else output.weight
+        loader: Any = self.trainer.train_dataloader
+        weight = 0 if loader.sampler.is_repeat(batch_idx) else output.weight  # another process has it too, and counts it
         self._weight += weight
         logged = {"train/loss": output.loss.detach(), **{f"train/{k}": v for k, v in output.parts.items()}}
         self.log_dict(logged, batch_size=output.weight, on_step=True)
         return output.loss * weight
-
-    def _is_repeat(self, batch_idx: int) -> bool:
-        """Whether another process has this batch too, and counts it."""
-        sampler = getattr(self.trainer.train_dataloader, "sampler", None)
-        return isinstance(sampler, TrainBatches) and sampler.is_repeat(batch_idx)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Weigh accumulated batches and ranks by their tokens, exactly.
@@ -142,4 +136,5 @@ class ASRModule(pl.LightningModule):
         """AdamW over what is trainable, with a schedule over the planned number of steps."""
         num_steps = int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = optim.build(self.model, self.adapter.groups, self.settings, num_steps)
+        self._schedule = schedule
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
