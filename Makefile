@@ -6,18 +6,26 @@ NEMO := .venv-nemo/bin
 LOCK := requirements.lock
 SAMPLE := examples/german_accent/clips
 COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --custom-compile-command "make lock" pyproject.toml
+# What a rented machine installs: the same versions, for its platform and Python alone.
+RENTED := asr_lightning/cloud/locks
+COMPILE_RENTED := $(BIN)/uv pip compile -q --python-platform x86_64-unknown-linux-gnu --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: install install-nemo demo test test-main test-nemo test-jobs test-http check lock help-pages clean
+.PHONY: install install-nemo install-skypilot demo test test-main test-nemo test-jobs test-http check lock help-pages clean
 
 install: .venv/installed
 
 # NeMo 3.0.0 wants lightning 2.4.0, so it has an environment of its own.
 install-nemo: .venv-nemo/installed
 
+# SkyPilot's pins and those of transformers exclude each other: a client without torch, in an environment of its own.
+install-skypilot: .venv-skypilot/installed
+
 .venv/installed: $(LOCK) pyproject.toml
 .venv-nemo/installed: requirements-nemo.lock pyproject.toml
+.venv-skypilot/installed: requirements-skypilot.lock pyproject.toml
 
-.venv/installed .venv-nemo/installed:
+.venv/installed .venv-nemo/installed .venv-skypilot/installed:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check uv
 	$(@D)/bin/uv pip install -q --compile-bytecode --python $(@D)/bin/python --require-hashes -r $<
@@ -59,6 +67,10 @@ check: install
 lock: install
 	$(COMPILE) --extra demo --extra dev -o $(LOCK)
 	$(COMPILE) --extra nemo --extra demo --extra dev -o requirements-nemo.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+		--group skypilot -o requirements-skypilot.lock
+	$(COMPILE_RENTED) --extra rented --constraint $(LOCK) -o $(RENTED)/main.lock
+	$(COMPILE_RENTED) --extra rented --extra nemo --constraint requirements-nemo.lock -o $(RENTED)/nemo.lock
 
 # Print the options of fit, validate and test into the pages that their --help shows.
 help-pages: install

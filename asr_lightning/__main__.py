@@ -18,6 +18,7 @@ COMMANDS = {
     "models": ("models", "list the models that --model knows by name"),
     "serve": ("serve", "the training server: jobs over HTTP, one or many, none lost"),
     "remote": ("remote", "train on a server, and fetch the model from it"),
+    "cloud": ("cloud", "train on a GPU that is rented for it, and leave nothing there"),
     "run-job": ("run_job", "one job of the server; the server starts it"),
     "check-adapter": ("check_adapter", "check that a model family keeps the contract"),
 }

@@ -41,6 +41,7 @@ from asr_lightning.protocols import ASRAdapter
 from asr_lightning.results import Comparison, Result, write_json, write_pairs
 from asr_lightning.run_folder import SaveConfig, last_checkpoint, set_aside
 from asr_lightning.selection import SelectionSettings
+from asr_lightning.sharded import ShardedStrategy, disconnect, is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +156,8 @@ class ASRCLI(LightningCLI):
         precision = trainer.precision or resolve_precision(str(trainer.accelerator))
         logger.info("precision %s", precision)
         kwargs |= {"precision": precision, "plugins": [*_listed(trainer.plugins), CheckedCheckpoints()]}
+        if trainer.strategy == ShardedStrategy.strategy_name:
+            kwargs["strategy"] = ShardedStrategy()
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)
         tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version="")
@@ -190,11 +193,13 @@ class ASRCLI(LightningCLI):
         return parser.instantiate_classes(options).adapter
 
     def after_fit(self) -> None:
-        """Choose the weights, score the model as any user would load it, and write results and report."""
+        """Choose the weights, score the model as any user would load it, and write results and report, alone."""
+        disconnect(self.trainer.strategy)
         if not self.trainer.is_global_zero:
             return
         assert self.baseline.dev is not None
-        self.model.cpu()
+        if not (sharded := is_sharded(self.model)):
+            self.model.cpu()
         self.results = conclude(
             Finished(
                 run_dir=self.run_dir,
@@ -203,7 +208,8 @@ class ASRCLI(LightningCLI):
                 comparison=self._comparison(),
                 settings=self.config_init.fit.selection,
                 canary=self.canary,
-                live=self.model.adapter,
+                # A part of a network is none: the weights of the best checks fit a fresh one.
+                live=self.adapter_from_source() if sharded else self.model.adapter,
                 source=self.adapter_from_source(),
                 best=self.best,
                 base_dev=self.baseline.dev,

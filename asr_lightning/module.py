@@ -5,7 +5,8 @@ Validation, freezing, stopping and saving are callbacks; this file says only wha
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -19,6 +20,7 @@ from asr_lightning.evaluation import transcribe_batch
 from asr_lightning.optim import OptimizerSettings
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import Transcript, count_edits
+from asr_lightning.sharded import whole_weights
 from asr_lightning.text import normalizer as normalizer_named
 from asr_lightning.types import SpeechBatch
 
@@ -48,28 +50,35 @@ class ASRModule(pl.LightningModule):
         self.model.train()
         self.counts = metrics.PerUtterance()
         self.losses = metrics.PerUtterance(torch.float32)
-        self._evaluating: AbstractContextManager[None] | None = None
+        self._evaluating: ExitStack | None = None
         self._seed = torch.initial_seed()
         self._weight = 0
 
-    def on_train_epoch_start(self) -> None:
-        """Give each epoch its own seed, so that a resumed run draws the dropout of an uninterrupted one."""
-        seed = self._seed + self.current_epoch
-        torch.manual_seed(seed)
+    def on_train_start(self) -> None:
+        """Move the schedule to where the run is, if it went on with another number of processes."""
+        self._schedule.go_on(self.trainer.current_epoch, self.trainer.max_epochs or 0)
+
+    def _seed_batch(self, number: int) -> None:
+        """Seed dropout and masks by epoch and batch: a resumed run, and any number of processes, draw the same."""
+        seed = (self._seed + self.current_epoch) * 1_000_003 + number
+        torch.manual_seed(seed % 2**63)
         np.random.seed(seed % 2**32)  # Hugging Face draws the masks of wav2vec2 from NumPy
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """The batch's summed loss; ``on_before_optimizer_step`` makes the mean of all that share a step."""
+        self._seed_batch(batch_idx * self.trainer.world_size + self.trainer.global_rank)
         output = self.adapter.loss(batch)
         if not torch.isfinite(output.loss):
             raise ValueError(
                 f"the loss of the recordings {', '.join(batch.uids)} is {output.loss.item()}: "
                 "lower model.optimizer.lr, or listen to them"
             )
-        self._weight += output.weight
+        loader: Any = self.trainer.train_dataloader
+        weight = 0 if loader.sampler.is_repeat(batch_idx) else output.weight  # another process has it too, and counts it
+        self._weight += weight
         logged = {"train/loss": output.loss.detach(), **{f"train/{k}": v for k, v in output.parts.items()}}
         self.log_dict(logged, batch_size=output.weight, on_step=True)
-        return output.loss * output.weight
+        return output.loss * weight
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Weigh accumulated batches and ranks by their tokens, exactly.
@@ -77,7 +86,7 @@ class ASRModule(pl.LightningModule):
         Lightning has divided each summed loss by the number of accumulated batches, DDP by the number of ranks.
         """
         total = self.trainer.strategy.reduce(torch.tensor(float(self._weight), device=self.device), reduce_op="sum")
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total.item()
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total  # a tensor: no wait for a GPU
         for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
             parameter.grad.mul_(scale)
         self._weight = 0
@@ -85,8 +94,9 @@ class ASRModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Put the vendor's own switches into their evaluation position; first undo those of a pass that raised."""
         self._leave_evaluation()
-        self._evaluating = self.adapter.evaluating()
-        self._evaluating.__enter__()
+        self._evaluating = ExitStack()
+        self._evaluating.enter_context(whole_weights(self.trainer.strategy))
+        self._evaluating.enter_context(self.adapter.evaluating())
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> dict[str, list[Transcript]]:
         """Score one batch; the transcripts are for callbacks."""
@@ -119,11 +129,12 @@ class ASRModule(pl.LightningModule):
 
     def _leave_evaluation(self) -> None:
         if self._evaluating is not None:
-            self._evaluating.__exit__(None, None, None)
+            self._evaluating.close()
             self._evaluating = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with a schedule over the planned number of steps."""
         num_steps = int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = optim.build(self.model, self.adapter.groups, self.settings, num_steps)
+        self._schedule = schedule
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -85,9 +85,40 @@ def rate_at(step: int, num_steps: int, settings: OptimizerSettings) -> float:
     return settings.floor + (1 - settings.floor) * shape
 
 
+class Shiftable(LambdaLR):
+    """A schedule whose place can be moved: with other processes an epoch has another number of steps.
+
+    Args:
+        optimizer: Whose rates it sets.
+        settings: Of the schedule.
+        num_steps: Planned, with the processes of this start.
+    """
+
+    def __init__(self, optimizer: Optimizer, settings: OptimizerSettings, num_steps: int) -> None:
+        self._shift = 0
+        self._num_steps = num_steps
+        # A function and not an object: LambdaLR would write an object's fields into checkpoints.
+        super().__init__(optimizer, lambda step: rate_at(step + self._shift, num_steps, settings))
+
+    def go_on(self, epochs_done: int, num_epochs: int) -> None:
+        """Count from the end of ``epochs_done`` of ``num_epochs`` epochs; the same place if the steps agree."""
+        if not epochs_done or num_epochs <= 0:
+            return
+        self._shift = round(self._num_steps * epochs_done / num_epochs) - self.last_epoch
+        if self._shift:
+            rates = [base * rule(self.last_epoch) for base, rule in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            self._last_lr = rates
+
+    def state_dict(self) -> dict[str, Any]:
+        """LambdaLR's, less what belongs to this start."""
+        return {name: value for name, value in super().state_dict().items() if name not in ("_shift", "_num_steps")}
+
+
 def build(
     model: nn.Module, groups: Mapping[str, tuple[str, ...]], settings: OptimizerSettings, num_steps: int
-) -> tuple[Optimizer, LambdaLR]:
+) -> tuple[Optimizer, Shiftable]:
     """AdamW over what is trainable and a schedule that is stepped after every optimizer step."""
     optimizer = AdamW(parameter_groups(model, groups, settings), lr=settings.lr, weight_decay=settings.weight_decay)
-    return optimizer, LambdaLR(optimizer, lambda step: rate_at(step, num_steps, settings))
+    return optimizer, Shiftable(optimizer, settings, num_steps)

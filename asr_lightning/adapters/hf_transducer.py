@@ -143,7 +143,8 @@ class HFTransducerAdapter:
         lengths = self._output_lengths(batch.inputs["attention_mask"].sum(-1))
         most = int(lengths.max()) * self.model.max_symbols_per_step  # TDT may stay at one frame for ever
         with self.evaluating(), _hf.quiet():
-            found = self.model.generate(**batch.inputs, max_new_tokens=most)
+            # not synced_gpus: every process holds the whole network in an evaluation, FSDP's too
+            found = self.model.generate(**batch.inputs, max_new_tokens=most, synced_gpus=False)
         frames = found.durations.cumsum(-1) - found.durations
         written = (frames < lengths[:, None]) & (found.sequences != self.model.config.blank_token_id)
         rows = zip(found.sequences.cpu(), written.cpu(), strict=True)

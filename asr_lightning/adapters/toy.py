@@ -64,7 +64,7 @@ class ToyModel(nn.Module):
         """Log-probabilities ``[B, F, V]`` of ``[B, F, M]`` spectra; BatchNorm sees true frames only."""
         real = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
         hidden = features.new_zeros(*features.shape[:2], 128)
-        hidden[real] = self.encoder(features[real])
+        hidden[real] = self.encoder(features[real]).to(hidden.dtype)
         return self.head(hidden).log_softmax(-1)
 
 

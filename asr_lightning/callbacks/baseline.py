@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asr_lightning.evaluation import Evaluation, evaluate
 from asr_lightning.scoring import Transcript, score
+from asr_lightning.sharded import whole_weights
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class BaselineWER(Callback):
         if self.dev is None:
             native = pl_module.adapter.native()
             loader = trainer.datamodule.loader("dev", native.collator(), distributed=False)
-            self.dev = evaluate(native, loader, pl_module.device)
+            with whole_weights(trainer.strategy):
+                self.dev = evaluate(native, loader, pl_module.device)
             logger.info("before training: dev WER %.1f %%", 100 * score(self.dev.transcripts, normalize).wer)
         rates = score(self.dev.transcripts, normalize)
         for pl_logger in trainer.loggers:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from asr_lightning.sharded import whole
 from asr_lightning.text import name_some
 from asr_lightning.types import SpeechBatch
 
@@ -42,7 +43,7 @@ class FiniteGradients(Callback):
         """
         uids, self._uids = self._uids, []
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if trainer.scaler is not None or get_total_norm(gradients).isfinite():
+        if trainer.scaler is not None or whole(get_total_norm(gradients)).isfinite():
             self.in_a_row = 0
             return
         optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from asr_lightning.checkpoints import sha256_at
 from asr_lightning.jobs import faults
 from asr_lightning.jobs.files import sync_folder
+from asr_lightning.sharded import whole
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Check:
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """What training changes in ``model``: trainable parameters, and buffers such as BatchNorm statistics."""
-    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    trainable = {name: whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
     kept = model.state_dict()
     return trainable | {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
@@ -92,8 +93,10 @@ class KeepBest(Callback):
         train_loss = found.get("train/loss", float("nan"))
         check = Check(found["dev/wer"], found["dev/loss"], trainer.global_step, epochs_done(trainer), train_loss)
         self.checks = [*(c for c in self.checks if c.step < check.step), check]
-        if trainer.is_global_zero and check in self.best:
-            self._write(check, weights_of(pl_module.model))
+        if check in self.best:
+            weights = weights_of(pl_module.model)  # every process: some strategies gather
+            if trainer.is_global_zero:
+                self._write(check, weights)
 
     def _write(self, check: Check, weights: dict[str, Tensor]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -64,6 +64,7 @@ class TimeBudget(Callback):
         left = self.seconds - used - RESERVE * (before + after)
         most = trainer.max_epochs if trainer.max_epochs not in (None, -1) else 10
         planned = max(1, min(most, int(left / (RESERVE * epoch))))
+        planned = trainer.strategy.broadcast(planned)  # each process has a clock of its own
         trainer.fit_loop.max_epochs = planned
         self._deadline = self.started + self.seconds - RESERVE * after
         logger.info(
@@ -79,7 +80,8 @@ class TimeBudget(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpeechBatch, batch_idx: int
     ) -> None:
         """Stop when only the time for choosing, testing and reporting is left."""
-        if time.monotonic() > self._deadline and not trainer.should_stop:
+        late = time.monotonic() > self._deadline
+        if trainer.strategy.reduce_boolean_decision(late, all=False) and not trainer.should_stop:
             logger.info("the budget ends training after step %d", trainer.global_step)
             trainer.should_stop = True
 

@@ -55,6 +55,10 @@ class _Batches(DistributedSampler):
         repeated = [everyone[position % len(everyone)] for position in range(needed)]
         return repeated[self.rank :: self.num_replicas]
 
+    def is_repeat(self, number: int) -> bool:
+        """Whether batch ``number`` of this process is one that another has too, there to keep this one busy."""
+        return number * self.num_replicas + self.rank >= -(-self.num_clips // self.batch_size)
+
 
 class TrainBatches(_Batches):
     """Batches of ``(epoch, index)`` pairs: clips of like length together, every clip once an epoch.

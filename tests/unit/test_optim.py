@@ -69,3 +69,25 @@ def test_lr_is_float() -> None:
     optimizer.step()
     schedule.step()
     assert all(type(lr) is float for lr in schedule.get_last_lr())
+
+
+def test_schedule_goes_on_where_the_run_is() -> None:
+    """One process took 10 steps in 2 of 8 epochs; two take 3 an epoch: its rate is that of step 6 of 24, and ends at 0.
+
+    With the steps it was planned for, nothing moves.
+    """
+    settings = OptimizerSettings(lr=1.0, warmup=0.0)
+    model = ToyAdapter()
+    optimizer, schedule = build(model.model, model.groups, settings, 24)
+    schedule.last_epoch = 10
+    schedule.go_on(epochs_done=2, num_epochs=8)
+    assert optimizer.param_groups[0]["lr"] == rate_at(6, 24, settings) == schedule.get_last_lr()[0]
+    for _ in range(18):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == rate_at(24, 24, settings) == 0
+    same_optimizer, same = build(model.model, model.groups, settings, 40)
+    same.last_epoch, same_optimizer.param_groups[0]["lr"] = 10, 0.123
+    same.go_on(epochs_done=2, num_epochs=8)
+    assert same_optimizer.param_groups[0]["lr"] == 0.123
+    assert not {"_shift", "_num_steps"} & same.state_dict().keys()

@@ -33,6 +33,14 @@ def test_every_clip_once_an_epoch(num, size, world):
         first_deal = in_turn[: -(-num // size)]  # the rest is repeated
         assert sorted(index for batch in first_deal for _, index in batch) == list(range(num))
         assert all(batch in first_deal for batch in in_turn)
+        counted = [
+            index
+            for sampler, batches in zip(samplers, dealt, strict=True)
+            for number, batch in enumerate(batches)
+            if not sampler.is_repeat(number)
+            for _, index in batch
+        ]
+        assert sorted(counted) == list(range(num))
 
 
 def test_batches_change_with_epoch_and_seed_only():

@@ -1,0 +1,75 @@
+"""Fetch the result of a training, and believe it only when its hashes are those that the trainer wrote down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asr_lightning.cloud.endings import partial
+from asr_lightning.cloud.follow import LOG, Show
+from asr_lightning.cloud.ledger import Entry
+from asr_lightning.cloud.provider import Provider
+from asr_lightning.jobs import faults
+from asr_lightning.jobs.files import write_json
+from asr_lightning.jobs.proof import ARTIFACTS, digest_of, read_ending
+
+TRIES = 3
+
+
+def fetch(entry: Entry, provider: Provider, show: Show) -> None:
+    """Put model, report and log into the record's ``output``; nothing is there under its name before all is verified.
+
+    Raises:
+        OSError: It did not arrive whole.
+    """
+    volume, folder = entry.record.volume, Path(entry.record.output)
+    assert volume is not None, "it was made"
+    entry.save(step="downloading")
+    faults.point("cloud.downloading")
+    found = json.loads(provider.read(volume, "exit.json") or b"{}")
+    kept = partial(entry)
+    (kept / "artifacts").mkdir(parents=True, exist_ok=True)
+    write_json(kept / "exit.json", found)
+    for name, digest in _artifacts(found).items():
+        _download(provider, volume, name, kept / "artifacts" / name, digest, show)
+    ending = read_ending(kept, int(found.get("attempt") or 0))
+    if ending is None or not ending.succeeded:
+        raise OSError("what was downloaded is not what was trained: start again, the hashes of the model do not match")
+    faults.point("cloud.downloaded")
+    for name in ending.artifacts:
+        (kept / "artifacts" / name).replace(folder / name)
+    (folder / "trainer.log").write_bytes(provider.read(volume, LOG) or b"")
+    shutil.rmtree(kept)
+    entry.save(outcome="succeeded", metrics=ending.metrics, error=None)
+
+
+def _artifacts(found: Mapping[str, Any]) -> dict[str, str]:
+    """Only the names that are known: they become files."""
+    given = found.get("artifacts")
+    return {name: str(given[name]) for name in ARTIFACTS if name in given} if isinstance(given, dict) else {}
+
+
+def _download(provider: Provider, volume: str, name: str, target: Path, digest: str, show: Show) -> None:
+    """Download a file until it is the one that was announced."""
+    cause: Exception | None = None
+    for _ in range(TRIES):
+        try:
+            provider.download(volume, f"artifacts/{name}", target, show.moved(f"download {name}"))
+            if digest_of(target) == digest:
+                return
+            cause = OSError("its hash is another")
+        except Exception as error:  # whatever the provider's client raises
+            cause = error
+    raise OSError(f"{name} did not arrive: {cause}") from cause
+
+
+def free_folder(folder: Path) -> Path:
+    """``folder``, or with -2, -3, … where it holds a result already."""
+    number, candidate = 1, folder
+    while (candidate / "model.tar.gz").exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate

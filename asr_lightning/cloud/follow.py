@@ -1,0 +1,139 @@
+"""Watch a training on a rented machine from outside, and stop it where its own ceiling did not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from asr_lightning.cloud.ledger import Entry
+from asr_lightning.cloud.provider import Moved, Provider
+from asr_lightning.cloud.remote import STATE
+
+POLL_S = 2.0
+FIRST_POLL_S, SLOWER = 0.1, 1.2
+"""The looks at what has just begun are closer together."""
+PATIENCE_S = 60.0
+"""How much later than the machine itself the client stops a training."""
+START_WITHIN_S = 1800.0
+TRIES = 5
+PAUSE_S = 3.0
+LOG = "logs/trainer.log"
+NO_RESULT = "the training ended without a result: it was cancelled, its machine was taken away, or it did not start"
+
+Answer = TypeVar("Answer")
+
+
+class Show(Protocol):
+    """What a person gets to see."""
+
+    def say(self, text: str) -> None:
+        """A line."""
+
+    def log(self, data: bytes) -> None:
+        """More of the trainer's log."""
+
+    def progress(self, found: dict[str, Any], cost: float) -> None:
+        """Of ``progress.json``, and USD so far."""
+
+    def moved(self, what: str) -> Moved:
+        """A bar."""
+
+
+class Watch:
+    """One training, watched.
+
+    Args:
+        entry: Of the rental; its ``seconds`` are kept up to date.
+        provider: Its own.
+        show: Told what there is to see.
+        poll_s, pause_s: Most seconds between two looks, and those after one that failed.
+    """
+
+    def __init__(
+        self, entry: Entry, provider: Provider, show: Show, poll_s: float = POLL_S, pause_s: float = PAUSE_S
+    ) -> None:
+        self.entry, self.provider, self.show = entry, provider, show
+        self._poll_s, self._pause_s = poll_s, pause_s
+        self._read_log = 0
+        self._last: dict[str, Any] = {}
+        self._began = self._seen = time.monotonic()
+        self._seconds: float | None = None
+
+    def until_over(self) -> dict[str, Any] | None:
+        """Wait for the end; returns the error, or None after a success.
+
+        Raises:
+            Exception: The provider gave no answer several times in a row.
+        """
+        record = self.entry.record
+        assert record.call is not None, "it was started"
+        pause_s = FIRST_POLL_S
+        while True:
+            state = self._patiently(lambda: self.provider.poll(str(record.call)))
+            self.look()
+            if state != "running":
+                return self._result()
+            error = self._over_ceiling()
+            if error is not None:
+                self._patiently(lambda: self.provider.cancel(str(record.call)))
+                return error
+            pause_s = min(pause_s * SLOWER, self._poll_s)
+            time.sleep(pause_s)
+
+    def look(self) -> None:
+        """Show what is new."""
+        more = self._read(LOG, self._read_log)
+        if more:
+            self._read_log += len(more)
+            self.show.log(more)
+        state = self._json(STATE)
+        if "seconds" in state and state["seconds"] != self._seconds:
+            self._seconds, self._seen = float(state["seconds"]), time.monotonic()
+            self.entry.record.seconds = self._seconds
+        found = self._json("progress.json")
+        if found and found != self._last:
+            self._last = found
+            self.show.progress(found, self.entry.record.cost)
+
+    def _result(self) -> dict[str, Any] | None:
+        found = self._json("exit.json")
+        self.entry.save()
+        if found.get("code") == 0:
+            return None
+        error = found.get("error")
+        return error if isinstance(error, dict) else {"code": "interrupted", "message": NO_RESULT, "param": None}
+
+    def _over_ceiling(self) -> dict[str, Any] | None:
+        now, limit = time.monotonic(), self.entry.record.max_seconds
+        if self._seconds is None:
+            if now - self._began < START_WITHIN_S:
+                return None
+            message = f"no machine in {START_WITHIN_S / 60:.0f} minutes: ask for another --gpu, or try again later"
+            return {"code": "no_machine", "message": message, "param": "gpu"}
+        if self._seconds + now - self._seen < limit + PATIENCE_S:
+            return None
+        message = f"the time of {limit / 60:.3g} minutes is over, and the machine did not stop: it was cancelled"
+        return {"code": "timeout", "message": message, "param": "max_time"}
+
+    def _read(self, path: str, offset: int = 0) -> bytes:
+        volume = self.entry.record.volume
+        assert volume is not None, "it was made"
+        return self._patiently(lambda: self.provider.read(volume, path, offset)) or b""
+
+    def _json(self, path: str) -> dict[str, Any]:
+        try:
+            found = json.loads(self._read(path) or b"{}")
+        except ValueError:
+            return {}  # cut off: there is another look
+        return found if isinstance(found, dict) else {}
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        for left in range(TRIES - 1, 0, -1):
+            try:
+                return ask()
+            except Exception as error:  # whatever the provider's client raises: networks fail for a moment
+                self.show.say(f"{self.provider.name} gives no answer ({error}); {left} more tries")
+                time.sleep(self._pause_s)
+        return ask()

@@ -1,0 +1,173 @@
+"""This machine as a provider: the same function in a process of its own, on a folder that behaves like a volume.
+
+What the function writes is seen only once it commits; each commit is a whole version of the volume. Its process may be
+killed and started again on the last version, as rented machines are. Used by the tests, and good for a long training
+that a closed terminal must not end.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asr_lightning.cloud import ledger, local_volume
+from asr_lightning.cloud.provider import PREFIX, Moved, Request, State
+from asr_lightning.jobs import processes
+from asr_lightning.jobs.files import read_json, write_json
+from asr_lightning.jobs.home import is_held, take_lock
+
+DEVICES = ("cpu", "mps", "cuda")
+PATIENCE_S = 60.0
+ENDS_WITHIN_S = 20.0
+COPIED = 1 << 20  # bytes
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+
+
+class LocalProvider:
+    """Trains here.
+
+    Args:
+        home: Holds the volumes; without it ``local`` of ``ledger.home()``.
+        options: More arguments of ``remote.train``, for tests.
+        patience_s: The process is killed so much later than the function should have stopped by itself.
+    """
+
+    name = "local"
+
+    def __init__(
+        self, home: Path | None = None, options: Mapping[str, Any] | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
+        self.home = home or ledger.home() / "local"
+        self._options, self._patience_s = dict(options or {}), patience_s
+
+    @property
+    def default_gpu(self) -> str:
+        """The best device of this machine."""
+        if sys.platform == "darwin" and platform.machine() == "arm64":
+            return "mps"
+        return "cuda" if shutil.which("nvidia-smi") else "cpu"
+
+    def price(self, gpu: str) -> float:
+        """Nothing."""
+        if gpu not in DEVICES:
+            raise ValueError(f"the local provider has no {gpu}: give --gpu {', '.join(DEVICES)}")
+        return 0.0
+
+    def create(self, volume: str) -> None:
+        """Make its folder."""
+        if self._folder(volume).exists():
+            raise ValueError(f"there is a volume {volume} already: python -m asr_lightning cloud gc deletes old ones")
+        local_volume.create(self._folder(volume))
+
+    def upload(self, volume: str, source: Path, target: str) -> None:
+        """Copy a file into the last version."""
+        local_volume.put(self._folder(volume), source, target)
+
+    def spawn(self, volume: str, request: Request) -> str:
+        """Start the process that calls ``remote.train``."""
+        folder = self._folder(volume)
+        if not folder.is_dir():
+            raise ValueError(f"there is no volume {volume}: create it first")
+        call = f"{volume}.{secrets.token_hex(4)}"
+        seconds = request.max_seconds + self._patience_s
+        found = {"call": call, "request": request.as_dict(), "options": self._options, "seconds": seconds}
+        write_json(folder / "call.json", found)
+        self._start(folder, request.id)
+        return call
+
+    def poll(self, call: str) -> State:
+        """By the lock that the process holds for life."""
+        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+        folder = self._folder_of(call)
+        if (read_json(folder / "call.json") or {}).get("call") != call:
+            return "gone"
+        return "running" if is_held(folder / "call.lock") or (folder / "restarting").exists() else "done"
+
+    def read(self, volume: str, path: str, offset: int = 0) -> bytes | None:
+        """Of the last version."""
+        return local_volume.read(self._folder(volume), path, offset)
+
+    def download(self, volume: str, path: str, target: Path, progress: Moved | None = None) -> None:
+        """Copy from the last version."""
+        source = local_volume.committed(self._folder(volume)) / path
+        total, done = source.stat().st_size, 0
+        with source.open("rb") as file, target.open("wb") as output:
+            while block := file.read(COPIED):
+                output.write(block)
+                done += len(block)
+                if progress:
+                    progress(done, total)
+
+    def cancel(self, call: str) -> None:
+        """Kill the process and all it started."""
+        self._end(self._folder_of(call))
+
+    def delete(self, volume: str) -> None:
+        """End what runs on it, and remove it."""
+        folder = self._folder(volume)
+        if folder.is_dir():
+            self._end(folder)
+        local_volume.remove(folder)
+
+    def volumes(self) -> list[str]:
+        """The folders that are there."""
+        if not self.home.is_dir():
+            return []
+        return sorted(path.name for path in self.home.iterdir() if path.name.startswith(PREFIX))
+
+    def preempt(self, call: str) -> None:
+        """Kill the process, and start it again on what it had committed: what happens to rented machines."""
+        folder = self._folder_of(call)
+        (folder / "restarting").touch()
+        self._end(folder)
+        self._start(folder, _request_id(folder))
+        (folder / "restarting").unlink()
+
+    def _folder(self, volume: str) -> Path:
+        if not volume.startswith(PREFIX) or "/" in volume or "\\" in volume or ".." in volume:
+            raise ValueError(f"{volume!r} is no volume of ours")
+        return self.home / volume
+
+    def _folder_of(self, call: str) -> Path:
+        return self._folder(call.partition(".")[0])
+
+    def _start(self, folder: Path, request_id: str) -> None:
+        lock = take_lock(folder / "call.lock")
+        if lock is None:
+            raise OSError(f"a training runs on {folder.name} already")
+        command: Sequence[str] = (sys.executable, "-m", "asr_lightning.cloud.local_worker", str(folder))
+        try:
+            with (folder / "worker.log").open("ab") as log:
+                child = subprocess.Popen(
+                    command,
+                    env={**os.environ, processes.JOB: request_id, processes.LOCKS: str(lock)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=(lock,),
+                )
+                _CHILDREN.append(child)
+        finally:
+            os.close(lock)
+
+    def _end(self, folder: Path) -> None:
+        """Kill until nothing is left; the lock tells of a process that has only just begun."""
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        request_id = _request_id(folder)
+        while request_id and (not processes.end_all(request_id) or is_held(folder / "call.lock")):
+            if time.monotonic() > deadline:
+                raise OSError(f"the training on {folder.name} does not end: end its processes, then cloud gc")
+            time.sleep(0.02)
+
+
+def _request_id(folder: Path) -> str:
+    return str(((read_json(folder / "call.json") or {}).get("request") or {}).get("id") or "")

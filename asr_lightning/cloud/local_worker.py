@@ -1,0 +1,43 @@
+"""``python -m asr_lightning.cloud.local_worker VOLUME``: calls ``remote.train`` as a rented machine would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+from asr_lightning.__main__ import configure_logging
+from asr_lightning.cloud import local_volume, remote
+from asr_lightning.jobs import processes, worker
+from asr_lightning.jobs.files import read_json
+
+
+def main(folder: Path) -> int:
+    """Check the volume out, train, and commit; returns the exit status."""
+    worker.hold_locks()
+    configure_logging()
+    call = read_json(folder / "call.json")
+    if call is None:
+        raise ValueError(f"{folder} holds no call.json: the local provider starts this")
+    request, work = call["request"], folder / "work"
+    clock = threading.Timer(call["seconds"], _time_out, [request["id"]])
+    clock.daemon = True
+    clock.start()
+    local_volume.check_out(folder, work)
+    try:
+        remote.train(work, request, lambda: local_volume.commit(folder, work), **call["options"])
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def _time_out(request_id: str) -> None:
+    """Kill it where it stands, as a provider does."""
+    processes.end_all(request_id)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

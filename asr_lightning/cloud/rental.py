@@ -1,0 +1,234 @@
+"""One rental, from a folder of recordings to a verified model: check, pack, send, train, fetch, and leave nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr_lightning.client.pack import pack
+from asr_lightning.cloud import budget, endings, fetch
+from asr_lightning.cloud.follow import PAUSE_S, POLL_S, Show, Watch
+from asr_lightning.cloud.ledger import Entry, Ledger, Record
+from asr_lightning.cloud.provider import Provider, Request, device_of, volume_of
+from asr_lightning.cloud.remote import INTAKE
+from asr_lightning.jobs import faults, processes
+from asr_lightning.jobs.proof import read_intake
+from asr_lightning.jobs.spec import JobSpec
+
+ARCHIVE = "input/archive.tar.gz"
+SHOWN_ISSUES = 10
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted.
+
+    Attributes:
+        data: Folder of recordings.
+        spec: What to train.
+        source: What the trainer's ``--model`` takes.
+        parameters_m: The model's weights, in millions.
+        gpu: As the provider names it.
+        output: Folder for the result.
+        max_cost: USD; None leaves it to ``max_seconds``.
+        max_seconds: None leaves it to ``max_cost``.
+        detach: Return once it trains.
+    """
+
+    data: Path
+    spec: JobSpec
+    source: str
+    parameters_m: float
+    gpu: str
+    output: Path
+    max_cost: float | None = None
+    max_seconds: float | None = None
+    detach: bool = False
+
+
+class Renter:
+    """Rents from one provider.
+
+    Args:
+        ledger: Of this machine.
+        provider: Where to rent.
+        show: What a person gets to see.
+        agree: Asked whether to rent, with what it will take and cost.
+        intake: Command line of the check of the data.
+        poll_s, pause_s: Most seconds between two looks at the training, and those after a failure of the provider.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        provider: Provider,
+        show: Show,
+        agree: Callable[[str], bool],
+        intake: Sequence[str] = INTAKE,
+        poll_s: float = POLL_S,
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        self.ledger, self.provider, self.show, self.agree = ledger, provider, show, agree
+        self._intake, self._poll_s, self._pause_s = intake, poll_s, pause_s
+
+    def rent(self, order: Order) -> Record:
+        """Train as ordered; the record says how it ended, and its data are gone whatever happened.
+
+        Raises:
+            ValueError: The data, the order or its price are refused; nothing was rented.
+            OSError: The provider failed, or the data could not be deleted.
+            StoppedError: A signal stopped it.
+        """
+        price = self.provider.price(order.gpu)
+        limit = budget.ceiling(price, order.max_cost, order.max_seconds)
+        output = fetch.free_folder(order.output.absolute())
+        with endings.stops(self.show.say) as stops:
+            entry = self.ledger.open(
+                provider=self.provider.name,
+                gpu=order.gpu,
+                price=price,
+                spec=order.spec.as_dict(),
+                max_seconds=limit,
+                output=str(output),
+                created_at=time.time(),
+            )
+            try:
+                self._carry_out(entry, order)
+            except BaseException as error:
+                self._note(entry, error)
+                raise _as_os_error(self.provider.name, error) from error
+            finally:
+                try:
+                    stops.clearing = True
+                finally:  # a signal may come between the two
+                    self._close(entry)
+        return entry.record
+
+    def finish(self, entry: Entry) -> Record:
+        """Wait for a detached training, fetch its result and clear it away.
+
+        Raises:
+            OSError: The provider failed, or the data could not be deleted; a detached one is kept for another try.
+        """
+        self._conclude(entry)
+        self._clear(entry)
+        return entry.record
+
+    def _carry_out(self, entry: Entry, order: Order) -> None:
+        archive = self._prepare(entry, order)
+        faults.point("cloud.prepared")
+        volume = volume_of(entry.record.id)
+        entry.save(step="creating", volume=volume)
+        faults.point("cloud.creating")
+        self.provider.create(volume)
+        faults.point("cloud.created")
+        entry.save(step="uploading")
+        self.provider.upload(volume, archive, ARCHIVE)
+        faults.point("cloud.uploaded")
+        entry.unpack()
+        entry.save(step="spawning", spawned_at=time.time())
+        faults.point("cloud.spawning")
+        request = Request(
+            entry.record.id, order.spec, order.gpu, entry.record.max_seconds, order.source, device_of(order.gpu)
+        )
+        call = self.provider.spawn(volume, request)
+        faults.point("cloud.spawned")
+        entry.save(step="running", call=call)
+        self.show.say(f"rental {entry.record.id}: {order.spec.model} trains on {order.gpu} at {self.provider.name}")
+        if order.detach:
+            entry.save(detached=True)
+        else:
+            faults.point("cloud.following")
+            self._conclude(entry)
+
+    def _prepare(self, entry: Entry, order: Order) -> Path:
+        """Pack and check the data, say what it will cost, and ask."""
+        archive = entry.packed / ARCHIVE
+        archive.parent.mkdir(parents=True, mode=0o700)
+        faults.point("cloud.packing")
+        pack(order.data, archive, self.show.moved("packing"))
+        faults.point("cloud.packed")
+        dataset = self._check(entry.packed, entry.record.id)
+        found = budget.estimate(
+            dataset["utterances"], dataset["seconds"], order.spec.epochs, order.parameters_m, order.gpu,
+            entry.record.price,
+        )  # fmt: skip
+        limit = entry.record.max_seconds
+        budget.check(found, limit, order.max_cost, entry.record.price)
+        most = entry.record.price * limit / 3600
+        text = (
+            f"estimate: {budget.minutes(found.seconds)} and ${found.cost:.2f} on {order.gpu} at {self.provider.name}\n"
+            f"  from {found.basis}\n"
+            f"ceiling: {budget.minutes(limit)} and ${most:.2f} at ${entry.record.price:.2f} an hour; then it is stopped"
+        )
+        if not self.agree(text):
+            raise ValueError("nothing was rented")
+        return archive
+
+    def _check(self, folder: Path, rental: str) -> dict[str, Any]:
+        """What the intake says of the packed recordings: the same check as on the rented machine.
+
+        Raises:
+            ValueError: They are refused.
+        """
+        env = processes.environment(rental, folder, secrets=False)
+        command = [*self._intake, "--check_only"]
+        child = processes.start(command, folder, folder / "logs" / "intake.log", env, [])
+        try:
+            status = child.wait()
+        finally:
+            processes.end_all(rental)
+            child.wait()
+        found = read_intake(folder)
+        if found is None:
+            raise OSError(f"the check of the data broke off with status {status}")
+        dataset, error = found
+        issues = (dataset or {}).get("issues") or []
+        for issue in issues[:SHOWN_ISSUES]:
+            self.show.say(f"{issue['code']} {issue['name'] or ''} {issue['message']}")
+        if len(issues) > SHOWN_ISSUES:
+            self.show.say(f"and {len(issues) - SHOWN_ISSUES} more")
+        if error is not None:
+            raise ValueError(error["message"])
+        return dataset or {}
+
+    def _conclude(self, entry: Entry) -> None:
+        """Watch until it is over, and fetch the result if there is one."""
+        error = Watch(entry, self.provider, self.show, self._poll_s, self._pause_s).until_over()
+        if error is None:
+            fetch.fetch(entry, self.provider, self.show)
+        else:
+            entry.save(outcome="failed", error=error)
+
+    def _note(self, entry: Entry, error: BaseException) -> None:
+        """Write down why it is over, for ``cloud status``, and the most that it can have used."""
+        if entry.record.seconds is None and entry.record.spawned_at is not None:
+            entry.record.seconds = time.time() - entry.record.spawned_at
+        if entry.record.outcome is None:
+            stopped = isinstance(error, KeyboardInterrupt)
+            found = {"code": "cancelled" if stopped else "failed", "message": str(error), "param": None}
+            entry.save(outcome=found["code"], error=found)
+
+    def _close(self, entry: Entry) -> None:
+        """Clear away what nobody will come back for."""
+        try:
+            if not entry.record.detached:
+                self._clear(entry)
+        finally:
+            entry.close()
+
+    def _clear(self, entry: Entry) -> None:
+        sent = entry.record.volume is not None
+        endings.clear(entry, self.provider, self._pause_s)
+        if sent:
+            self.show.say("what was sent is deleted, and the volume is gone from the provider's list")
+
+
+def _as_os_error(name: str, error: BaseException) -> BaseException:
+    """What a provider's client raised, as an error that the command line tells in a line."""
+    if isinstance(error, (OSError, ValueError)) or not isinstance(error, Exception):
+        return error
+    return OSError(f"{name}: {type(error).__name__}: {error}")

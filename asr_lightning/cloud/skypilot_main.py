@@ -1,0 +1,26 @@
+"""``python -m asr_lightning.cloud.skypilot_main VOLUME``: what a machine of SkyPilot runs. Its disk is the volume."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from asr_lightning.__main__ import configure_logging
+from asr_lightning.cloud import remote
+from asr_lightning.cloud.skypilot_task import REQUEST
+from asr_lightning.jobs.files import read_json
+
+
+def main(folder: Path) -> int:
+    """Train; returns the exit status."""
+    configure_logging()
+    request = read_json(folder / REQUEST)
+    if request is None:
+        raise ValueError(f"{folder} holds no {REQUEST}: the provider skypilot starts this")
+    remote.train(folder, request, os.sync)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
