@@ -42,13 +42,13 @@ test: install install-nemo
 	OMP_NUM_THREADS=1 $(MAKE) -j2 test-main test-nemo test-jobs test-http
 
 test-main: install
-	$(BIN)/python -m pytest --ignore tests/server
+	$(BIN)/python -m pytest --ignore tests/server --ignore tests/cloud
 
 test-nemo: install-nemo
 	$(NEMO)/python -m pytest
 
-# The server's tests in two halves: its engine, and what talks to it or is started by it.
-JOBS := tests/server/jobs tests/server/client tests/server/test_history.py
+# Server and cloud in two halves: jobs and what orders them, and the rest.
+JOBS := tests/cloud tests/server/jobs tests/server/client tests/server/test_history.py
 
 test-jobs: install
 	$(BIN)/python -m pytest $(JOBS)

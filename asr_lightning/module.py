@@ -74,7 +74,9 @@ class ASRModule(pl.LightningModule):
                 "lower model.optimizer.lr, or listen to them"
             )
         loader: Any = self.trainer.train_dataloader
-        weight = 0 if loader.sampler.is_repeat(batch_idx) else output.weight  # another process has it too, and counts it
+        weight = (
+            0 if loader.sampler.is_repeat(batch_idx) else output.weight
+        )  # another process has it too, and counts it
         self._weight += weight
         logged = {"train/loss": output.loss.detach(), **{f"train/{k}": v for k, v in output.parts.items()}}
         self.log_dict(logged, batch_size=output.weight, on_step=True)

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ONCE = [ROOT / "tests" / "server", ROOT / "tests" / "cloud"]
+"""Their libraries are the same in both environments; but for the trainer, which stands on Lightning."""
+TWICE = ROOT / "tests" / "server" / "trainer"
 # Lightning's command line, 2.4 and 2.6, uses what jsonargparse 4.53 calls old names: nothing to change on our side.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 sys.path.insert(0, str(ROOT / "examples"))
@@ -28,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "once": "the libraries are the same in both environments: the main one runs it",
     }
     for item in items:
+        if any(map(item.path.is_relative_to, ONCE)) and not item.path.is_relative_to(TWICE):
+            item.add_marker(pytest.mark.once)
         for name, present in here.items():
             if item.get_closest_marker(name) and not present:
                 item.add_marker(pytest.mark.skip(reason=reasons[name]))

@@ -37,6 +37,9 @@ LIGHT_MODULES = [
     "asr_lightning.commands.serve",
     "asr_lightning.commands.remote",
     "asr_lightning.commands.run_job",
+    "asr_lightning.commands.cloud",
+    "asr_lightning.cloud.rental",
+    "asr_lightning.cloud.local",
 ]
 CORE = [PACKAGE / "module.py", *(PACKAGE / "callbacks").glob("*.py"), *(PACKAGE / "datamodules").glob("*.py")]
 FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "ctc", "rnnt", "tdt")
