@@ -58,7 +58,7 @@ class ASRModule(pl.LightningModule):
         """Move the schedule to where the run is, if it went on with another number of processes."""
         self._schedule.go_on(self.trainer.current_epoch, self.trainer.max_epochs or 0)
 
-    def _seed_batch(self, number: int) -> None:
+    def seed_batch(self, number: int) -> None:
         """Seed dropout and masks by epoch and batch: a resumed run, and any number of processes, draw the same."""
         seed = (self._seed + self.current_epoch) * 1_000_003 + number
         torch.manual_seed(seed % 2**63)
@@ -66,7 +66,7 @@ class ASRModule(pl.LightningModule):
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """The batch's summed loss; ``on_before_optimizer_step`` makes the mean of all that share a step."""
-        self._seed_batch(batch_idx * self.trainer.world_size + self.trainer.global_rank)
+        self.seed_batch(batch_idx * self.trainer.world_size + self.trainer.global_rank)
         output = self.adapter.loss(batch)
         if not torch.isfinite(output.loss):
             raise ValueError(
@@ -74,9 +74,7 @@ class ASRModule(pl.LightningModule):
                 "lower model.optimizer.lr, or listen to them"
             )
         loader: Any = self.trainer.train_dataloader
-        weight = (
-            0 if loader.sampler.is_repeat(batch_idx) else output.weight
-        )  # another process has it too, and counts it
+        weight = 0 if loader.sampler.is_repeat(batch_idx) else output.weight  # another process counts it
         self._weight += weight
         logged = {"train/loss": output.loss.detach(), **{f"train/{k}": v for k, v in output.parts.items()}}
         self.log_dict(logged, batch_size=output.weight, on_step=True)

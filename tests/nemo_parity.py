@@ -31,6 +31,7 @@ class Record(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         self.batches.append(batch)
+        pl_module.seed_batch = lambda _: None  # ours, which NeMo's side lacks
         torch.manual_seed(1000 + trainer.global_step)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
