@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from asr_lightning import saved
@@ -44,6 +45,7 @@ def test_one_fsdp_ddp_one(tones_once: Path, tmp_path: Path) -> None:
     assert len(list((run_dir / "checkpoints").glob("*.ckpt"))) == 2
 
 
+@pytest.mark.once
 def test_fsdp_trains_a_part_of_the_model(tones_once: Path, tmp_path: Path) -> None:
     """Frozen weights stay; kept weights are those of the trained part, and make the model with the source's rest."""
     found = fit(tones_once, tmp_path / "run", *pair("fsdp"), "--train_only.groups=[encoder]", "--trainer.max_epochs=8")

@@ -43,6 +43,7 @@ def check(found: Found) -> None:
             torch.testing.assert_close(other["state"][key], expected, rtol=0, atol=atol, msg=f"{name}: {key}")
 
 
+@pytest.mark.once
 def test_whisper(tones_once: Path, tmp_path: Path) -> None:
     from tests.tiny_models import tiny_whisper
 
@@ -50,6 +51,7 @@ def test_whisper(tones_once: Path, tmp_path: Path) -> None:
     check(run("whisper", source, tones_once, tmp_path, "auto1", "ddp2", "ddp4", "fsdp2"))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("kind", "runs"),
     [
