@@ -185,7 +185,7 @@ def test_delete_stops_the_app_before_the_volume_goes(provider: ModalProvider, ac
 
 def test_what_modal_does_not_have_is_refused_before_anything_is_sent(provider: ModalProvider, account: Account) -> None:
     provider.create(VOLUME)
-    with pytest.raises(ValueError, match="choose one of T4, L4, A10"):
+    with pytest.raises(ValueError, match="choose one of T4, L4, L40S"):
         provider.spawn(VOLUME, request(gpu="RTX4090"))
     with pytest.raises(ValueError, match="--max_time 1430m"):
         provider.spawn(VOLUME, request(seconds=24 * 3600))
@@ -195,7 +195,7 @@ def test_what_modal_does_not_have_is_refused_before_anything_is_sent(provider: M
 def test_prices_are_by_the_hour_and_hold_cores_and_memory() -> None:
     provider = ModalProvider()
     assert provider.price("L4") == pytest.approx(0.7992 + 0.1886 + 0.1279, abs=1e-3)
-    prices = [provider.price(gpu) for gpu in ("T4", "L4", "A10", "L40S", "A100", "H100", "H200", "B200")]
+    prices = [provider.price(gpu) for gpu in ("T4", "L4", "L40S", "A100", "H100", "B200")]
     assert prices == sorted(prices)
 
 
