@@ -42,7 +42,8 @@ class Engine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.home = Home(settings.home)
-        lock = self.home.lock("server.lock")
+        # A process that a killed server was about to start has a copy of the lock until it is executed.
+        lock = self.home.lock("server.lock", patience_s=1.0)
         if lock is None:
             raise HomeError(f"another server uses {self.home.path}: stop it, or name another --home")
         self._lock = lock

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,12 @@ class Home:
         """Every job's folder."""
         return sorted(path for path in (self.path / "jobs").iterdir() if path.is_dir() and not path.is_symlink())
 
-    def lock(self, name: str) -> int | None:
-        """A descriptor that holds the lock ``name``; None while another process does."""
-        return take_lock(self.path / name)
+    def lock(self, name: str, patience_s: float = 0.0) -> int | None:
+        """A descriptor that holds the lock ``name``; None where another process does for ``patience_s`` seconds."""
+        deadline = time.monotonic() + patience_s
+        while (found := take_lock(self.path / name)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return found
 
     def check_space(self, least: int) -> None:
         """Raise ``DiskFullError`` where less than ``least`` bytes are free."""
