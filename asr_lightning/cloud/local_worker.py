@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
-import threading
 from pathlib import Path
 
 from asr_lightning.__main__ import configure_logging
@@ -22,9 +22,9 @@ def main(folder: Path) -> int:
     if call is None:
         raise ValueError(f"{folder} holds no call.json: the local provider starts this")
     request, work = call["request"], folder / "work"
-    clock = threading.Timer(call["seconds"], _time_out, [request["id"]])
-    clock.daemon = True
-    clock.start()
+    # By a signal, so that the function stands still meanwhile: it would start a killed trainer again.
+    signal.signal(signal.SIGALRM, lambda *_: _time_out(request["id"]))
+    signal.setitimer(signal.ITIMER_REAL, call["seconds"])
     local_volume.check_out(folder, work)
     try:
         remote.train(work, request, lambda: local_volume.commit(folder, work), **call["options"])
