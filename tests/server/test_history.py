@@ -166,8 +166,7 @@ def test_history_of_two_servers_on_one_home(tmp_path: Path) -> None:
         assert not (home / "two-on-one-device").exists()  # P4
         for job in known.values():
             check_ending(engine.store, home, job.id)  # P6
-    assert len(acknowledged) >= SECONDS
-    assert servers.kills >= SECONDS / 8
+    assert len(acknowledged) >= NUM_CLIENTS and servers.kills, "too little happened for this to say anything"
 
 
 def check_ending(store: Store, home: Path, job_id: str) -> None:
