@@ -11,7 +11,6 @@ from asr_lightning.intake import sandbox
 if __name__ == "__main__":
     sandbox.before_imports()
 
-import errno
 import fcntl
 import json
 import os
@@ -23,13 +22,13 @@ import av  # noqa: F401  # here: afterwards the process may not read its way thr
 import numpy as np
 
 from asr_lightning.audio import REMEDY, AudioError, TooLongError, decode, resample
+from asr_lightning.jobs.files import FULL
 
 RATE = 16_000  # Hz; what every model family here takes
 RATES = range(2000, 768_001)
 FULL_SCALE = 0.999
 MAX_MESSAGE = 4096
 PEAK = 32_767
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -18,10 +17,9 @@ from asr_lightning.intake.limits import IntakeLimits
 from asr_lightning.intake.sound import pace_issues, repeat_issues, sound_issues
 from asr_lightning.intake.unpack import RawFile, open_folder, open_regular, unpack
 from asr_lightning.intake.verdict import IntakeError, Verdict
-from asr_lightning.jobs.files import sync_folder, write_json
+from asr_lightning.jobs.files import FULL, sync_folder, write_json
 from asr_lightning.jobs.worker import is_cancelled
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MIN_TEXTS = 3  # a train, a dev and a test split without a text in common
 WORK = "tmp/intake"
 REMEDIES = {"D03": "convert it to wav with another program, or record it again", "D06": "split it at a pause"}

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from asr_lightning.jobs.files import FULL
+
 Error = dict[str, Any]
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "(os error 28)", "(os error 122)")
 OOM_TEXTS = (
     "out of memory",  # CUDA and MPS

@@ -1,12 +1,16 @@
-"""Small files that are whole or absent, also after a crash or a power cut."""
+"""Small files that are whole or absent, also after a crash or a power cut; and what a full disk says."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 from pathlib import Path
 from typing import Any
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk, a quota or a file size limit that is used up."""
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from asr_lightning.jobs import faults
 from asr_lightning.jobs.errors import DiskFullError, HomeError
-from asr_lightning.jobs.files import sync_folder
+from asr_lightning.jobs.files import FULL, sync_folder
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "lustre"})
 
@@ -155,5 +155,5 @@ def file_system(path: Path) -> str:
 def is_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk is full."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return error.errno in FULL
     return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)

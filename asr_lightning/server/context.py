@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from asr_lightning.jobs.engine import Engine
+from asr_lightning.jobs.ids import is_id
 from asr_lightning.jobs.records import Job
 from asr_lightning.jobs.states import PURGED
 from asr_lightning.server.models import Catalogue
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from asr_lightning.server.feed import Feed
     from asr_lightning.server.tensorboard import TensorBoard
     from asr_lightning.server.uploads import Uploads
-
-JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass
@@ -55,7 +53,7 @@ class Context:
         Raises:
             Problem: There is none.
         """
-        if not JOB_ID.fullmatch(job_id):
+        if not is_id(job_id):
             raise Problem("not_found", "there is no such job")
         return await run_in_threadpool(self.engine.job, job_id)
 

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.jobs import errors
+from asr_lightning.jobs.files import FULL
 from asr_lightning.jobs.spec import SpecError
 from asr_lightning.jobs.states import ACTIVE
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 30
 DISK_FULL = "the server's disk is full, or cannot be written: free some space, or delete old jobs"
-DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+DISK_ERRNOS = FULL | {errno.EROFS, errno.EIO}
 
 CODES: dict[str, tuple[int, str]] = {
     "unauthorized": (401, "a token is needed"),

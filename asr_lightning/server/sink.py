@@ -14,10 +14,10 @@ from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
 from asr_lightning.jobs.errors import DiskFullError
+from asr_lightning.jobs.files import FULL
 
 BLOCK = 1 << 20
 WRITERS = 8
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 _limiter: RunVar[CapacityLimiter] = RunVar("asr_lightning.server.sink")
@@ -91,6 +91,6 @@ class Sink:
                     done += os.write(self._file, view[done:])
                 self.written += done
         except OSError as error:
-            if error.errno in NO_SPACE:
+            if error.errno in FULL:
                 raise DiskFullError(error.errno, "the server's disk is full") from error
             raise

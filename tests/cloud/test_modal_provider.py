@@ -24,6 +24,7 @@ from asr_lightning.jobs.spec import JobSpec
 from tests.cloud import modal_service
 from tests.cloud.modal_service import Account, Running
 
+MODULES = "/root"  # where Modal's containers look for a package that comes from here
 VOLUME = "asr-0192"
 ROOT = Path(__file__).parents[2]
 ACCOUNT = os.environ.get("MODAL_TOKEN_ID")
@@ -124,7 +125,7 @@ def test_image_has_the_locked_versions_and_the_whole_package(
     assert "--require-hashes" in install and wanted.name in install
     (sent,) = [file for image in account.images for file in image.context_files]
     assert sent.data == wanted.read_bytes()
-    package = {f"/root/asr_lightning/{path.relative_to(rented.PACKAGE).as_posix()}" for path in package_files()}
+    package = {f"{MODULES}/asr_lightning/{path.relative_to(rented.PACKAGE).as_posix()}" for path in package_files()}
     assert package == set(account.mounts)
 
 

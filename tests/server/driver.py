@@ -103,3 +103,8 @@ def told(engine: Engine, job: Job) -> list[str]:
 def files_with(home: Path, needle: bytes) -> list[Path]:
     """Every file under ``home`` that holds ``needle``."""
     return [path for path in home.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+def lives(engine: Engine, job_id: str) -> list[list[str]]:
+    """Attempt, process and device of each trainer of a job."""
+    return [line.split() for line in (engine.folder(job_id) / "run" / "lives.txt").read_text().splitlines()]

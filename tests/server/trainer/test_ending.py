@@ -65,7 +65,7 @@ def test_a_full_disk_beneath_a_librarys_error_counts() -> None:
     ("text", "shown"),
     [
         ("/srv/asr/jobs/abc/dataset/clip-0001.wav: too short", "dataset/clip-0001.wav: too short"),
-        ("cannot open '/home/someone/.cache/model.bin'", "cannot open 'model.bin'"),
+        ("cannot open '/srv/someone/.cache/model.bin'", "cannot open 'model.bin'"),
         ("in /usr/lib/python3/site-packages/x.py:12", "in x.py:12"),
         ("first\n  second\r\nthird\x1b[31m\x00", "first; second; third [31m "),
         ("5 km/h and 1/2 of it, https://example.org/a/b", "5 km/h and 1/2 of it, https://example.org/a/b"),
