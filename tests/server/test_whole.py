@@ -22,6 +22,7 @@ import pytest
 
 from asr_lightning import saved
 from asr_lightning.adapters.toy import ToyAdapter
+from asr_lightning.jobs import states
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples" / "german_accent" / "clips"
@@ -127,8 +128,10 @@ def train_toy(home: Path, models: Path, data: Path, kill: bool) -> str:
     try:
         job = json.loads(server.curl("/v1/jobs", *form))["id"]
         if kill:
-            wait_for(server, lambda answer: answer["state"] == "running")
-            time.sleep(random.uniform(0, 2))
+            # From here to the end the trainer takes six seconds, 0.2 of them in its epochs: a look every
+            # 50 ms may miss a single phase.
+            wait_for(server, lambda answer: answer["state"] in states.PHASES)
+            time.sleep(random.uniform(1, 6))  # not before the trainer is there: that is another test
             server.end(signal.SIGKILL)
             server = Server(home, "--models_dir", str(models))
         last = wait_for(server, lambda answer: answer["status"] == "idle")[-1]
