@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from asr_lightning.devices import send
+
 FLOOR_FRAME = 320  # samples in one frame of the noise estimate: 20 ms at 16 kHz, shorter than a gap between words
 FLOOR_QUANTILE = 0.05  # the quietest twentieth of the frames lies between words
 
@@ -135,7 +137,7 @@ def spec_augment(
 
     Args:
         features: ``[B, M, F]``, left as found.
-        num_frames: ``[B]``, true frames of each clip.
+        num_frames: ``[B]``, true frames of each clip, on the CPU.
         num_time_masks: Stretches for each clip; 0 for none.
         time_fraction: Widest stretch, as a share of the clip's true frames.
         num_freq_masks: Bands for each clip; 0 for none.
@@ -144,13 +146,13 @@ def spec_augment(
         value: What masked places become.
     """
     num_clips, num_bins, width = features.shape
-    lengths = num_frames.cpu().clamp(max=width)
+    lengths = num_frames.clamp(max=width)
     times = _stretches(lengths, time_fraction * lengths, num_time_masks, width, generator)
     bins = torch.full((num_clips,), num_bins)
     bands = _stretches(bins, torch.full((num_clips,), min(freq_bins, num_bins)), num_freq_masks, num_bins, generator)
     real = torch.arange(width) < lengths[:, None]
     masked = (times[:, None, :] | bands[:, :, None]) & real[:, None, :]
-    return features.masked_fill(masked.to(features.device), value)
+    return features.masked_fill(send(masked, features.device), value)
 
 
 def _stretches(sizes: Tensor, widest: Tensor, count: int, width: int, generator: torch.Generator | None) -> Tensor:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -36,7 +39,26 @@ def default_precision(accelerator: str, ampere: bool = True) -> Precision:
 def resolve_precision(requested: str) -> Precision:
     """``default_precision`` of this machine for the accelerator flag ``requested``."""
     accelerator = accelerator_in_use(requested)
-    return default_precision(accelerator, accelerator != "cuda" or torch.cuda.is_bf16_supported())
+    ampere = accelerator != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return default_precision(accelerator, ampere)
+
+
+@contextmanager
+def in_float32(device: torch.device) -> Iterator[None]:
+    """float32 in earnest inside: no autocast, and no TF32, whose 10 bits are 1e-3 of a sum."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    has_autocast = torch.amp.is_autocast_available(device.type)
+    try:
+        with torch.autocast(device.type, enabled=False) if has_autocast else nullcontext():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` of the CPU on ``device``, without a wait: a GPU fetches it from page-locked memory."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def peak_memory_mb() -> float:

@@ -21,6 +21,7 @@ from asr_lightning.optim import OptimizerSettings
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import Transcript, count_edits
 from asr_lightning.sharded import whole_weights
+from asr_lightning.step_log import StepLog
 from asr_lightning.text import normalizer as normalizer_named
 from asr_lightning.types import SpeechBatch
 
@@ -50,6 +51,7 @@ class ASRModule(pl.LightningModule):
         self.model.train()
         self.counts = metrics.PerUtterance()
         self.losses = metrics.PerUtterance(torch.float32)
+        self.steps = StepLog()
         self._evaluating: ExitStack | None = None
         self._seed = torch.initial_seed()
         self._weight = 0
@@ -68,31 +70,43 @@ class ASRModule(pl.LightningModule):
         """The batch's summed loss; ``on_before_optimizer_step`` makes the mean of all that share a step."""
         self.seed_batch(batch_idx * self.trainer.world_size + self.trainer.global_rank)
         output = self.adapter.loss(batch)
-        if not torch.isfinite(output.loss):
-            raise ValueError(
-                f"the loss of the recordings {', '.join(batch.uids)} is {output.loss.item()}: "
-                "lower model.optimizer.lr, or listen to them"
-            )
+        self.steps.add(self.global_step, batch.uids, output.loss, output.parts)
+        if self.steps.due:
+            self._log_steps()
         loader: Any = self.trainer.train_dataloader
         weight = 0 if loader.sampler.is_repeat(batch_idx) else output.weight  # another process counts it
         self._weight += weight
-        logged = {"train/loss": output.loss.detach(), **{f"train/{k}": v for k, v in output.parts.items()}}
-        self.log_dict(logged, batch_size=output.weight, on_step=True)
         return output.loss * weight
+
+    def _log_steps(self) -> None:
+        """Hand the losses of the steps since the last time to the loggers."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        for step, values in self.steps.read().items():
+            if not every or (step + 1) % every:
+                continue
+            named = {f"train/{name}": value for name, value in values.items()} | {"epoch": float(self.current_epoch)}
+            for logger in self.loggers:
+                logger.log_metrics(named, step)
+
+    def on_train_end(self) -> None:
+        """Log what is left."""
+        self._log_steps()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Weigh accumulated batches and ranks by their tokens, exactly.
 
         Lightning has divided each summed loss by the number of accumulated batches, DDP by the number of ranks.
         """
-        total = self.trainer.strategy.reduce(torch.tensor(float(self._weight), device=self.device), reduce_op="sum")
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total  # a tensor: no wait for a GPU
+        weight = torch.full((), float(self._weight), device=self.device)  # torch.tensor would wait for the GPU
+        total = self.trainer.strategy.reduce(weight, reduce_op="sum")
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total
         for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
             parameter.grad.mul_(scale)
         self._weight = 0
 
     def on_validation_epoch_start(self) -> None:
         """Put the vendor's own switches into their evaluation position; first undo those of a pass that raised."""
+        self._log_steps()
         self._leave_evaluation()
         self._evaluating = ExitStack()
         self._evaluating.enter_context(whole_weights(self.trainer.strategy))

@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from asr_lightning.groups import group_of
+from asr_lightning.sharded import is_sharded
 
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -30,6 +31,8 @@ class OptimizerSettings:
         warmup: Fraction of the run over which the rate rises linearly; at most 0.2.
         schedule: What follows the warm-up.
         floor: The last step's rate as a fraction of the peak (cosine and linear).
+        fused: PyTorch's AdamW of one kernel. None takes it on CUDA, where it also leaves out a step by itself whose
+            gradients are not finite; not with FSDP.
     """
 
     lr: float = 3e-5
@@ -38,6 +41,7 @@ class OptimizerSettings:
     warmup: float = 0.1
     schedule: Schedule = "cosine"
     floor: float = 0.0
+    fused: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 0.2:
@@ -120,5 +124,12 @@ def build(
     model: nn.Module, groups: Mapping[str, tuple[str, ...]], settings: OptimizerSettings, num_steps: int
 ) -> tuple[Optimizer, Shiftable]:
     """AdamW over what is trainable and a schedule that is stepped after every optimizer step."""
-    optimizer = AdamW(parameter_groups(model, groups, settings), lr=settings.lr, weight_decay=settings.weight_decay)
+    parameters = parameter_groups(model, groups, settings)
+    device = next(model.parameters()).device
+    fused = device.type == "cuda" and not is_sharded(model) if settings.fused is None else settings.fused
+    # Not fused is left to PyTorch, whose own choice is by device.
+    optimizer = AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None)
+    # It also unscales float16 by itself, after clipping: Lightning refuses the two together, though in bfloat16 there
+    # is no scale, and without this mark the scaler does it before (2.6, MixedPrecision.clip_gradients).
+    optimizer._step_supports_amp_scaling = False
     return optimizer, Shiftable(optimizer, settings, num_steps)

@@ -1,7 +1,8 @@
 """The values that pass between data, adapters and the training loop, and the shape legend.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``F`` feature frames, ``M`` mel bins, ``U`` target tokens,
-``V`` vocabulary, ``D`` width. Knows no model, no file and no trainer; imported by every other module.
+``V`` vocabulary, ``D`` width, ``N`` scored positions. Knows no model, no file and no trainer; imported by every other
+module.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+IGNORED = -100
+"""Target at positions that are not scored. Source: the default of ``torch.nn.functional.cross_entropy``."""
 
 
 @dataclass(frozen=True)
@@ -44,40 +48,65 @@ class SpeechBatch:
     Attributes:
         uids: ``B`` names, in the order of every other field.
         texts: ``B`` original references, untouched, for scoring.
-        seconds: float32 ``[B]``, length of each recording without padding.
-        inputs: The model's own keyword arguments; first dimension ``B``.
+        seconds: float32 ``[B]``, length of each recording without padding. Stays on the CPU.
+        inputs: What the model is fed, by name; first dimension ``B``.
+        input_lengths: int64 ``[B]``, samples or frames of the padded input that are the recording's own. Stays on the
+            CPU.
         targets: int64 ``[B, U]``; ``targets[b, u]`` is scored against the output at position ``u``,
             -100 where nothing is scored.
-        target_lengths: int64 ``[B]``, positions up to and including the last scored one.
+        target_lengths: int64 ``[B]``, positions up to and including the last scored one. Stays on the CPU.
+        scored: int64 ``[N]``, places of what is scored in ``targets.flatten()``, in order.
+
+    What the host decides by stays on the CPU, and ``scored`` is made there: to ask a GPU is to wait for it.
     """
 
     uids: tuple[str, ...]
     texts: tuple[str, ...]
     seconds: Tensor
     inputs: Mapping[str, Tensor]
+    input_lengths: Tensor
     targets: Tensor
     target_lengths: Tensor
+    scored: Tensor
 
     @classmethod
     def of(
-        cls, utterances: Sequence[Utterance], inputs: Mapping[str, Tensor], targets: Tensor, target_lengths: Tensor
+        cls,
+        utterances: Sequence[Utterance],
+        inputs: Mapping[str, Tensor],
+        targets: Tensor,
+        target_lengths: Tensor,
+        input_lengths: Tensor | None = None,
     ) -> SpeechBatch:
-        """A batch of ``utterances`` in their order, with what a collator has made of them."""
+        """A batch of ``utterances`` in their order, with what a collator has made of them.
+
+        ``input_lengths`` are the numbers of samples unless given.
+        """
+        samples = torch.tensor([utterance.waveform.numel() for utterance in utterances], dtype=torch.int64)
         return cls(
             uids=tuple(utterance.uid for utterance in utterances),
             texts=tuple(utterance.text for utterance in utterances),
             seconds=torch.tensor([utterance.seconds for utterance in utterances]),
             inputs=inputs,
+            input_lengths=samples if input_lengths is None else input_lengths,
             targets=targets,
             target_lengths=target_lengths,
+            scored=(targets.flatten() != IGNORED).nonzero()[:, 0],
         )
 
     def __len__(self) -> int:
         return len(self.uids)
 
+    @property
+    def scored_targets(self) -> Tensor:
+        """int64 ``[N]``: the targets that are scored."""
+        return self.targets.flatten().index_select(0, self.scored)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
         """A copy on ``device``. Lightning refuses a frozen dataclass that lacks this method."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        on_host = ("seconds", "input_lengths", "target_lengths")
+        return replace(moved, **{name: getattr(self, name) for name in on_host})
 
     def pin_memory(self) -> SpeechBatch:
         """A copy in page-locked memory, which a DataLoader asks for on CUDA."""
@@ -92,8 +121,10 @@ class SpeechBatch:
             self,
             seconds=function(self.seconds),
             inputs={name: function(tensor) for name, tensor in self.inputs.items()},
+            input_lengths=function(self.input_lengths),
             targets=function(self.targets),
             target_lengths=function(self.target_lengths),
+            scored=function(self.scored),
         )
 
 

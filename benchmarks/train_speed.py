@@ -100,7 +100,7 @@ def run_ours(steps: int, batch_size: int) -> dict[str, float]:
         **quiet,
     )
     trainer.fit(ASRModule(adapter), data)
-    batches = sorted(data.train_dataloader(), key=lambda batch: batch.inputs["input_features"].shape[-1])
+    batches = sorted(data.train_dataloader(), key=lambda batch: batch.inputs["waveforms"].shape[-1])
     middle = batches[len(batches) // 2]
     flops = flops_of(lambda: adapter.loss(middle).loss.backward(), len(middle))
     return measurement(len(middle), clock.seconds, flops, peak)
@@ -120,7 +120,7 @@ def run_peer(steps: int, batch_size: int) -> dict[str, float]:
     adapter = WhisperAdapter(SOURCE, context="window")  # for the weights and the features, which both sides share
     model, data = adapter.model, data_module(adapter, 1)
     data.setup("fit")
-    rows = [peer_row(batch) for batch in data.loader("train")]
+    rows = [peer_row(batch, adapter.features(batch)) for batch in data.loader("train")]
     model.model.decoder.requires_grad_(False)
     model.proj_out.requires_grad_(False)
     arguments = Seq2SeqTrainingArguments(
@@ -143,10 +143,10 @@ def run_peer(steps: int, batch_size: int) -> dict[str, float]:
     return measurement(batch_size, clock.seconds, flops, peak)
 
 
-def peer_row(batch: Any) -> dict[str, torch.Tensor]:
+def peer_row(batch: Any, features: torch.Tensor) -> dict[str, torch.Tensor]:
     """One utterance as the seed prepares it: features once, before training."""
     labels = torch.cat([batch.inputs["decoder_input_ids"][0, 1:], batch.targets[0, -1:]])
-    return {"input_features": batch.inputs["input_features"][0], "labels": labels}
+    return {"input_features": features[0], "labels": labels}
 
 
 def peer_batch(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
-from asr_lightning.adapters._seq2seq import IGNORED
-from asr_lightning.types import SpeechBatch
+from asr_lightning.adapters._attention import no_host_reads
+from asr_lightning.types import IGNORED, SpeechBatch
 
 COMPACT_BELOW = 0.75
 """Share of unfinished rows below which finished ones are dropped from the cache, which costs one copy of it."""
@@ -95,8 +95,10 @@ def teacher_forced(decoder: Decoder, hidden: Tensor, batch: SpeechBatch, mask: T
     The head runs on scored positions alone: a third of a batch is padding, and Whisper's head is 51865 wide.
     """
     cache = None if torch.is_grad_enabled() else EncoderDecoderCache(DynamicCache(), DynamicCache())
-    states = decoder.step(batch.inputs["decoder_input_ids"], hidden, mask, cache)
-    return TeacherForced(decoder.head(states[batch.targets != IGNORED]), hidden, mask, cache)
+    with no_host_reads(hidden.device):
+        states = decoder.step(batch.inputs["decoder_input_ids"], hidden, mask, cache)
+    scored = states.flatten(0, 1).index_select(0, batch.scored)
+    return TeacherForced(decoder.head(scored), hidden, mask, cache)
 
 
 @torch.no_grad()

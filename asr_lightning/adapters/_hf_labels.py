@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import ParakeetFeatureExtractor
 
 from asr_lightning.adapters._frames import name_infeasible, report_joint
 from asr_lightning.adapters._labels import UnknownCharacters, check_texts, labels_of, padded_labels
@@ -93,15 +96,21 @@ class LabelCollator:
     joint_columns: int = 0
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
-        """``input_values`` ``[B, T]`` or ``input_features`` ``[B, F, M]``, ``attention_mask``, labels ``[B, U]``."""
+        """``input_values`` ``[B, T]`` or ``input_features`` ``[B, F, M]``, ``attention_mask``, labels ``[B, U]``.
+
+        For Parakeet ``waveforms`` ``[B, T]`` and ``num_samples`` ``[B]``: the adapter makes features of them.
+        """
+        waveforms = [u.waveform for u in utterances]
+        if isinstance(self.extractor, ParakeetFeatureExtractor):
+            num_samples = torch.tensor([len(waveform) for waveform in waveforms])
+            inputs = {"waveforms": pad_sequence(waveforms, batch_first=True), "num_samples": num_samples}
+            lengths = num_samples // self.extractor.hop_length
+        else:
+            audio = extract(self.extractor, [waveform.numpy() for waveform in waveforms])
+            inputs = {**audio, "attention_mask": audio["attention_mask"].long()}
+            lengths = inputs["attention_mask"].sum(-1)
         targets, target_lengths = padded_labels((u.text for u in utterances), self.vocabulary)
-        audio = extract(self.extractor, [u.waveform.numpy() for u in utterances])
-        return SpeechBatch.of(
-            utterances,
-            inputs={name: tensor.long() if name == "attention_mask" else tensor for name, tensor in audio.items()},
-            targets=targets,
-            target_lengths=target_lengths,
-        )
+        return SpeechBatch.of(utterances, inputs, targets, target_lengths, lengths)
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
         """Refuse characters that the vocabulary lacks; name texts that CTC cannot fit, or the joint's memory.

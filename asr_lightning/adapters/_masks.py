@@ -32,7 +32,7 @@ class SpecAugment:
         return self.num_time_masks > 0 or self.num_freq_masks > 0
 
     def __call__(self, features: Tensor, num_frames: Tensor) -> Tensor:
-        """A masked copy of ``features`` ``[B, M, F]``, of which the first ``num_frames`` ``[B]`` are audio."""
+        """A masked copy of ``features`` ``[B, M, F]``; the first ``num_frames`` (``[B]``, on the CPU) are audio."""
         from asr_lightning import augment  # torchaudio, and only where masks are wanted
 
         return augment.spec_augment(

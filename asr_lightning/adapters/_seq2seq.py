@@ -14,10 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asr_lightning.text import name_some
-from asr_lightning.types import LossOutput
-
-IGNORED = -100
-"""Target at positions that are not scored. Source: the default of ``torch.nn.functional.cross_entropy``."""
+from asr_lightning.types import IGNORED, LossOutput
 
 CAP_BASE_TOKENS = 8
 CAP_TOKENS_PER_SECOND = 7.0
@@ -80,12 +77,11 @@ def scored_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float
     """Mean cross entropy over the scored positions, in float32.
 
     Args:
-        logits: ``[N, V]`` at the scored positions, row after row.
-        targets: int64 ``[B, U]``, -100 where nothing is scored.
+        logits: ``[N, V]`` at the scored positions, in their order.
+        targets: int64 ``[N]``, theirs.
         label_smoothing: Share of the target's weight that is spread evenly over the vocabulary.
     """
-    loss = F.cross_entropy(logits.float(), targets[targets != IGNORED], label_smoothing=label_smoothing)
-    return LossOutput(loss, logits.shape[0])
+    return LossOutput(F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing), len(targets))
 
 
 def check_smoothing(label_smoothing: float) -> float:

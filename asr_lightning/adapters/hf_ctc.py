@@ -13,16 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCTC
+from transformers import AutoModelForCTC, ParakeetFeatureExtractor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from asr_lightning import saved
 from asr_lightning.adapters import _hf, _mms, _pretrained
+from asr_lightning.adapters._attention import no_host_reads
 from asr_lightning.adapters._ctc import ctc_loss, greedy_labels
 from asr_lightning.adapters._hf_labels import FrameRate, LabelCollator, TokenizerVocabulary
 from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_characters
 from asr_lightning.adapters._lora import ATTENTION, LoRA, Network
 from asr_lightning.adapters._masks import SpecAugment
+from asr_lightning.adapters._parakeet_features import ParakeetFeatures
 from asr_lightning.modes import Shared
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
@@ -76,6 +78,8 @@ class HFCTCAdapter:
         self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
         self._set_masks()
         self.vocabulary = TokenizerVocabulary(self.tokenizer)
+        is_parakeet = isinstance(self.extractor, ParakeetFeatureExtractor)
+        self._features = ParakeetFeatures(self.extractor) if is_parakeet else None
         self._network = Network(self.model, lora, self._lora_targets(lora))
         self._shared: Shared[tuple[Tensor, Tensor]] = Shared()
 
@@ -166,7 +170,7 @@ class HFCTCAdapter:
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Mean over utterances of the CTC loss per label."""
-        return ctc_loss(*self._shared.of(batch, self._logits), batch.targets, self.model.config.pad_token_id)
+        return ctc_loss(*self._shared.of(batch, self._logits), batch, self.model.config.pad_token_id)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
@@ -176,15 +180,19 @@ class HFCTCAdapter:
         return [self.vocabulary.decode(row).strip() for row in labels]
 
     def _logits(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, F', V]`` and true frames ``[B]``."""
-        inputs = dict(batch.inputs)
-        num_inputs = inputs["attention_mask"].sum(-1)
+        """Logits ``[B, F', V]`` and true frames ``[B]``, these on the CPU."""
+        inputs = self.inputs(batch)
         if "input_features" in inputs and self.model.training and self.spec_augment.active and not self._masks_itself:
             features = inputs["input_features"].transpose(1, 2)
-            inputs["input_features"] = self.spec_augment(features, num_inputs).transpose(1, 2)
+            inputs["input_features"] = self.spec_augment(features, batch.input_lengths).transpose(1, 2)
         if not self._uses_mask:
             del inputs["attention_mask"]
-        return self.model(**inputs).logits, self._output_lengths(num_inputs)
+        with no_host_reads(batch.targets.device):
+            return self.model(**inputs).logits, self._output_lengths(batch.input_lengths)
+
+    def inputs(self, batch: SpeechBatch) -> dict[str, Tensor]:
+        """The network's own keyword arguments, on the device of the batch."""
+        return dict(batch.inputs) if self._features is None else self._features(**batch.inputs)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""

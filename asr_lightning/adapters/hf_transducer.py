@@ -19,10 +19,13 @@ from transformers.loss.loss_tdt import tdt_loss
 
 from asr_lightning import saved
 from asr_lightning.adapters import _hf, _pretrained
+from asr_lightning.adapters._attention import no_host_reads
 from asr_lightning.adapters._hf_labels import FrameRate, LabelCollator, TokenizerVocabulary
 from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_characters
 from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._masks import SpecAugment
+from asr_lightning.adapters._parakeet_features import ParakeetFeatures
+from asr_lightning.devices import in_float32, send
 from asr_lightning.modes import evaluation_mode
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
@@ -77,6 +80,7 @@ class HFTransducerAdapter:
             self.model = _pretrained.load_network(FAMILIES[kind], folder)
             self.processor = _pretrained.load_processor(folder)
         self.extractor = self.processor.feature_extractor
+        self._features = ParakeetFeatures(self.extractor)
         self.vocabulary = TokenizerVocabulary(self.processor.tokenizer)
         self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
         self._settle()
@@ -121,17 +125,17 @@ class HFTransducerAdapter:
         blank = self.model.config.blank_token_id
         labels = batch.targets.clamp(min=0)  # lengths tell where they end
         start = labels.new_full((len(labels), 1), blank)
-        features = self._augmented(batch)
-        mask = batch.inputs["attention_mask"]
-        logits = self.model(features, attention_mask=mask, decoder_input_ids=torch.cat([start, labels], 1)).logits
-        lengths = self._output_lengths(mask.sum(-1))
-        logits = logits[:, : int(lengths.max())]
-        with torch.autocast(logits.device.type, enabled=False):
+        with no_host_reads(labels.device):
+            logits = self.model(**self._augmented(batch), decoder_input_ids=torch.cat([start, labels], 1)).logits
+        frames = self._output_lengths(batch.input_lengths)
+        logits = logits[:, : int(frames.max())]
+        lengths = send(frames, logits.device), send(batch.target_lengths, logits.device)
+        with in_float32(logits.device):
             if not self.durations:
-                loss = rnnt_loss(logits, labels, lengths, batch.target_lengths, blank, reduction="mean_volume")
+                loss = rnnt_loss(logits, labels, *lengths, blank, reduction="mean_volume")
                 return LossOutput(loss, int(batch.target_lengths.sum()))
             tokens, durations = logits.split([self.model.config.vocab_size, len(self.durations)], dim=-1)
-            loss = tdt_loss(tokens, durations, labels, lengths, batch.target_lengths, blank, self.durations)
+            loss = tdt_loss(tokens, durations, labels, *lengths, blank, self.durations)
         return LossOutput(loss, len(batch))
 
     @torch.no_grad()
@@ -140,13 +144,15 @@ class HFTransducerAdapter:
 
         ``generate`` goes on for a clip that has ended until the longest one has, and writes what it finds there.
         """
-        lengths = self._output_lengths(batch.inputs["attention_mask"].sum(-1))
+        lengths = self._output_lengths(batch.input_lengths)
         most = int(lengths.max()) * self.model.max_symbols_per_step  # TDT may stay at one frame for ever
+        inputs = self.inputs(batch)
         with self.evaluating(), _hf.quiet():
             # not synced_gpus: every process holds the whole network in an evaluation, FSDP's too
-            found = self.model.generate(**batch.inputs, max_new_tokens=most, synced_gpus=False)
+            found = self.model.generate(**inputs, max_new_tokens=most, synced_gpus=False)
         frames = found.durations.cumsum(-1) - found.durations
-        written = (frames < lengths[:, None]) & (found.sequences != self.model.config.blank_token_id)
+        inside = frames < send(lengths, frames.device)[:, None]
+        written = inside & (found.sequences != self.model.config.blank_token_id)
         rows = zip(found.sequences.cpu(), written.cpu(), strict=True)
         return [self.vocabulary.decode(row[mask].tolist()).strip() for row, mask in rows]
 
@@ -163,8 +169,13 @@ class HFTransducerAdapter:
         _pretrained.write(directory, self._network.plain(), self.processor)
         saved.describe(directory, self, self.options | asdict(self.spec_augment))
 
-    def _augmented(self, batch: SpeechBatch) -> Tensor:
-        features = batch.inputs["input_features"]
-        if not (self.model.training and self.spec_augment.active):
-            return features
-        return self.spec_augment(features.transpose(1, 2), batch.inputs["attention_mask"].sum(-1)).transpose(1, 2)
+    def inputs(self, batch: SpeechBatch) -> dict[str, Tensor]:
+        """``input_features`` ``[B, F, M]`` and ``attention_mask`` ``[B, F]``, on the device of the batch."""
+        return self._features(**batch.inputs)
+
+    def _augmented(self, batch: SpeechBatch) -> dict[str, Tensor]:
+        inputs = self.inputs(batch)
+        if self.model.training and self.spec_augment.active:
+            features = inputs["input_features"].transpose(1, 2)
+            inputs["input_features"] = self.spec_augment(features, batch.input_lengths).transpose(1, 2)
+        return inputs

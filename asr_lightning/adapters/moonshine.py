@@ -16,6 +16,7 @@ from transformers import AutoModelForSpeechSeq2Seq
 
 from asr_lightning import saved
 from asr_lightning.adapters import _hf, _pretrained
+from asr_lightning.adapters._attention import no_host_reads
 from asr_lightning.adapters._greedy import Decoder, GreedyRules, TeacherForced, greedy, teacher_forced
 from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._seq2seq import (
@@ -173,7 +174,7 @@ class MoonshineAdapter:
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Cross entropy per token over the explicit alignment of the collator; ``labels`` are never passed."""
         smoothing = self.label_smoothing if self.model.training else 0.0
-        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.targets, smoothing)
+        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.scored_targets, smoothing)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
@@ -190,7 +191,9 @@ class MoonshineAdapter:
         return Decoder(self.model.model.decoder, self.model.proj_out, self.rules)
 
     def _forced(self, batch: SpeechBatch) -> TeacherForced:
-        encoded = self.model.model.encoder(batch.inputs["input_values"], attention_mask=batch.inputs["attention_mask"])
+        audio, mask = batch.inputs["input_values"], batch.inputs["attention_mask"]
+        with no_host_reads(audio.device):
+            encoded = self.model.model.encoder(audio, attention_mask=mask)
         return teacher_forced(self._decoder, encoded.last_hidden_state, batch, encoded.attention_mask)
 
     def evaluating(self) -> AbstractContextManager[None]:

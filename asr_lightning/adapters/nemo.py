@@ -24,6 +24,7 @@ from asr_lightning.adapters._labels import (
     check_unknown_characters,
 )
 from asr_lightning.adapters._nemo_collator import NeMoCollator
+from asr_lightning.devices import send
 from asr_lightning.modes import Shared
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
@@ -155,7 +156,8 @@ class NeMoAdapter:
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """The checkpoint's own loss and reduction; both parts of a hybrid, weighted."""
         targets = batch.targets.clamp(min=0)  # NeMo reads lengths, not -100
-        return self.head.loss(*self._shared.of(batch, self._encode), targets, batch.target_lengths)
+        target_lengths = send(batch.target_lengths, targets.device)
+        return self.head.loss(*self._shared.of(batch, self._encode), targets, target_lengths)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:

@@ -31,10 +31,8 @@ class ToyCollator:
         """Batch ``utterances``; characters outside the alphabet are left out of the targets."""
         features = [self.features(u.waveform) for u in utterances]
         labels = [torch.tensor([ALPHABET.index(c) for c in u.text.lower() if c in ALPHABET[1:]]) for u in utterances]
-        return SpeechBatch(
-            uids=tuple(u.uid for u in utterances),
-            texts=tuple(u.text for u in utterances),
-            seconds=torch.tensor([u.seconds for u in utterances]),
+        return SpeechBatch.of(
+            utterances,
             inputs={
                 "features": pad_sequence(features, batch_first=True),
                 "lengths": torch.tensor([len(f) for f in features]),

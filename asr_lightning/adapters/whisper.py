@@ -23,6 +23,7 @@ from asr_lightning.adapters._masks import SpecAugment
 from asr_lightning.adapters._seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing, scored_cross_entropy, token_caps
 from asr_lightning.adapters._whisper_collator import WhisperCollator
 from asr_lightning.adapters._whisper_encoder import encode
+from asr_lightning.adapters._whisper_features import LogMel
 from asr_lightning.adapters._whisper_source import load_whisper
 from asr_lightning.modes import Shared
 from asr_lightning.protocols import ASRAdapter, Collator
@@ -98,8 +99,12 @@ class WhisperAdapter:
         self.model, self.processor, self.source = load_whisper(source)
         self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
         self._set_prompt(language, task)
+        self._log_mel = self._new_log_mel()
         self._network = Network(self.model, lora)
         self._shared: Shared[TeacherForced] = Shared()
+
+    def _new_log_mel(self) -> LogMel:
+        return LogMel(self.processor.feature_extractor, self.margin_seconds if self.context == "true_length" else None)
 
     def _set_prompt(self, language: str | None, task: str | None) -> None:
         """Resolve language and task once, and let ``generate`` and every saved folder know them."""
@@ -129,19 +134,17 @@ class WhisperAdapter:
     def collator(self) -> Collator:
         """The collator for this adapter's context."""
         return WhisperCollator(
-            extractor=self.processor.feature_extractor,
             tokenizer=self.processor.tokenizer,
             prompt=self.rules.prompt,
             eos=self.rules.eos,
             language=self.language,
             limits=self.limits,
-            margin_seconds=self.margin_seconds if self.context == "true_length" else None,
         )
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Cross entropy per token."""
         smoothing = self.label_smoothing if self.model.training else 0.0
-        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.targets, smoothing)
+        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.scored_targets, smoothing)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
@@ -161,6 +164,10 @@ class WhisperAdapter:
         """Our encoder in place of upstream's, which checks the length and masks the caller's tensor in place."""
         return teacher_forced(self._decoder, encode(self.model.model.encoder, self._augmented(batch)), batch)
 
+    def features(self, batch: SpeechBatch) -> Tensor:
+        """Log-mel float32 ``[B, M, F]``, on the device of the batch."""
+        return self._log_mel(batch.inputs["waveforms"])
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
         return self._shared.evaluating(self.model)
@@ -169,6 +176,7 @@ class WhisperAdapter:
         """The same network and processor, fed the 30 s window."""
         other = copy.copy(self)
         other.context = "window"
+        other._log_mel = other._new_log_mel()
         return other
 
     def save(self, directory: Path) -> None:
@@ -184,7 +192,7 @@ class WhisperAdapter:
         return options | asdict(self.spec_augment) | {"label_smoothing": self.label_smoothing}
 
     def _augmented(self, batch: SpeechBatch) -> Tensor:
-        features = batch.inputs["input_features"]
+        features = self.features(batch)
         if not (self.model.training and self.spec_augment.active):
             return features
         num_frames = (batch.seconds * FRAMES_PER_SECOND).ceil().long().clamp(max=features.shape[-1])

@@ -89,9 +89,8 @@ class KeepBest(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         found = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        # Lightning 2.4 starts a run that is resumed with max_steps by checking dev, before any training loss.
-        train_loss = found.get("train/loss", float("nan"))
-        check = Check(found["dev/wer"], found["dev/loss"], trainer.global_step, epochs_done(trainer), train_loss)
+        place = trainer.global_step, epochs_done(trainer)
+        check = Check(found["dev/wer"], found["dev/loss"], *place, pl_module.steps.loss)
         self.checks = [*(c for c in self.checks if c.step < check.step), check]
         if check in self.best:
             weights = weights_of(pl_module.model)  # every process: some strategies gather

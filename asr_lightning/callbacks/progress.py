@@ -6,7 +6,6 @@ import logging
 import time
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -65,15 +64,13 @@ class Progress(Callback):
             return
         self.validation_seconds += time.monotonic() - self._check_started
         wer = trainer.callback_metrics["dev/wer"].item()
-        # Lightning 2.4 starts a run that is resumed with max_steps by checking dev, before any training loss.
-        train_loss = trainer.callback_metrics.get("train/loss", torch.tensor(torch.nan)).item()
         self._best = min(self._best, wer)
         logger.info(
             "epoch %.1f of %s  step %d  train loss %.3f  dev WER %.1f %%  best %.1f %%  %s",
             epochs_done(trainer),
             trainer.max_epochs,
             trainer.global_step,
-            train_loss,
+            pl_module.steps.loss,
             100 * wer,
             100 * self._best,
             self._clock(trainer),

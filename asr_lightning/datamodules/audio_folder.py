@@ -212,7 +212,7 @@ class AudioFolderDataModule(LightningDataModule):
 
     def transfer_batch_to_device(self, batch: SpeechBatch, device: torch.device, dataloader_idx: int) -> SpeechBatch:
         """Lightning would wait for each tensor of a batch; pinned ones travel while a GPU computes."""
-        return batch.to(device, non_blocking=device.type == "cuda")
+        return batch.to(device, non_blocking=device.type not in ("cpu", "mps"))  # MPS may read them too early
 
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""

@@ -57,7 +57,7 @@ def test_loss_leaves_batch_identical(folder: Path):
     batch = adapter.collator()([clip()])
     before = batch.clone()
     adapter.loss(batch)
-    assert torch.equal(batch.inputs["input_features"], before.inputs["input_features"])
+    assert torch.equal(batch.inputs["waveforms"], before.inputs["waveforms"])
 
 
 def _explicit_loss(model: torch.nn.Module, shifted, **inputs: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from asr_lightning.types import SpeechBatch
 
 def batch() -> SpeechBatch:
     empty = torch.zeros(0)
-    return SpeechBatch((), (), empty, {}, empty, empty)
+    return SpeechBatch.of((), {}, empty, empty)
 
 
 def test_an_evaluation_pass_computes_a_batch_once() -> None:

@@ -40,7 +40,7 @@ def converted(whisper_folders, tmp_path_factory: pytest.TempPathFactory) -> Path
 @torch.no_grad()
 def logits(adapter: WhisperAdapter) -> torch.Tensor:
     batch = adapter.collator()([clip(1.0, "hello there", seed=1), clip(2.0, "hello", seed=2)])
-    hidden = _encode(adapter, batch.inputs["input_features"])
+    hidden = _encode(adapter, adapter.features(batch))
     return adapter.model(encoder_outputs=(hidden,), decoder_input_ids=batch.inputs["decoder_input_ids"]).logits
 
 
@@ -174,6 +174,6 @@ def test_the_real_model_writes_what_ctranslate2_writes():
     (text,) = adapter.transcribe(batch)
     assert len(text.split()) > 2
     model = ctranslate2.models.Whisper(str(wheel.get_model_path()), compute_type="float32")
-    features = ctranslate2.StorageView.from_array(batch.inputs["input_features"].numpy())
+    features = ctranslate2.StorageView.from_array(adapter.features(batch).numpy())
     (result,) = model.generate(features, [[50257, 50362]], beam_size=1)
     assert adapter.processor.tokenizer.decode(result.sequences_ids[0], skip_special_tokens=True).strip() == text

@@ -10,7 +10,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from asr_lightning.adapters._greedy import Decoder, GreedyRules, agreed, greedy, teacher_forced
 from asr_lightning.adapters._seq2seq import shift_once
-from asr_lightning.types import SpeechBatch
+from asr_lightning.types import SpeechBatch, Utterance
 
 EOS = 3
 RULES = GreedyRules(prompt=(1, 2), eos=EOS, suppress=(5, 6, 1), begin_suppress=(7, EOS))
@@ -30,9 +30,9 @@ def make_model() -> WhisperForConditionalGeneration:
 
 def batch_of(drafts: list[list[int]]) -> SpeechBatch:
     shifted = shift_once(RULES.prompt, drafts, EOS)
-    names = tuple(map(str, range(len(drafts))))
+    second = [Utterance(str(number), torch.zeros(16_000), 16_000, "") for number in range(len(drafts))]
     inputs = {"decoder_input_ids": shifted.decoder_input_ids}
-    return SpeechBatch(names, names, torch.ones(len(drafts)), inputs, shifted.targets, shifted.target_lengths)
+    return SpeechBatch.of(second, inputs, shifted.targets, shifted.target_lengths)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def clips() -> list:
 def joint(adapter: HFTransducerAdapter, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
     """Joint output and true frames, by the network's own parts."""
     adapter.model.eval()
-    features, mask = (batch.inputs[name] for name in ("input_features", "attention_mask"))
+    features, mask = adapter.inputs(batch).values()
     encoded = adapter.model.get_audio_features(features, attention_mask=mask, output_attention_mask=True)
     blank = adapter.model.config.blank_token_id
     labels = torch.nn.functional.pad(batch.targets.clamp(min=0), (1, 0), value=blank)
@@ -90,7 +90,9 @@ def test_loss_equals_upstreams(kind: str, load: Callable[..., HFTransducerAdapte
     batch = adapter.collator()(clips()[:1])
     blank = torch.tensor([[adapter.model.config.blank_token_id]])
     ids = torch.cat([blank, batch.targets], 1)
-    theirs = adapter.model(**batch.inputs, decoder_input_ids=ids, labels=batch.targets, output_attention_mask=True)
+    theirs = adapter.model(
+        **adapter.inputs(batch), decoder_input_ids=ids, labels=batch.targets, output_attention_mask=True
+    )
     torch.testing.assert_close(adapter.loss(batch).loss, theirs.loss)
 
 

@@ -36,7 +36,7 @@ def test_loss_equals_hf_with_labels_in_the_window(whisper: WhisperAdapter):
     batch = native.collator()(make_clips())
     labels = torch.cat([batch.inputs["decoder_input_ids"][:, 1:], torch.full((3, 1), whisper.rules.eos)], dim=1)
     logits = whisper.model(
-        input_features=batch.inputs["input_features"], decoder_input_ids=batch.inputs["decoder_input_ids"]
+        input_features=native.features(batch), decoder_input_ids=batch.inputs["decoder_input_ids"]
     ).logits
     expected = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-100)
     output = native.loss(batch)
@@ -55,7 +55,7 @@ def test_transcribe_equals_hf_generate_in_the_window(whisper: WhisperAdapter):
     batch = native.collator()(utterances)  # of one length, since upstream has one cap for all
     cap = 8 + 30
     # The random model emits timestamps, at which upstream would start a second segment.
-    ids = whisper.model.generate(batch.inputs["input_features"], max_new_tokens=cap, force_unique_generate_call=True)
+    ids = whisper.model.generate(native.features(batch), max_new_tokens=cap, force_unique_generate_call=True)
     expected = whisper.processor.batch_decode(ids, skip_special_tokens=True)
     assert native.transcribe(batch) == [text.strip() for text in expected]
     assert len(set(expected)) == 2
@@ -134,7 +134,7 @@ def test_cache_unchanged_after_epoch_with_specaug(make_whisper):
     before = batch.clone()
     adapter.model.train()
     first, second = (adapter.loss(batch).loss for _ in range(2))
-    assert torch.equal(batch.inputs["input_features"], before.inputs["input_features"])
+    assert torch.equal(batch.inputs["waveforms"], before.inputs["waveforms"])
     assert first != second, "masks are drawn anew for every step"
 
 
@@ -142,8 +142,8 @@ def test_masks_fall_on_speech(make_whisper):
     """Inside each clip's own frames, and only while training (pitfall T16)."""
     adapter = make_whisper(num_time_masks=6, time_fraction=0.4)
     batch = adapter.collator()(make_clips())
-    features = batch.inputs["input_features"]
-    assert adapter._augmented(batch) is features
+    features = adapter.features(batch)
+    assert torch.equal(adapter._augmented(batch), features)
     adapter.model.train()
     changed = (adapter._augmented(batch) != features).any(dim=1)
     for row, seconds in zip(changed, batch.seconds.tolist(), strict=True):
@@ -190,7 +190,7 @@ def test_padding_matters_at_true_length_only(whisper: WhisperAdapter):
 def _encode(adapter: WhisperAdapter, batch):
     from asr_lightning.adapters._whisper_encoder import encode
 
-    return encode(adapter.model.model.encoder, batch.inputs["input_features"])
+    return encode(adapter.model.model.encoder, adapter.features(batch))
 
 
 def test_native_shares_the_network(whisper: WhisperAdapter):

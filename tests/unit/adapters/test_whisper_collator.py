@@ -28,7 +28,7 @@ def test_sliced_mel_equals_30s_mel(make_whisper, seconds: float, margin_seconds:
     adapter = make_whisper(margin_seconds=margin_seconds)
     utterances = [clip(seconds, seed=1), clip(seconds / 2, seed=2)]
     utterances[0].waveform[-200:] = 0.9  # a hard end, which reflection would double
-    features = adapter.collator()(utterances).inputs["input_features"]
+    features = adapter.features(adapter.collator()(utterances))
     assert features.dtype == torch.float32
     for row, utterance in zip(features, utterances, strict=True):
         expected = full_window(adapter, utterance.waveform)[:, : features.shape[-1]]
@@ -36,9 +36,9 @@ def test_sliced_mel_equals_30s_mel(make_whisper, seconds: float, margin_seconds:
 
 
 def test_context_is_the_longest_clip_a_margin_and_a_bucket(make_whisper):
-    collator = make_whisper().collator()
+    log_mel = make_whisper()._log_mel
     for seconds in (0.1, 1.0, 3.44, 29.0, 30.0):
-        frames = collator.num_frames(round(seconds * 16_000))
+        frames = log_mel.num_frames(round(seconds * 16_000))
         wanted = min(math.ceil(round(seconds * 100, 6) + 64), 3000)
         assert frames % 2 == 0
         assert wanted <= frames <= min(wanted + 15, 3000)
@@ -47,7 +47,7 @@ def test_context_is_the_longest_clip_a_margin_and_a_bucket(make_whisper):
 def test_window_mode_has_3000_frames(make_whisper):
     adapter = make_whisper(context="window")
     utterance = clip(2.0)
-    features = adapter.collator()([utterance]).inputs["input_features"]
+    features = adapter.features(adapter.collator()([utterance]))
     torch.testing.assert_close(features[0], full_window(adapter, utterance.waveform), atol=1e-6, rtol=0)
 
 
@@ -61,8 +61,9 @@ def test_long_label_rejected_with_filename(make_whisper):
 
 
 def test_long_audio_and_other_sample_rates_are_refused(make_whisper):
-    collator = make_whisper().collator()
-    assert collator([clip(30.0)]).inputs["input_features"].shape[-1] == 3000
+    adapter = make_whisper()
+    collator = adapter.collator()
+    assert adapter.features(collator([clip(30.0)])).shape[-1] == 3000
     with pytest.raises(ValueError, match=r"speech-8 lasts 30.1 s, Whisper takes 30: cut"):
         collator([clip(30.1, uid="speech-8")])
     with pytest.raises(ValueError, match="speech-9 has 8000 Hz, Whisper takes 16000: resample"):
@@ -87,7 +88,7 @@ def test_collator_pickles_without_the_model(whisper: WhisperAdapter):
     collator = whisper.collator()
     data = pickle.dumps(collator)
     again, batch = pickle.loads(data)([clip()]), collator([clip()])
-    assert torch.equal(again.inputs["input_features"], batch.inputs["input_features"])
+    assert torch.equal(again.inputs["waveforms"], batch.inputs["waveforms"])
     assert torch.equal(again.targets, batch.targets)
     assert len(data) < sum(p.numel() * 4 for p in whisper.model.parameters()) / 2
 
@@ -97,7 +98,7 @@ def test_mel_bins_roundtrip(tmp_path: Path):
     folder = tiny_whisper(tmp_path / "v3", multilingual=True, num_mel_bins=128)
     (folder / "preprocessor_config.json").unlink()
     adapter = WhisperAdapter(str(folder), language="de")
-    assert adapter.collator()([clip()]).inputs["input_features"].shape[1] == 128
+    assert adapter.features(adapter.collator()([clip()])).shape[1] == 128
     (tmp_path / "saved").mkdir()
     adapter.save(tmp_path / "saved")
     again = WhisperAdapter(str(tmp_path / "saved"))

@@ -30,11 +30,12 @@ class Poison(Callback):
             pl_module.model.head.bias.grad[0] = self.value
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_batch_is_reported(tones: Path, value: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_nan_batch_is_reported(tones: Path, value: float, fused: bool, caplog: pytest.LogCaptureFixture) -> None:
     """One bad step moves no weight, and its recordings are named; the next one trains on."""
     poison = Poison({2}, value)
-    module = toy_module()
+    module = toy_module(fused)
     toy_fit(module, toy_data(tones), [poison, FiniteGradients()], max_epochs=1)
     assert torch.equal(poison.weights[2], poison.weights[3])
     assert not torch.equal(poison.weights[3], poison.weights[4])
@@ -43,15 +44,17 @@ def test_nan_batch_is_reported(tones: Path, value: float, caplog: pytest.LogCapt
     assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
-def test_bad_steps_in_a_row_end_the_run(tones: Path) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_bad_steps_in_a_row_end_the_run(tones: Path, fused: bool) -> None:
     poison = Poison({1, 2, 3})
     with pytest.raises(ValueError, match=r"step 3: .*3 steps in a row: lower model.optimizer.lr") as error:
-        toy_fit(toy_module(), toy_data(tones), [poison, FiniteGradients(limit=2)], max_epochs=2)
+        toy_fit(toy_module(fused), toy_data(tones), [poison, FiniteGradients(limit=2)], max_epochs=2)
     assert all(uid in str(error.value) for uid in poison.uids[-2:])
 
 
-def test_bad_steps_apart_do_not(tones: Path, caplog: pytest.LogCaptureFixture) -> None:
-    toy_fit(toy_module(), toy_data(tones), [Poison({0, 2, 4, 6}), FiniteGradients(limit=1)], max_epochs=2)
+@pytest.mark.parametrize("fused", [False, True])
+def test_bad_steps_apart_do_not(tones: Path, fused: bool, caplog: pytest.LogCaptureFixture) -> None:
+    toy_fit(toy_module(fused), toy_data(tones), [Poison({0, 2, 4, 6}), FiniteGradients(limit=1)], max_epochs=2)
     assert len([record for record in caplog.records if record.name.endswith("finite")]) == 4
 
 
@@ -60,3 +63,21 @@ def test_accumulated_batches_are_named_together(tones: Path, caplog: pytest.LogC
     toy_fit(toy_module(), toy_data(tones), [poison, FiniteGradients()], accumulate_grad_batches=2)
     assert len(poison.uids) > 2, "of two batches"
     assert f"the gradients of {', '.join(poison.uids)} are" in caplog.text
+
+
+def test_a_fused_step_is_read_at_the_check_and_equals_the_plain_one(tones: Path) -> None:
+    """The same weights, left-out step included, and no look at the gradients between two checks."""
+    weights, looks = [], []
+
+    class Watched(FiniteGradients):
+        def _read(self) -> None:
+            looks.append(len(self._unread))
+            super()._read()
+
+    for fused in (False, True):
+        module = toy_module(fused)
+        toy_fit(module, toy_data(tones), [Poison({1}), Watched()], max_epochs=2)
+        # The bias before BatchNorm has rounding for a gradient, of which Adam makes whole steps.
+        weights.append({n: p.detach() for n, p in module.model.named_parameters() if n != "encoder.0.bias"})
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)  # the rate is 1e-2
+    assert max(looks) > 1, "several steps are read at once"

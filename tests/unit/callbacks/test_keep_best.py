@@ -7,6 +7,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from safetensors.torch import load_file
 
 from asr_lightning.callbacks.keep_best import Check, KeepBest, average, weights_of
+from asr_lightning.step_log import StepLog
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 
@@ -26,7 +27,7 @@ def checked(best: KeepBest, scores: list[tuple[float, float]]) -> KeepBest:
             fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
         )
         torch.nn.init.constant_(model.weight, number)
-        best.on_validation_end(trainer, SimpleNamespace(model=model))  # type: ignore[arg-type]
+        best.on_validation_end(trainer, SimpleNamespace(model=model, steps=StepLog()))  # type: ignore[arg-type]
     return best
 
 

@@ -27,10 +27,8 @@ class PadCollator:
     def __call__(self, utterances):
         waveforms = [utterance.waveform for utterance in utterances]
         lengths = torch.tensor([len(utterance.text.split()) for utterance in utterances])
-        return SpeechBatch(
-            uids=tuple(utterance.uid for utterance in utterances),
-            texts=tuple(utterance.text for utterance in utterances),
-            seconds=torch.tensor([utterance.seconds for utterance in utterances], dtype=torch.float32),
+        return SpeechBatch.of(
+            utterances,
             inputs={"samples": torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)},
             targets=torch.zeros(len(utterances), int(lengths.max()), dtype=torch.long),
             target_lengths=lengths,
