@@ -124,12 +124,27 @@ def build(
     model: nn.Module, groups: Mapping[str, tuple[str, ...]], settings: OptimizerSettings, num_steps: int
 ) -> tuple[Optimizer, Shiftable]:
     """AdamW over what is trainable and a schedule that is stepped after every optimizer step."""
-    parameters = parameter_groups(model, groups, settings)
-    device = next(model.parameters()).device
-    fused = device.type == "cuda" and not is_sharded(model) if settings.fused is None else settings.fused
-    # Not fused is left to PyTorch, whose own choice is by device.
-    optimizer = AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None)
+    optimizer = _adamw(parameter_groups(model, groups, settings), settings, _is_fused(model, settings))
+    return optimizer, Shiftable(optimizer, settings, num_steps)
+
+
+def _is_fused(model: nn.Module, settings: OptimizerSettings) -> bool:
+    if settings.fused is not None:
+        return settings.fused
+    return next(model.parameters()).device.type == "cuda" and not is_sharded(model)
+
+
+def _adamw(parameters: list[dict[str, object]], settings: OptimizerSettings, is_fused: bool) -> Optimizer:
+    fused = is_fused or None  # None lets PyTorch choose among the others
+    optimizer = AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
     # It also unscales float16 by itself, after clipping: Lightning refuses the two together, though in bfloat16 there
     # is no scale, and without this mark the scaler does it before (2.6, MixedPrecision.clip_gradients).
     optimizer._step_supports_amp_scaling = False
-    return optimizer, Shiftable(optimizer, settings, num_steps)
+
+    def keep_fused(_: Optimizer, state: dict[str, Any]) -> None:
+        """A checkpoint may come from another kind of device."""
+        for group in state["param_groups"]:
+            group["fused"] = fused
+
+    optimizer.register_load_state_dict_pre_hook(keep_fused)
+    return optimizer

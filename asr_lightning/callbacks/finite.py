@@ -54,7 +54,7 @@ class FiniteGradients(Callback):
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         bad = ~whole(get_total_norm(gradients)).isfinite()
-        if not optimizer.defaults["fused"]:
+        if not optimizer.param_groups[0]["fused"]:
             if bad:
                 optimizer.zero_grad(set_to_none=True)
             self._count(trainer.global_step, uids, bool(bad))

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from asr_lightning.adapters.toy import ToyAdapter
@@ -91,3 +92,22 @@ def test_schedule_goes_on_where_the_run_is() -> None:
     same.go_on(epochs_done=2, num_epochs=8)
     assert same_optimizer.param_groups[0]["lr"] == 0.123
     assert not {"_shift", "_num_steps"} & same.state_dict().keys()
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_checkpoint_of_another_device_goes_on_in_this_ones_way(before: bool) -> None:
+    """Fused state on a GPU, plain on a CPU: the run's own way holds, and the next step is the same."""
+    weights = []
+    for after in (before, not before):
+        adapter = ToyAdapter()
+        first, second = (
+            build(adapter.model, adapter.groups, OptimizerSettings(fused=fused), 10)[0] for fused in (before, after)
+        )
+        for optimizer in (first, second):
+            for parameter in adapter.model.parameters():
+                parameter.grad = torch.full_like(parameter, 0.5)
+            optimizer.step()
+            second.load_state_dict(first.state_dict())
+        assert second.param_groups[0]["fused"] == (after or None)
+        weights.append([parameter.detach().clone() for parameter in adapter.model.parameters()])
+    torch.testing.assert_close(*weights)
