@@ -73,6 +73,8 @@ class CompileLayers(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Compiled from here on: as an attribute of each layer, below its hooks, and no part of its state."""
         if self._compiled:
+            # Otherwise each layer without gradients would begin a step, and overwrite what the one before it gave:
+            # https://docs.pytorch.org/docs/stable/generated/torch.compiler.cudagraph_mark_step_begin.html
             torch.compiler.cudagraph_mark_step_begin()
         for layer, compiled in self._compiled.items():
             if vars(layer).get("forward") is not compiled:
