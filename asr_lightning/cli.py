@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from asr_lightning import registry, saved
 from asr_lightning.callbacks.baseline import BaselineWER
+from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
@@ -107,6 +108,7 @@ class ASRCLI(LightningCLI):
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
         parser.add_lightning_class_args(StopEarly, "early_stopping")
+        parser.add_lightning_class_args(CompileLayers, "compile")
         parser.link_arguments("run_dir", "data.run_dir")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("model", "data.collator", lambda model: model.adapter.collator(), "instantiate")
