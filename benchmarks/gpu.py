@@ -219,7 +219,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="others are held to the first")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["peer", "ours"], help="held to the first")
     parser.add_argument("--steps", type=int, default=110, help="of each arm; 11 are one epoch at batch size 16")
     parser.add_argument("--peer_steps", type=int, help="other number for the peer, which is slow on a CPU")
     parser.add_argument("--epochs", type=int, default=10, help="of the run of fit")

@@ -227,9 +227,16 @@ class Arm(NamedTuple):
 ARMS = {
     "peer": Arm("Seq2SeqTrainer, 30 s window", train_peer),
     "ours": Arm("asr_lightning, true length", train_ours),
-    # One more is one line; callbacks are made in its own process:
-    # "x": Arm("asr_lightning, with x", lambda job: train_ours(job, lambda: [X()])),
+    "compiled": Arm("asr_lightning, compiled", lambda job: train_ours(job, lambda: [compiled("default")])),
+    "graphs": Arm("asr_lightning, CUDA graphs", lambda job: train_ours(job, lambda: [compiled("reduce-overhead")])),
 }
+
+
+def compiled(mode: str) -> Any:
+    """The callback of ``--compile.enabled true --compile.mode MODE``."""
+    from asr_lightning.callbacks.compile_layers import CompileLayers
+
+    return CompileLayers(enabled=True, mode=mode)
 
 
 def data_module(adapter: Any, clips: str, batch_size: int, workers: int = 0) -> Any:
