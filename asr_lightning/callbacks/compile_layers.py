@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from inspect import isfunction
 from types import FunctionType, MethodType
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ def forward_of(layer: nn.Module, functions: dict[type, FunctionType]) -> Forward
     (``modeling_layers.py``, ``forward_with_checkpointing``): together, encoder and decoder would exceed that.
     """
     forward = type(layer).forward
-    if "forward" in vars(layer) or not isinstance(forward, FunctionType):
+    if "forward" in vars(layer) or not isfunction(forward):
         return layer.forward
     if type(layer) not in functions:
         copy = FunctionType(

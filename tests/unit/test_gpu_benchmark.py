@@ -17,6 +17,7 @@ from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.groups import train_only
 from tests.tiny_models import clip
 
+pytestmark = pytest.mark.once
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RUN = {
     "steps_per_second": 12.345, "clips_per_second": 197.5, "flops_per_second": 2e12, "first_step_seconds": 0.5,

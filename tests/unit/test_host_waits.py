@@ -34,6 +34,7 @@ from asr_lightning.step_log import StepLog
 from tests.tiny_hf import CTC_KINDS, TRANSDUCER_KINDS, load_tiny, tiny_moonshine, write_tiny
 from tests.tiny_models import tiny_whisper
 
+pytestmark = pytest.mark.once
 CLIPS = Path(__file__).parents[2] / "examples" / "german_accent" / "clips"
 META = torch.device("meta")
 

@@ -27,6 +27,7 @@ from tests.tiny_models import tiny_whisper
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 pytestmark = [
+    pytest.mark.once,
     # torch 2.11 imports torch.utils.mkldnn when it compiles, whose classes are of the kind that it has deprecated.
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning"),
     # It asks every input for its gradient, and hides the warning from all but those who make errors of warnings.
