@@ -17,10 +17,11 @@ from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch, Utterance
 
 
 class Collator(Protocol):
-    """Turns utterances into a batch: tokens, shift, features, padding.
+    """Turns utterances into a batch: tokens, shift, padding, and features that need no device.
 
-    Small and picklable, since it travels to loader workers: it holds tokenizer and feature extractor, never the
-    model. Deterministic: equal utterances give equal batches.
+    Small and picklable, since it travels to loader workers: it holds tokenizer and audio settings, never the model.
+    Deterministic: equal utterances give equal batches. Heavy features, such as log-mel, belong into ``loss`` and
+    ``transcribe``, where they are made on the GPU.
     """
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
