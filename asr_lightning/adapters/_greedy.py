@@ -160,13 +160,12 @@ def _go_on(
     """
     rules, cache, hidden, mask = decoder.rules, forced.cache, forced.hidden, forced.mask
     assert cache is not None, "greedy goes on from a pass made without gradients"
+    hidden, mask = _narrow(cache, hidden, mask, rows)
     done = min(len(tokens[row]) for row in rows)
+    # Rows first, then crop: transformers selects no row of an empty cache, and one is left empty where a row of a
+    # one-token prompt ties at its first token.
     cache.crop(len(rules.prompt) + done - 1 - cache.get_seq_length())
-    keep: Tensor | None = torch.tensor(rows, device=hidden.device)
     while True:
-        if keep is not None:
-            cache.batch_select_indices(keep)
-            hidden, mask = hidden[keep], None if mask is None else mask[keep]
         fed = [[*rules.prompt, *tokens[row]][: len(rules.prompt) + done][-1] for row in rows]
         states = decoder.step(torch.tensor(fed, device=hidden.device)[:, None], hidden, mask, cache)
         first = torch.full((len(rows),), done == 0, device=hidden.device)
@@ -178,6 +177,15 @@ def _go_on(
         unfinished = [place for place, row in enumerate(rows) if not _finished(tokens[row], rules.eos, caps[row])]
         if not unfinished:
             return
-        keep = None
         if len(unfinished) < COMPACT_BELOW * len(rows):
-            keep, rows = torch.tensor(unfinished, device=hidden.device), [rows[place] for place in unfinished]
+            hidden, mask = _narrow(cache, hidden, mask, unfinished)
+            rows = [rows[place] for place in unfinished]
+
+
+def _narrow(
+    cache: EncoderDecoderCache, hidden: Tensor, mask: Tensor | None, places: list[int]
+) -> tuple[Tensor, Tensor | None]:
+    """``hidden`` and ``mask`` of the rows at ``places`` alone; ``cache`` is narrowed in place."""
+    keep = torch.tensor(places, device=hidden.device)
+    cache.batch_select_indices(keep)
+    return hidden[keep], None if mask is None else mask[keep]
