@@ -19,17 +19,18 @@ from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.canary import Canary
 from asr_lightning.data.fingerprint import data_sha256, split_sha256
 from asr_lightning.evaluation import Evaluation
+from asr_lightning.forgetting import AS_TRAINED, NATIVE, SPOT_CHECK, Forgetting
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports import study as reports
 from asr_lightning.reports.write import write
 from asr_lightning.results import Comparison, Result, Tested, pairs, rates_of, write_json, write_pairs
-from asr_lightning.selection import AS_TRAINED, NATIVE, Candidate, Selection, SelectionSettings
+from asr_lightning.selection import Candidate, Selection, SelectionSettings
 from asr_lightning.types import Utterance
 
 TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
 TWO_MODES = (
-    "Read as trained, the untouched model is not in the mode that it was made for: what it can do is its native "
-    "figure, by which both modes are judged."
+    "Before is the untouched model in its native mode, the one that it was made for, whatever the mode after. "
+    f"Natively, one clip in {SPOT_CHECK} was read after."
 )
 SILENT_SECONDS = 3.0
 SILENT_LEVEL = 1e-4  # -80 dBFS: no microphone gives zeros
@@ -69,7 +70,7 @@ class Finished:
 def conclude(run: Finished) -> Result:
     """Write ``model/``, ``results.json``, ``test_transcripts.csv`` and the report; returns the results."""
     compare, target = run.comparison, run.run_dir / "model"
-    selection = Selection(compare.data, compare.device, compare.normalize, run.settings, run.canary, run.base_dev)
+    selection = Selection(compare.data, compare.device, compare.normalize, run.settings, _forgetting(run), run.base_dev)
     chosen = selection.run(run.live, run.source, run.best, target)
     shipped = saved.load(target)
     tested = compare.test(run.source, shipped)
@@ -105,21 +106,36 @@ def identity(model: str, source: ASRAdapter, compare: Comparison, target: Path) 
     }
 
 
+def _forgetting(run: Finished) -> Forgetting | None:
+    if run.canary is None:
+        return None
+    compare, settings = run.comparison, run.settings
+    return Forgetting(run.canary, compare.device, compare.normalize, settings.canary_limit, settings.canary_weight)
+
+
 def decision(selection: Selection, chosen: Candidate) -> str:
-    """One sentence on what is handed over, and why."""
-    if chosen.alpha:
-        far = "" if chosen.alpha == 1 else f" at alpha {chosen.alpha:g}"
-        reason = "the lowest dev WER of all candidates that pass" if selection.canary else "the lowest dev WER"
-        return f"Chosen: {chosen.name}{far}, {reason}."
-    others = sorted(selection.candidates[1:], key=lambda candidate: candidate.order)
-    reason = f"{others[0].name} at alpha {others[0].alpha:g} {others[0].note}" if others else chosen.note
-    return f"The untouched model was kept: {reason}."
+    """What is handed over and why, and what was given up on either side for it."""
+    if not chosen.alpha:
+        others = sorted(selection.candidates[1:], key=lambda candidate: candidate.order)
+        reason = f"{others[0].name} at alpha {others[0].alpha:g} {others[0].note}" if others else chosen.note
+        return f"The untouched model was kept: {reason}."
+    far = "" if chosen.alpha == 1 else f" at alpha {chosen.alpha:g}"
+    better = min(selection.candidates[1:], key=lambda candidate: candidate.order)
+    if better is chosen:
+        reason = "the lowest dev WER of all candidates"
+    else:
+        given_up = 100 * (chosen.wer - better.wer)
+        reason = f"which gives up {given_up:.1f} points of dev WER so that other people's speech is not forgotten"
+    lost = f"; on the canary the WER changed by {chosen.lost.change.points}" if chosen.lost else ""
+    return f"Chosen: {chosen.name}{far}, {reason}{lost}."
 
 
 def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.Pair, ...]]:
     """Pairs by mode; none where the canary was not read."""
-    before = selection.candidates[0].canary
-    return {mode: pairs(before[mode], after) for mode, after in chosen.used.items()}
+    if selection.forgetting is None or chosen.lost is None:
+        return {}
+    before = selection.forgetting.before
+    return {mode: pairs(before, after) for mode, after in chosen.lost.transcripts.items()}
 
 
 def _of_silence(adapter: ASRAdapter, device: torch.device | str) -> str:
@@ -150,8 +166,8 @@ def _study(
         dev=dev,
         test=tested.pairs,
         native=tested.native,
-        canary_name=selection.canary.name if selection.canary else "",
-        canary_note=selection.canary_note or (TWO_MODES if tested.native else ""),
+        canary_name=run.canary.name if run.canary else "",
+        canary_note=_canary_note(selection, two_modes=tested.native is not None),
         candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
         history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.best.checks),
         clips=results["clips"],
@@ -166,16 +182,30 @@ def _study(
     )
 
 
+def _canary_note(selection: Selection, two_modes: bool) -> str:
+    note = selection.forgetting.note if selection.forgetting else ""
+    return note or (TWO_MODES if two_modes else "")
+
+
 def _candidate(candidate: Candidate, selection: Selection) -> reports.Candidate:
     return reports.Candidate(
         name=candidate.name,
         alpha=candidate.alpha,
         dev_wer=candidate.wer,
         dev_loss=candidate.dev.loss,
-        canary_wer=max((selection.wer(transcripts) for transcripts in candidate.used.values()), default=None),
+        canary_wer=_canary_wer(candidate, selection),
         chosen=candidate.chosen,
         note=candidate.note,
     )
+
+
+def _canary_wer(candidate: Candidate, selection: Selection) -> float | None:
+    """Of the mode that the candidate would be used in; None where it was not read."""
+    if candidate.lost is not None:
+        return selection.wer(next(iter(candidate.lost.transcripts.values())))
+    if candidate.alpha or selection.forgetting is None or not selection.forgetting.before:
+        return None
+    return selection.wer(selection.forgetting.before)
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:

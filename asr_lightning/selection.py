@@ -1,7 +1,8 @@
 """Which weights a run hands over: its best check, an average, a step back towards the untouched model, or that itself.
 
-The untouched model is always a candidate, so no user gets one that dev or the canary calls worse. Dev alone selects;
-test is never read here. Knows the adapter's contract and no model.
+The speaker comes first: the lowest dev WER wins. What other people lose counts against it only as far as the canary
+shows it beyond chance. The untouched model is always a candidate. Test is never read here. Knows the adapter's contract
+and no model.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from asr_lightning import saved
 from asr_lightning.callbacks.keep_best import KeepBest, average
-from asr_lightning.canary import Canary
 from asr_lightning.evaluation import Evaluation, evaluate
+from asr_lightning.forgetting import Forgetting, Loss
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports.statistics import bootstrap
 from asr_lightning.results import pairs
@@ -32,11 +32,6 @@ logger = logging.getLogger(__name__)
 UNREADABLE = 0.9
 """Dev WER above which no weights are handed over. Transcripts that belong to other clips lower a WER of over 100 %:
 the model learns to write less, which is no gain."""
-
-DEAF = 0.5
-"""Canary WER of an untouched model above which the canary is not in its language, and has no say."""
-
-AS_TRAINED, NATIVE = "as trained", "native"
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,10 @@ class SelectionSettings:
         min_probability: Of being better than the untouched model on dev, by paired bootstrap; below it that is kept.
             0.975 is where the 95 % interval of the report ends.
         canary: Folder of general speech; ``bundled``, or ``off`` for none.
-        canary_limit: Most points of WER, absolute, that the canary may lose in either mode, against the untouched
-            model in its native one.
+        canary_limit: Points of WER, absolute, that other people's speech may lose before the loss counts.
+        canary_weight: What one point of loss beyond the limit weighs, in points of the speaker's dev WER. Only a loss
+            that is shown counts: the lower end of the 95 % interval of the paired bootstrap over the canary. ``inf``
+            refuses all weights with such a loss, 0 never takes a step back for other people.
     """
 
     average: int = 4
@@ -59,14 +56,17 @@ class SelectionSettings:
     min_probability: float = 0.975
     canary: str = "bundled"
     canary_limit: float = 0.5
+    canary_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.average < 1:
             raise ValueError(f"selection.average must be at least 1, not {self.average}")
         if not all(0 < alpha < 1 for alpha in self.alphas):
             raise ValueError(f"selection.alphas lie between 0 and 1, which are always tried; not {self.alphas}")
-        if not 0 <= self.min_probability <= 1 or self.canary_limit < 0:
-            raise ValueError("selection.min_probability is a share, and selection.canary_limit must not be negative")
+        if not 0 <= self.min_probability <= 1:
+            raise ValueError(f"selection.min_probability is a share from 0 to 1, not {self.min_probability}")
+        if self.canary_limit < 0 or not self.canary_weight >= 0:
+            raise ValueError("selection.canary_limit and selection.canary_weight must not be negative")
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Candidate:
         alpha: 0 is the untouched model, 1 the specialized one.
         wer: Corpus WER on dev.
         dev: What it wrote for dev.
-        canary: What it wrote for the canary, by mode; empty where that was not asked.
+        lost: On the canary; None where it was not read.
         note: Why it was left out.
         chosen: Whether it is handed over.
     """
@@ -87,42 +87,45 @@ class Candidate:
     alpha: float
     wer: float
     dev: Evaluation
-    canary: dict[str, tuple[Transcript, ...]] = field(default_factory=dict)
+    lost: Loss | None = None
     note: str = ""
     chosen: bool = False
 
     @property
     def order(self) -> tuple[float, float]:
-        """The lower the better."""
+        """On dev alone; the lower the better."""
         return self.wer, self.dev.loss
 
     @property
-    def used(self) -> dict[str, tuple[Transcript, ...]]:
-        """``canary`` in the modes that it would be used in: the untouched model only in its native one."""
-        return {mode: transcripts for mode, transcripts in self.canary.items() if self.alpha or mode == NATIVE}
+    def cost(self) -> tuple[float, float]:
+        """With what other people lose; the lower the better."""
+        return self.wer + (self.lost.penalty if self.lost else 0.0), self.dev.loss
 
 
 class Line:
     """The straight line between two sets of weights of one architecture, walked inside ``tuned``.
 
     Args:
-        base: The untouched network.
-        tuned: The specialized one, whose weights ``set`` changes.
+        untouched: The adapter of the model as it was.
+        tuned: That of the specialized one, whose weights ``at`` changes.
     """
 
-    def __init__(self, base: nn.Module, tuned: nn.Module) -> None:
-        start = {name: tensor.cpu() for name, tensor in base.state_dict().items()}
-        self._weights = [
-            (tensor, start[name], tensor.detach().cpu().clone())
-            for name, tensor in tuned.state_dict().items()
+    def __init__(self, untouched: ASRAdapter, tuned: ASRAdapter) -> None:
+        self.untouched, self.tuned = untouched, tuned
+        start = {name: tensor.cpu() for name, tensor in untouched.model.state_dict().items()}
+        self._ends = {
+            name: (start[name], tensor.cpu().clone())
+            for name, tensor in tuned.model.state_dict().items()
             if tensor.is_floating_point() and not torch.equal(tensor.cpu(), start[name])
-        ]
+        }
 
     @torch.no_grad()
-    def set(self, alpha: float) -> None:
-        """Put ``base + alpha * (tuned - base)`` into the network; exactly ``tuned`` for 1."""
-        for tensor, start, end in self._weights:
-            tensor.copy_(end if alpha == 1 else torch.lerp(start, end, alpha))
+    def at(self, alpha: float) -> ASRAdapter:
+        """``tuned`` with the weights ``untouched + alpha * (tuned - untouched)``; exactly its own for 1."""
+        weights = self.tuned.model.state_dict()  # anew each time: a model that moves to a GPU gets other tensors
+        for name, (start, end) in self._ends.items():
+            weights[name].copy_(end if alpha == 1 else torch.lerp(start, end, alpha))
+        return self.tuned
 
 
 @dataclass
@@ -134,20 +137,18 @@ class Selection:
         device: Where to compute.
         normalize: Of every WER.
         settings: The rules.
-        canary: General speech; None for none.
+        forgetting: What other people lose; None where no canary was given.
         base_dev: What the untouched model wrote for dev, natively.
         candidates: All that was scored, in order.
-        canary_note: Why the canary had no say.
     """
 
     data: Any
     device: torch.device | str
     normalize: Normalizer
     settings: SelectionSettings
-    canary: Canary | None
+    forgetting: Forgetting | None
     base_dev: Evaluation
     candidates: list[Candidate] = field(default_factory=list)
-    canary_note: str = ""
 
     def run(self, live: ASRAdapter, source: ASRAdapter, best: KeepBest, target: Path) -> Candidate:
         """Choose, and write the chosen model to ``target``, which appears or changes as a whole.
@@ -168,9 +169,11 @@ class Selection:
                 return self._hand_over(base, source.native(), target)
             untouched, tuned = _written(source, Path(folder) / "base"), _written(live, Path(folder) / "tuned")
         live.model.cpu()
-        line = Line(untouched.model, tuned.model)
-        chosen = self._walk(base, end, untouched, tuned, line)
-        line.set(chosen.alpha)
+        line = Line(untouched, tuned)
+        chosen = self._walk(base, end, line)
+        tuned = line.at(chosen.alpha)
+        if self.forgetting and chosen.lost:
+            self.forgetting.spot_check(chosen.lost, tuned)
         return self._hand_over(chosen, tuned if chosen.alpha else untouched.native(), target)
 
     def _best_end(self, live: ASRAdapter, best: KeepBest) -> Candidate | None:
@@ -200,26 +203,38 @@ class Selection:
         logger.info("candidate: %s, alpha %g: dev WER %.1f %%", name, alpha, 100 * found.wer)
         return found
 
-    def _walk(self, base: Candidate, end: Candidate, untouched: ASRAdapter, tuned: ASRAdapter, line: Line) -> Candidate:
+    def _walk(self, base: Candidate, end: Candidate, line: Line) -> Candidate:
         """From the specialized weights back towards the untouched ones, no farther than needed.
 
-        Each step costs the speaker words: once dev WER rises, the first candidate that passes ends the walk. Returns
-        the passing one with the lowest dev WER, the untouched model if none does.
+        While dev WER falls, the next step is scored. Once it rises, the canary is read for what has been found; the
+        walk ends as soon as no later step can win. Returns the candidate of the lowest cost.
         """
-        passed: Candidate | None = None
-        previous = end
-        for alpha in (1.0, *sorted(self.settings.alphas, reverse=True)):
-            line.set(alpha)
-            candidate = end if alpha == 1 else self._score(tuned, end.name, alpha)
-            rises = candidate.order > previous.order
-            if passed and rises:
-                break
-            if self._passes_dev(base, candidate) and self._passes_canary(base, candidate, untouched, tuned):
-                passed = candidate
-                if rises:
-                    break
-            previous = candidate
-        return passed or base
+        chosen, waiting = base, [end]
+        for alpha in sorted(self.settings.alphas, reverse=True):
+            step = self._score(line.at(alpha), end.name, alpha)
+            rises = not waiting or step.order > waiting[-1].order
+            waiting.append(step)
+            if rises:
+                chosen, waiting = self._cheapest(chosen, waiting, base, line), []
+                if chosen is not base and step.wer >= chosen.cost[0]:
+                    return chosen
+        return self._cheapest(chosen, waiting, base, line)
+
+    def _cheapest(self, chosen: Candidate, waiting: list[Candidate], base: Candidate, line: Line) -> Candidate:
+        """The candidate of the lowest cost among ``chosen`` and those in ``waiting`` that pass dev."""
+        for candidate in sorted(waiting, key=lambda candidate: candidate.order):
+            if chosen is not base and candidate.wer >= chosen.cost[0]:
+                break  # the canary can only add to it
+            if not self._passes_dev(base, candidate):
+                continue
+            if self.forgetting:
+                candidate.lost = self.forgetting.loss(line.untouched, line.at(candidate.alpha))
+                _log_loss(candidate)
+            if candidate.cost < chosen.cost:
+                chosen = candidate
+            elif candidate.lost:
+                candidate.note = f"what the canary loses, {candidate.lost.change.points}, outweighs the gain"
+        return chosen
 
     def _passes_dev(self, base: Candidate, candidate: Candidate) -> bool:
         if candidate.wer > UNREADABLE:
@@ -232,28 +247,6 @@ class Selection:
             return False
         return True
 
-    def _passes_canary(self, base: Candidate, candidate: Candidate, untouched: ASRAdapter, tuned: ASRAdapter) -> bool:
-        if self.canary is None or self.canary_note:
-            return True
-        if not base.canary:
-            base.canary = {mode: self.canary.transcripts(adapter, self.device) for mode, adapter in _modes(untouched)}
-        before = self.wer(base.canary[NATIVE])
-        if before > DEAF:
-            base.canary, self.canary_note = {}, f"Not used: the untouched model reads {before:.0%} of it wrong."
-            logger.info("canary: %s", self.canary_note)
-            return True
-        for mode, adapter in _modes(tuned):
-            candidate.canary[mode] = self.canary.transcripts(adapter, self.device)
-            after = self.wer(candidate.canary[mode])
-            name, alpha = candidate.name, candidate.alpha
-            logger.info("candidate: %s, alpha %g: canary WER %.1f %% %s", name, alpha, 100 * after, mode)
-            if (rise := 100 * (after - before)) > self.settings.canary_limit:
-                candidate.note = (
-                    f"loses {rise:.1f} points on the canary ({mode}), more than {self.settings.canary_limit:g}"
-                )
-                return False
-        return True
-
     def _hand_over(self, chosen: Candidate, adapter: ASRAdapter, target: Path) -> Candidate:
         chosen.chosen = True
         saved.replace(target, adapter.save)
@@ -264,10 +257,10 @@ class Selection:
         return score(transcripts, self.normalize).wer
 
 
-def _modes(adapter: ASRAdapter) -> list[tuple[str, ASRAdapter]]:
-    """Ways to use ``adapter``, the quicker one first, so that a loss is found soon."""
-    native = (NATIVE, adapter.native())
-    return [native] if native[1] is adapter else [(AS_TRAINED, adapter), native]
+def _log_loss(candidate: Candidate) -> None:
+    if candidate.lost:
+        named = candidate.name, candidate.alpha, candidate.lost.change.points
+        logger.info("candidate: %s, alpha %g: canary WER %s", *named)
 
 
 def _written(adapter: ASRAdapter, folder: Path) -> ASRAdapter:

@@ -45,6 +45,12 @@ class Bootstrap:
     draws: int
     groups: int
 
+    @property
+    def points(self) -> str:
+        """The change with its interval, in words: "+0.4 points (-0.3 to +1.1)"."""
+        change, low, high = (100 * value for value in (self.difference, self.low, self.high))
+        return f"{change:+.1f} points ({low:+.1f} to {high:+.1f})"
+
 
 def bootstrap(pairs: Sequence[Pair], normalize: Normalizer, draws: int = DRAWS, seed: int = 0) -> Bootstrap:
     """The change of the corpus WER with its percentile interval, from ``draws`` resampled data sets.
