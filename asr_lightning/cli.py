@@ -36,8 +36,9 @@ from asr_lightning.canary import open_canary
 from asr_lightning.checkpoints import CheckedCheckpoints
 from asr_lightning.conclusion import Finished, conclude, identity
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-from asr_lightning.devices import peak_memory_mb, resolve_precision
+from asr_lightning.devices import peak_memory_mb
 from asr_lightning.module import ASRModule
+from asr_lightning.precision import precision_of
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.results import Comparison, Result, write_json, write_pairs
 from asr_lightning.run_folder import SaveConfig, last_checkpoint, set_aside
@@ -104,6 +105,7 @@ class ASRCLI(LightningCLI):
             "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
         )
         parser.add_argument("--budget", type=str | None, help="Time for all, such as 5m: epochs are fitted into it.")
+        parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Steps in bfloat16 on CPUs that have it.")
         parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="After training.")
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
@@ -155,9 +157,8 @@ class ASRCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the run's loggers and callbacks, and the precision of the device."""
         trainer = self.config_init[self.subcommand].trainer
-        precision = trainer.precision or resolve_precision(str(trainer.accelerator))
-        logger.info("precision %s", precision)
-        kwargs |= {"precision": precision, "plugins": [*_listed(trainer.plugins), CheckedCheckpoints()]}
+        kwargs |= precision_of(str(trainer.accelerator), trainer.precision, self.options.bf16_on_cpu)
+        kwargs["plugins"] += [*_listed(trainer.plugins), CheckedCheckpoints()]
         if trainer.strategy == ShardedStrategy.strategy_name:
             kwargs["strategy"] = ShardedStrategy()
         if self.subcommand != "fit":

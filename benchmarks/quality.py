@@ -1,13 +1,15 @@
-"""Word error rates of this package beside those of the seed's recipe on Hugging Face's Seq2SeqTrainer, same clips.
+"""Word error rates before and after, over voices, models and seeds, with the default recipe of ``specialize``.
 
-Synthetic speech: both data sets are made by text-to-speech voices. Run: ``python benchmarks/quality.py``. It runs every
-piece whose JSON is missing under ``runs/quality/``, each in a fresh process; one peer run takes most of an hour on one
-core. ``--curve`` adds how the gain grows with the number of training clips.
+    python benchmarks/quality.py                     every row that can be made here; what is stored is not run again
+    python benchmarks/quality.py --table             only the table, of what is stored
+    python benchmarks/quality.py --voices ocean --models whisper-tiny.en --seeds 1
+    python benchmarks/quality.py --clips 10          ten clips to train and choose on, the same test clips
+    python benchmarks/quality.py --peer              with the seed's recipe on Hugging Face's trainer (an hour a run)
 
-The peer is the trainer as it is, with the seed's settings: encoder only, AdamW at 1e-5 with 50 steps of warm-up and
-polynomial decay of power 4, 10 epochs, batch size 16, float32, 30 s windows, the best checkpoint by the mean over dev
-clips of WER capped at 1. One thing differs: it checks dev once an epoch, where the seed did it twice. Both arms'
-figures come from the same greedy decoder, text normalizer and scoring; the peer's own dev checks use ``generate``.
+Each run is a fresh process, and one JSON line in ``benchmarks/results/quality.jsonl``, with the errors of every test
+clip: an interrupted grid goes on, and the table can be made again without training. Voices of real people are not part
+of this repository: put or link their folders under ``runs/human`` (or name another folder by ``--human``); a voice that
+is not there is skipped with a line. ``runs/second_speaker`` is made by ``benchmarks/second_speaker/make_clips.py``.
 """
 
 from __future__ import annotations
@@ -15,293 +17,280 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"sample": ROOT / "examples/german_accent/clips", "second": ROOT / "runs/second_speaker/clips"}
-OUTPUT = ROOT / "runs/quality"
-CURVE = (10, 50, None)
-"""Training clips of the learning curve; None is all of them, 166 in both data sets."""
-
-HEADER = f"{'data set':24}{'seeds':>6}{'before':>9}{'after':>8}  {'(range)':18}{'cut':>7}  (each seed)"
-
-SOURCE = "openai/whisper-tiny.en"
-RECIPE: dict[str, Any] = {
-    "num_train_epochs": 10,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 16,
-    "optim": "adamw_torch",
-    "learning_rate": 1e-5,
-    "warmup_steps": 50,
-    "lr_scheduler_type": "polynomial",
-    "lr_scheduler_kwargs": {"power": 4.0},
-    "predict_with_generate": True,
-    "generation_max_length": 225,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
-    "save_only_model": True,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "mean_wer",
-    "greater_is_better": False,
-}
-SILENT = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "logging_strategy": "epoch"}
+RESULTS = ROOT / "benchmarks/results/quality.jsonl"
+HUMAN = ROOT / "runs/human"
+DRAWS = 10_000
 
 
-class Piece(NamedTuple):
-    """One run of one arm; its JSON is kept under a name made of these."""
+@dataclass(frozen=True)
+class Voice:
+    """A data set.
 
-    side: str
-    data: str
+    Attributes:
+        name: In the table.
+        folder: Where it is, relative to the repository or to the folder of human voices.
+        human: Whether a person speaks.
+        models: That it is measured with.
+        language: Of a multilingual model.
+    """
+
+    name: str
+    folder: str
+    human: bool
+    models: tuple[str, ...]
+    language: str | None = None
+
+    def path(self, human: Path) -> Path:
+        """Its folder."""
+        return human / self.folder if self.human and not self.folder.startswith("examples") else ROOT / self.folder
+
+
+ENGLISH = ("whisper-tiny.en", "moonshine-tiny")
+VOICES = (
+    Voice("kerstin, German woman", "kerstin_de", True, ("whisper-base",), "de"),
+    Voice("ocean, Mandarin accent, adults", "ocean_adults", True, ENGLISH),
+    Voice("sample, German accent", "examples/german_accent/clips", False, ENGLISH),
+    Voice("second, Japanese accent", "runs/second_speaker/clips", False, ENGLISH),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What identifies a run.
+
+    Attributes:
+        arm: ours or peer.
+        voice: First word of the voice's name.
+        model: Name.
+        seed: Of everything random.
+        clips: To train and choose on; None is all.
+    """
+
+    arm: str
+    voice: str
+    model: str
     seed: int
-    num_train: int | None = None
+    clips: int | None = None
+
+
+@dataclass(frozen=True)
+class Result(Run):
+    """A run and what it found.
+
+    Attributes:
+        errors: ``[reference words, errors before, errors after]`` of each test clip; empty where only rates were kept.
+        before: Corpus WER on test of the untouched model, natively.
+        after: The same of what was handed over.
+        alpha: Share of the specialized weights; 0 is the untouched model.
+        chosen: Which weights, in words.
+        canary: By mode: WER before and after, and the change with its interval.
+        candidates: Alpha and dev WER of all.
+        seconds: Whole run, training and validation.
+        note: What a reader must know.
+    """
+
+    errors: list[list[int]] = field(default_factory=list)
+    before: float = 0.0
+    after: float = 0.0
+    alpha: float = 1.0
+    chosen: str = ""
+    canary: dict[str, dict[str, float]] = field(default_factory=dict)
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    note: str = ""
 
     @property
-    def path(self) -> Path:
-        """Where its result is."""
-        clips = "" if self.num_train is None else f"-{self.num_train}clips"
-        return OUTPUT / f"{self.side}-{self.data}{clips}-{self.seed}.json"
+    def cut(self) -> float:
+        """Share of the errors that is gone."""
+        return 1 - self.after / self.before
+
+    @property
+    def run(self) -> Run:
+        """What identifies it."""
+        return Run(self.arm, self.voice, self.model, self.seed, self.clips)
 
 
-def run_peer(folder: Path, seed: int, output: Path, epochs: int) -> None:
-    """Hugging Face's trainer with the seed's recipe; writes rates, texts, settings and seconds."""
-    from asr_lightning.adapters.whisper import WhisperAdapter
-    from asr_lightning.results import Comparison, pairs, rates_of, write_json
-
-    adapter = WhisperAdapter(SOURCE, context="window")  # for the weights, the features and the decoder of both arms
-    data = data_module(adapter, folder, batch_size=16)
-    comparison = Comparison(data)
-    before = {split: comparison.transcripts(adapter, split) for split in ("dev", "test")}
-    training = train_peer(adapter, folder, seed, epochs)
-    found = {split: pairs(texts, comparison.transcripts(adapter, split)) for split, texts in before.items()}
-    rates = {split: rates_of(texts, comparison.normalize) for split, texts in found.items()}
-    clips = {split: len(rows) for split, rows in data.splits.items()}
-    about = {"arm": "peer", "audio_dir": str(folder), "seed": seed, "source": adapter.source, "normalizer": "basic"}
-    texts = [pair._asdict() for pair in found["test"]]
-    write_json(output, {**about, "clips": clips, **rates, **training, "test_texts": texts})
+def stored() -> dict[Run, Result]:
+    """Every result by its run."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+    return {result.run: result for result in (Result(**json.loads(line)) for line in lines)}
 
 
-def train_peer(adapter: Any, folder: Path, seed: int, epochs: int) -> dict[str, Any]:
-    """Train ``adapter.model`` in place, up to the best checkpoint, and tell how it went."""
-    from train_speed import peer_batch
-    from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, __version__
-
-    adapter.model.model.decoder.requires_grad_(False)
-    adapter.model.proj_out.requires_grad_(False)
-    settings = {**RECIPE, "num_train_epochs": epochs, "seed": seed}
-    with tempfile.TemporaryDirectory() as checkpoints:
-        trainer = Seq2SeqTrainer(
-            model=adapter.model,
-            args=Seq2SeqTrainingArguments(output_dir=checkpoints, **settings, **SILENT),
-            train_dataset=peer_rows(adapter, folder, "train"),
-            eval_dataset=peer_rows(adapter, folder, "dev"),
-            data_collator=peer_batch,
-            compute_metrics=lambda prediction: dev_rates(adapter.processor.tokenizer, prediction),
-            callbacks=[report_checks()],
-        )
-        trainer.remove_callback(PrinterCallback)
-        started = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - started
-    checks = [entry for entry in trainer.state.log_history if "eval_wer" in entry]
-    validation = sum(check["eval_runtime"] for check in checks)
-    return {
-        "dev_checks": checks,
-        "best_step": trainer.state.best_global_step,
-        "steps": trainer.state.global_step,
-        "train_seconds": seconds - validation,
-        "validation_seconds": validation,
-        "settings": {**settings, "trains": "encoder", "precision": "float32", "threads": torch.get_num_threads()},
-        "versions": {"torch": torch.__version__, "transformers": __version__},
-    }
+def store(result: Result) -> None:
+    """Add one line."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
 
 
-def peer_rows(adapter: Any, folder: Path, split: str) -> list[dict[str, torch.Tensor]]:
-    """Features and labels of every clip, made once, in a fixed order."""
-    from train_speed import peer_row
+def measure(run: Run, voice: Voice, human: Path, options: Sequence[str]) -> Result:
+    """Make one run."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = voice.path(human).resolve()
+        if run.clips is not None:
+            folder = fewer(folder, run.clips, run.seed, Path(temporary) / "clips")
+        if run.arm == "peer":
+            return peer_result(run, folder)
+        run_dir = Path(temporary) / "run"
+        language = [] if voice.language is None else ["--language", voice.language]
+        command = [
+            *(sys.executable, "-m", "asr_lightning", "specialize", str(folder), "--model", run.model),
+            *("--run_dir", str(run_dir), "--seed", str(run.seed), *language, *options),
+        ]
+        subprocess.run(command, check=True, cwd=ROOT)
+        report = json.loads((run_dir / "report.json").read_text(encoding="utf-8"))
+    return result_of(run, report, " ".join(options))
 
-    return [peer_row(batch) for batch in data_module(adapter, folder, batch_size=1).loader(split)]
 
-
-def data_module(adapter: Any, folder: Path, batch_size: int) -> Any:
-    """The clips of ``folder``, without augmentation."""
-    from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-
-    return AudioFolderDataModule(str(folder), batch_size, collator=adapter.collator(), limits=adapter.limits)
-
-
-def dev_rates(tokenizer: Any, prediction: Any) -> dict[str, float]:
-    """The trainer's ``compute_metrics``: the seed's figure, which picks the checkpoint, and corpus WER."""
-    from asr_lightning.scoring import Transcript, score
+def result_of(run: Run, report: dict[str, Any], note: str) -> Result:
+    """What a report says."""
     from asr_lightning.text import basic
 
-    texts = [
-        tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)
-        for ids in (prediction.label_ids, prediction.predictions)
-    ]
-    rates = score([Transcript("", *pair) for pair in zip(*texts, strict=True)], basic)
-    return {"mean_wer": rates.mean_wer, "wer": rates.wer}
+    chosen = next(candidate for candidate in report["candidates"] if candidate["chosen"])
+    utterances = sorted(report["utterances"], key=lambda utterance: utterance["uid"])
+    return Result(
+        **asdict(run),
+        errors=[[len(basic(u["reference"]).split()), u["before"]["errors"], u["after"]["errors"]] for u in utterances],
+        before=report["test"]["before"]["wer"],
+        after=report["test"]["after"]["wer"],
+        alpha=chosen["alpha"],
+        chosen=chosen["name"],
+        canary={
+            mode: {"before": part["before"]["wer"], "after": part["after"]["wer"], **part["change"]}
+            for mode, part in report["canary"]["modes"].items()
+        },
+        candidates=[
+            {name: candidate[name] for name in ("name", "alpha", "dev_wer", "canary_wer", "note")}
+            for candidate in report["candidates"]
+        ],
+        seconds={name: value for name, value in report["cost"].items() if name.endswith("seconds")},
+        note=note,
+    )
 
 
-def report_checks() -> Any:
-    """A callback of the trainer that prints one line for each dev check."""
-    from transformers import TrainerCallback
+def peer_result(run: Run, folder: Path) -> Result:
+    """The seed's recipe on Hugging Face's trainer."""
+    import peer
 
-    class Report(TrainerCallback):
-        def on_evaluate(self, _: Any, state: Any, __: Any, metrics: dict[str, float], **___: Any) -> None:
-            found = f"mean_wer {metrics['eval_mean_wer']:.1%}  WER {metrics['eval_wer']:.1%}"
-            print(f"epoch {state.epoch:.0f}  step {state.global_step}  dev {found}", flush=True)
+    from asr_lightning.scoring import count_edits
+    from asr_lightning.text import basic
 
-    return Report()
-
-
-def run_ours(folder: Path, seed: int, output: Path) -> None:
-    """The product in a process of its own; its ``results.json`` is kept with what made it."""
-    from asr_lightning.results import write_json
-
-    run_dir = output.with_suffix("")
-    command = our_command(folder, seed, run_dir)
-    subprocess.run([sys.executable, *command], check=True, cwd=ROOT)
-    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
-    write_json(output, {"arm": "ours", "seed": seed, "command": command, **results})
+    training, texts = peer.run(folder, run.seed, peer.RECIPE["num_train_epochs"])
+    pairs = [[count_edits(p.reference, text, basic).words for text in (p.before, p.after)] for p in texts]
+    errors = [[before.reference, before.errors, after.errors] for before, after in pairs]
+    words, before, after = np.sum(errors, axis=0)
+    seconds = {name: value for name, value in training.items() if name.endswith("seconds")}
+    return Result(**asdict(run), errors=errors, before=before / words, after=after / words, seconds=seconds)
 
 
-def our_command(folder: Path, seed: int, run_dir: Path) -> list[str]:
-    """What the product is asked to do, behind the name of the interpreter."""
-    return [
-        *("-m", "asr_lightning", "specialize", str(folder), "--model", "whisper-tiny.en"),
-        *("--run_dir", str(run_dir), "--seed", str(seed)),
-    ]
-
-
-def subset(folder: Path, num_train: int, seed: int, target: Path) -> Path:
-    """``target`` with links to the clips of ``folder``, of train only a random choice; dev and test are the same."""
+def fewer(folder: Path, clips: int, seed: int, target: Path) -> Path:
+    """``target`` with links to a random choice of the train and dev clips of ``folder``, and to all its test clips."""
     from asr_lightning.data.manifest import CSV_NAMES, read_manifest, write_manifests
 
     splits = {split: [entry.row for entry in read_manifest(folder / name, folder)] for split, name in CSV_NAMES.items()}
-    splits["train"] = random.Random(seed).sample(splits["train"], num_train)
+    drawn = random.Random(seed).sample([*splits["train"], *splits["dev"]], clips)
+    num_dev = max(1, clips // 5)
+    splits = {"train": drawn[num_dev:], "dev": drawn[:num_dev], "test": splits["test"]}
     for name in (row.file_name for rows in splits.values() for row in rows):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (target / name).symlink_to((folder / name).resolve())
+        for path in (Path(name), Path(name).with_suffix(".txt")):
+            if (folder / path).exists():
+                (target / path).symlink_to(folder / path)
     write_manifests(target, splits)
     return target
 
 
-def run_side(options: argparse.Namespace) -> None:
-    """One side, in this process."""
-    folder, output = Path(options.data[0]).resolve(), options.output.resolve()
-    with tempfile.TemporaryDirectory() as temporary:
-        if options.num_train is not None:
-            folder = subset(folder, options.num_train, options.seed, Path(temporary))
-        if options.side == "peer":
-            run_peer(folder, options.seed, output, options.epochs)
-        else:
-            run_ours(folder, options.seed, output)
+def interval(results: Sequence[Result]) -> tuple[float, float]:
+    """95 % interval of the mean cut over seeds: test clips are drawn anew, the same ones for every seed."""
+    counts = np.array([result.errors for result in results if result.errors])
+    if counts.size == 0:
+        return float("nan"), float("nan")
+    clips = counts.shape[1]
+    drawn = np.random.default_rng(0).integers(clips, size=(DRAWS, clips))
+    sums = counts[:, drawn].sum(axis=2)
+    cuts = 1 - sums[..., 2] / np.maximum(sums[..., 1], 1)
+    low, high = np.percentile(cuts.mean(axis=0), [2.5, 97.5])
+    return float(low), float(high)
 
 
-def result_of(piece: Piece) -> dict[str, Any]:
-    """What ``piece`` found; it is run in a fresh process unless its JSON is there."""
-    if not piece.path.exists():
-        print(f"running {piece.path.stem}", flush=True)
-        command = ["--side", piece.side, "--data", FOLDERS[piece.data], "--seed", piece.seed, "--output", piece.path]
-        command += [] if piece.num_train is None else ["--num_train", piece.num_train]
-        subprocess.run([sys.executable, __file__, *map(str, command)], check=True)
-    return json.loads(piece.path.read_text(encoding="utf-8"))
+HEADER = (
+    f"{'voice, model':48}{'seeds':>6}{'before':>8}{'after':>8}{'cut':>7}  {'95 % interval':17}{'alpha':13}"
+    f"{'canary before, change of each seed'}"
+)
 
 
-def results_of(side: str, data: str, num_seeds: int, num_train: int | None = None) -> list[dict[str, Any]]:
-    """One result for each seed."""
-    return [result_of(Piece(side, data, seed, num_train)) for seed in range(num_seeds)]
+def row(name: str, results: Sequence[Result]) -> str:
+    """Means over seeds."""
+    before, after, cut = (np.mean([getattr(r, what) for r in results]) for what in ("before", "after", "cut"))
+    low, high = interval(results)
+    between = "" if np.isnan(low) else f"{low:.1%} to {high:.1%}"
+    alphas = " ".join(f"{result.alpha:g}" for result in results)
+    return f"{name:48}{len(results):>6}{before:>8.1%}{after:>8.1%}{cut:>7.1%}  {between:17}{alphas:13}{canary(results)}"
 
 
-def cuts(results: Sequence[dict[str, Any]]) -> list[float]:
-    """Of each run, how much of the test WER is gone, as a fraction."""
-    rates = [result["test"]["wer"] for result in results]
-    return [1 - wer["after"] / wer["before"] for wer in rates]
+def canary(results: Sequence[Result]) -> str:
+    """WER before, and the change of each seed in points, read as the model is used."""
+    read = [next(iter(result.canary.values())) for result in results if result.canary]
+    if not read:
+        return "not read"
+    changes = " ".join(f"{100 * part['difference']:+.1f}" for part in read)
+    return f"{read[0]['before']:.1%}, {changes}"
 
 
-def table_row(name: str, results: Sequence[dict[str, Any]]) -> str:
-    """Test WER of all seeds of one arm: before, after and its range, relative cut and that of each seed."""
-    before, after = ([result["test"]["wer"][when] for result in results] for when in ("before", "after"))
-    spread = f"({min(after):.1%} to {max(after):.1%})"
-    each = " ".join(f"{cut:.1%}" for cut in cuts(results))
-    return (
-        f"{name:24}{len(results):>6}{statistics.mean(before):>9.1%}{statistics.mean(after):>8.1%}  {spread:18}"
-        f"{statistics.mean(cuts(results)):>7.1%}  ({each})"
-    )
-
-
-def chosen(results: Sequence[dict[str, Any]]) -> str:
-    """Alpha of each run, and how many points of WER the canary changed, by mode."""
-    alphas = " ".join(f"{result['alpha']:g}" for result in results)
-    modes = dict.fromkeys(mode for result in results for mode in result["canary"])
-    changes = {
-        mode: [result["canary"][mode]["wer"] for result in results if mode in result["canary"]] for mode in modes
-    }
-    rises = [
-        f"{mode} {' '.join(format(100 * (wer['after'] - wer['before']), '+.1f') for wer in found)}"
-        for mode, found in changes.items()
-    ]
-    return f"alpha {alphas}; canary, points: {', '.join(rises) or 'not read'}"
-
-
-def compare(names: Sequence[str], num_seeds: int, num_peer_seeds: int) -> None:
-    """Both arms on each data set."""
-    wanted = {"peer": num_peer_seeds, "ours": num_seeds}
-    found = {data: {arm: results_of(arm, data, number) for arm, number in wanted.items()} for data in names}
-    print(f"\nsynthetic speech; {SOURCE}; corpus WER on test, normalizer basic; before is the 30 s window\n{HEADER}")
-    for data, arms in found.items():
-        for arm, results in arms.items():
-            if results:
-                print(table_row(f"{data}, {arm}", results))
-        print(f"{data}, ours: {chosen(arms['ours'])}")
-        if arms["peer"]:
-            points = 100 * (statistics.mean(cuts(arms["ours"])) - statistics.mean(cuts(arms["peer"])))
-            print(f"{data}: relative cut of ours less that of the peer: {points:+.1f} points")
-
-
-def learning_curve(names: Sequence[str], num_seeds: int) -> None:
-    """Our arm with fewer training clips; another random choice of them for each seed."""
-    found = {(data, size): results_of("ours", data, num_seeds, size) for data in names for size in CURVE}
-    print(f"\nsynthetic speech; learning curve of ours, test WER\n{HEADER}")
-    for (data, _), results in found.items():
-        print(table_row(f"{data}, {results[0]['clips']['train']} clips", results))
-        print(f"{'':24}{chosen(results)}")
+def table(found: Iterable[Result]) -> None:
+    """Human voices first; the peer below ours."""
+    by_row: dict[tuple[str, str, str, int | None], list[Result]] = {}
+    for result in found:
+        by_row.setdefault((result.voice, result.model, result.arm, result.clips), []).append(result)
+    print(f"\ncorpus WER on test, normalizer basic; before is the untouched model as its makers use it\n{HEADER}")
+    for voice in VOICES:
+        kind = "human" if voice.human else "synthetic"
+        for (name, model, arm, clips), results in sorted(by_row.items(), key=lambda item: str(item[0])):
+            if name == voice.name.split(",")[0]:
+                of = "" if clips is None else f", {clips} clips"
+                label = f"{kind}: {voice.name}" if arm == "ours" else "  the same, peer"
+                print(row(f"{label}{of}, {model.removeprefix('whisper-')}", results))
+    kept = [r for results in by_row.values() for r in results if r.arm == "ours" and not r.alpha]
+    print(f"runs that kept the untouched model: {len(kept)}")
 
 
 def main() -> None:
-    """Parse the command line; ``--side`` is one run, without it every missing one is made and all are compared."""
+    """Make what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=["peer", "ours"])
-    parser.add_argument("--data", nargs="+", default=list(FOLDERS), help=f"{' '.join(FOLDERS)}; with --side a folder")
-    parser.add_argument("--seed", type=int, default=0, help="with --side")
-    parser.add_argument("--output", type=Path, help="with --side: the JSON")
-    parser.add_argument("--num_train", type=int, help="with --side: train on a random choice of so many clips")
-    parser.add_argument("--epochs", type=int, default=10, help="with --side peer; other numbers are for a try-out")
-    parser.add_argument("--seeds", type=int, default=3, help="of our arm")
-    parser.add_argument("--peer_seeds", type=int, default=1, help="0 leaves the peer out")
-    parser.add_argument("--curve", action="store_true", help="add the learning curve")
-    options = parser.parse_args()
-    if options.side and (options.output is None or len(options.data) != 1):
-        parser.error("--side needs --output and one --data")
-    if not options.side and (unknown := set(options.data) - set(FOLDERS)):
-        parser.error(f"unknown data set {' '.join(sorted(unknown))}: choose from {' '.join(FOLDERS)}")
-    if options.side:
-        run_side(options)
-    else:
-        compare(options.data, options.seeds, options.peer_seeds)
-    if options.curve and not options.side:
-        learning_curve(options.data, options.seeds)
+    names = [voice.name.split(",")[0] for voice in VOICES]
+    parser.add_argument("--voices", nargs="+", default=names, choices=names)
+    parser.add_argument("--models", nargs="+", help="leave out the others")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--clips", type=int, help="train and choose on a random choice of so many clips")
+    parser.add_argument("--human", type=Path, default=HUMAN, help="folder of the human voices (default: %(default)s)")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--peer", action="store_true", help="add the peer, seed 0, with whisper-tiny.en")
+    options, more = parser.parse_known_args()
+    known = stored()
+    for voice in (voice for voice in VOICES if voice.name.split(",")[0] in options.voices and not options.table):
+        if not voice.path(options.human).is_dir():
+            print(f"{voice.name}: skipped, {voice.path(options.human)} is not there")
+            continue
+        name = voice.name.split(",")[0]
+        models = [model for model in voice.models if model in (options.models or voice.models)]
+        runs = [Run("ours", name, model, seed, options.clips) for model in models for seed in options.seeds]
+        runs += [Run("peer", name, "whisper-tiny.en", 0)] if options.peer and "whisper-tiny.en" in models else []
+        for run in (run for run in runs if run not in known):
+            print(f"running {run}", flush=True)
+            known[run] = measure(run, voice, options.human, more)
+            store(known[run])
+    table(known.values())
 
 
 if __name__ == "__main__":
