@@ -236,14 +236,14 @@ class Selection:
         if self.canary is None or self.canary_note:
             return True
         if not base.canary:
-            base.canary = {mode: self.canary.transcripts(adapter, self.device) for mode, adapter in _modes(untouched)}
+            base.canary = {mode: self.canary.untouched(adapter, self.device) for mode, adapter in _modes(untouched)}
         before = self.wer(base.canary[NATIVE])
         if before > DEAF:
             base.canary, self.canary_note = {}, f"Not used: the untouched model reads {before:.0%} of it wrong."
             logger.info("canary: %s", self.canary_note)
             return True
         for mode, adapter in _modes(tuned):
-            candidate.canary[mode] = self.canary.transcripts(adapter, self.device)
+            candidate.canary[mode] = self.canary.transcripts(adapter, self.device, drafts=base.canary[NATIVE])
             after = self.wer(candidate.canary[mode])
             name, alpha = candidate.name, candidate.alpha
             logger.info("candidate: %s, alpha %g: canary WER %.1f %% %s", name, alpha, 100 * after, mode)
