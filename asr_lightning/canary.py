@@ -74,7 +74,7 @@ class Canary:
             adapter: Any model.
             device: Where to compute.
             known: Texts that an untouched model has written before.
-            drafts: What a similar model wrote: an attention decoder goes on from there, faster and with the same result.
+            drafts: What a similar model wrote. An attention decoder starts from it: the same text in less time.
         """
         adapter.model.to(device)
         batches = self._batches(adapter, {draft.uid: draft.hypothesis for draft in drafts})
@@ -82,7 +82,7 @@ class Canary:
         return tuple(Transcript(uid, text, found[uid]) for uid, text in self.references.items() if uid in found)
 
     def untouched(self, adapter: ASRAdapter, device: torch.device | str = "cpu") -> tuple[Transcript, ...]:
-        """``transcripts`` of a model that nobody has trained, computed unless they are known on this machine or shipped."""
+        """``transcripts`` of a model that nobody has trained; computed where they are not known from before."""
         shipped = self.files(adapter.limits.sample_rate) if self.folder == BUNDLED else None
         return self.transcripts(adapter, device, of_untouched(adapter, device, shipped))
 
