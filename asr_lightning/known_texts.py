@@ -89,7 +89,8 @@ class Shelf:
         """What ``path`` says; None where it is missing or damaged."""
         try:
             found = Known(**json.loads(path.read_text(encoding="utf-8")))
-            if len(found.texts) != len(batch) or not all(isinstance(text, str) for text in found.texts):
+            texts = found.texts
+            if not isinstance(texts, list) or len(texts) != len(batch) or not all(isinstance(t, str) for t in texts):
                 raise ValueError("it has texts for another batch")
         except FileNotFoundError:
             return None

@@ -121,7 +121,7 @@ def test_whatever_decides_a_text_makes_another_key(whisper: WhisperAdapter, sour
 
 def test_the_smallest_change_of_any_weight_is_another_model(whisper: WhisperAdapter) -> None:
     before = digest(whisper)
-    for parameter in whisper.model.parameters():
+    for parameter in [*whisper.model.parameters()][::9]:
         first = parameter.detach().view(-1)
         kept = first[0].item()
         first[0] = torch.nextafter(first[0], first[0] + 1)
@@ -160,7 +160,10 @@ def test_moonshine_reads_from_the_store_too(tmp_path: Path, store: Path, monkeyp
     assert evaluate(adapter, batches(adapter), known=of_untouched(adapter, "cpu")) == first
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"texts": ["one"]}', '{"texts": [1, 2]}', '{"other": 1}', "\0"])
+DAMAGED = ["", "{", "[]", '{"texts": ["one"]}', '{"texts": [1, 2]}', '{"texts": "ab"}', '{"other": 1}', "\0"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_computed_anew(whisper: WhisperAdapter, store: Path, content: str) -> None:
     first = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
     for path in store.iterdir():
@@ -244,7 +247,7 @@ def test_the_oldest_go_where_the_store_is_too_large(
 
 def _write_often(folder: Path, number: int) -> None:
     shelf = Shelf(folder, "owner", fed)
-    for turn in range(200):
+    for turn in range(50):
         shelf.keep(folder / f"{turn % 5}.json", known_texts.Known([f"{number} {turn}", "b"] * 100, 0.5, 2))
 
 
