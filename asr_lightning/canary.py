@@ -6,8 +6,9 @@ recordings with transcripts can stand in for it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,8 @@ from asr_lightning.data.rows import Row
 from asr_lightning.datamodules.dataset import AudioCache
 from asr_lightning.datamodules.sampler import cut
 from asr_lightning.evaluation import transcribe_all
-from asr_lightning.protocols import ASRAdapter
+from asr_lightning.known_texts import NOTHING_KNOWN, KnownTexts, files, of_untouched
+from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.scoring import Transcript
 from asr_lightning.types import AudioLimits, SpeechBatch, Utterance
 
@@ -60,14 +62,38 @@ class Canary:
         return {row.uid: row.text for row in self._rows}
 
     def transcripts(
-        self, adapter: ASRAdapter, device: torch.device | str = "cpu", every: int = 1
+        self,
+        adapter: ASRAdapter,
+        device: torch.device | str = "cpu",
+        every: int = 1,
+        known: KnownTexts = NOTHING_KNOWN,
+        drafts: Sequence[Transcript] = (),
     ) -> tuple[Transcript, ...]:
-        """What ``adapter`` writes for every clip within its limits, or for one in ``every``, by uid."""
+        """What ``adapter`` writes for every clip within its limits, or for one in ``every``, by uid.
+
+        Args:
+            adapter: Any model.
+            device: Where to compute.
+            every: 1 for all clips.
+            known: Texts that an untouched model has written before.
+            drafts: What a similar model wrote. An attention decoder starts from it: the same text in less time.
+        """
         adapter.model.to(device)
-        found = {t.uid: t.hypothesis for t in transcribe_all(adapter, self._batches(adapter, every), device)}
+        batches = self._batches(adapter, every, {draft.uid: draft.hypothesis for draft in drafts})
+        found = {t.uid: t.hypothesis for t in transcribe_all(adapter, batches, device, known)}
         return tuple(Transcript(uid, text, found[uid]) for uid, text in self.references.items() if uid in found)
 
-    def _batches(self, adapter: ASRAdapter, every: int) -> Iterator[SpeechBatch]:
+    def untouched(self, adapter: ASRAdapter, device: torch.device | str = "cpu") -> tuple[Transcript, ...]:
+        """``transcripts`` of a model that nobody has trained; computed where they are not known from before."""
+        shipped = self.files(adapter.limits.sample_rate) if self.folder == BUNDLED else None
+        return self.transcripts(adapter, device, known=of_untouched(adapter, device, shipped))
+
+    def files(self, sample_rate: int) -> Callable[[SpeechBatch], str]:
+        """A hash of a batch by the files of its clips, decoded to ``sample_rate`` Hz."""
+        contents = ((row.uid, (self.folder / row.file_name).read_bytes()) for row in self._rows)
+        return files({uid: hashlib.sha256(content).hexdigest() for uid, content in contents}, sample_rate)
+
+    def _batches(self, adapter: ASRAdapter, every: int, drafts: Mapping[str, str]) -> Iterator[SpeechBatch]:
         """Batches without transcripts: the canary is read, and whether a text could be a target is no question.
 
         Where padding changes results, each clip is a batch of its own: a difference of two words decides nothing then
@@ -76,6 +102,8 @@ class Canary:
         clips = sorted(self._clips(adapter.limits)[::every], key=lambda clip: (clip.seconds, clip.uid))
         size = self.batch_size if adapter.limits.padding_invariant else 1
         collate = adapter.collator()
+        if adapter.limits.max_target_tokens is not None:  # an attention decoder: no other starts from a text
+            clips = [_drafted(clip, drafts.get(clip.uid, ""), collate) for clip in clips]
         for batch in cut(range(len(clips)), size) if clips else []:
             yield collate([clips[index] for index in batch])
 
@@ -95,6 +123,16 @@ class Canary:
     @cached_property
     def _cache(self) -> AudioCache:
         return AudioCache(self.folder, 16_000, CACHE_BYTES)
+
+
+def _drafted(clip: Utterance, text: str, collate: Collator) -> Utterance:
+    """``clip`` with ``text`` to start from, unless that has more tokens than the decoder positions."""
+    drafted = replace(clip, text=text)
+    try:
+        collate([drafted])
+    except ValueError:
+        return clip
+    return drafted
 
 
 def open_canary(name: str) -> Canary | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
+from asr_lightning.known_texts import NOTHING_KNOWN, Known, KnownTexts
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import Transcript
 from asr_lightning.types import SpeechBatch
@@ -26,28 +27,51 @@ class Evaluation(NamedTuple):
 
 def transcribe_batch(adapter: ASRAdapter, batch: SpeechBatch) -> list[Transcript]:
     """The adapter's text for each utterance of ``batch``, beside its reference."""
-    hypotheses = adapter.transcribe(batch)
-    return [Transcript(*row) for row in zip(batch.uids, batch.texts, hypotheses, strict=True)]
+    return _transcripts(batch, adapter.transcribe(batch))
 
 
 def transcribe_all(
-    adapter: ASRAdapter, batches: Iterable[SpeechBatch], device: torch.device | str = "cpu"
+    adapter: ASRAdapter,
+    batches: Iterable[SpeechBatch],
+    device: torch.device | str = "cpu",
+    known: KnownTexts = NOTHING_KNOWN,
 ) -> Iterator[Transcript]:
-    """Transcripts of all ``batches``, in their order, with the model in evaluation mode."""
+    """Transcripts of all ``batches``, in their order, with the model in evaluation mode.
+
+    ``known`` are texts that an untouched model has written before.
+    """
+
+    def read(batch: SpeechBatch) -> Known:
+        return Known(adapter.transcribe(batch.to(device)))
+
     with adapter.evaluating():
         for batch in batches:
-            yield from transcribe_batch(adapter, batch.to(device))
+            yield from _transcripts(batch, known.of("text", batch, read).texts)
 
 
 @torch.no_grad()
-def evaluate(adapter: ASRAdapter, batches: Iterable[SpeechBatch], device: torch.device | str = "cpu") -> Evaluation:
-    """Transcripts and mean loss of ``batches``, with the model in evaluation mode."""
+def evaluate(
+    adapter: ASRAdapter,
+    batches: Iterable[SpeechBatch],
+    device: torch.device | str = "cpu",
+    known: KnownTexts = NOTHING_KNOWN,
+) -> Evaluation:
+    """Transcripts and mean loss of ``batches``, with the model in evaluation mode; ``known`` as above."""
+
+    def score(batch: SpeechBatch) -> Known:
+        moved = batch.to(device)
+        output = adapter.loss(moved)  # before the text, which it may share work with
+        return Known(adapter.transcribe(moved), output.loss.item(), output.weight)
+
     transcripts: list[Transcript] = []
     total, weight = 0.0, 0
     with adapter.evaluating():
         for batch in batches:
-            moved = batch.to(device)
-            output = adapter.loss(moved)  # before the text, which it may share work with
-            total, weight = total + output.loss.item() * output.weight, weight + output.weight
-            transcripts += transcribe_batch(adapter, moved)
+            found = known.of("loss and text", batch, score)
+            total, weight = total + found.loss * found.weight, weight + found.weight
+            transcripts += _transcripts(batch, found.texts)
     return Evaluation(tuple(transcripts), total / max(weight, 1))
+
+
+def _transcripts(batch: SpeechBatch, hypotheses: Sequence[str]) -> list[Transcript]:
+    return [Transcript(*row) for row in zip(batch.uids, batch.texts, hypotheses, strict=True)]

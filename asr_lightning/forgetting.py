@@ -77,7 +77,7 @@ class Forgetting:
         if self.note:
             return None
         mode = NATIVE if tuned.native() is tuned else AS_TRAINED
-        after = self.canary.transcripts(tuned, self.device)
+        after = self.canary.transcripts(tuned, self.device, drafts=self.before)
         change = bootstrap(pairs(self.before, after), self.normalize)
         shown = max(0.0, change.low - self.limit / 100)
         return Loss({mode: after}, change, shown * self.weight if shown else 0.0)
@@ -86,10 +86,10 @@ class Forgetting:
         """Add what ``tuned`` writes for some clips in its native mode, the only one that some runtimes know."""
         native = tuned.native()
         if native is not tuned:
-            loss.transcripts[NATIVE] = self.canary.transcripts(native, self.device, SPOT_CHECK)
+            loss.transcripts[NATIVE] = self.canary.transcripts(native, self.device, SPOT_CHECK, drafts=self.before)
 
     def _read_before(self, untouched: ASRAdapter) -> None:
-        self.before = self.canary.transcripts(untouched.native(), self.device)
+        self.before = self.canary.untouched(untouched.native(), self.device)
         wer = score(self.before, self.normalize).wer
         if not self.before:
             self.note = "Not used: the model takes none of its clips."

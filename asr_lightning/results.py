@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from asr_lightning.evaluation import transcribe_all
+from asr_lightning.known_texts import NOTHING_KNOWN, KnownTexts, of_untouched
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports.study import Pair
 from asr_lightning.scoring import ErrorRates, Transcript, score
@@ -47,11 +48,11 @@ class Comparison:
         self.normalizer = normalizer
         self.normalize = normalizer_named(normalizer)
 
-    def transcripts(self, adapter: ASRAdapter, split: str) -> list[Transcript]:
-        """What ``adapter`` writes for every clip of ``split``."""
+    def transcripts(self, adapter: ASRAdapter, split: str, known: KnownTexts = NOTHING_KNOWN) -> list[Transcript]:
+        """What ``adapter`` writes for every clip of ``split``; ``known`` are texts of an untouched model."""
         adapter.model.to(self.device)
         loader = self.data.loader(split, adapter.collator(), distributed=False)
-        return list(transcribe_all(adapter, loader, self.device))
+        return list(transcribe_all(adapter, loader, self.device, known))
 
     def rates(self, adapter: ASRAdapter, split: str) -> ErrorRates:
         """Error rates of ``adapter`` on ``split``."""
@@ -59,7 +60,8 @@ class Comparison:
 
     def test(self, base: ASRAdapter, tuned: ASRAdapter) -> Tested:
         """Texts of the test split, which is read for this and nothing else."""
-        before = self.transcripts(base.native(), "test")
+        untouched = base.native()
+        before = self.transcripts(untouched, "test", of_untouched(untouched, self.device))
         after = pairs(before, self.transcripts(tuned, "test"))
         native = tuned.native()
         return Tested(after, None if native is tuned else pairs(before, self.transcripts(native, "test")))

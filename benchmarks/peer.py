@@ -1,9 +1,9 @@
 """The peer of ``quality.py``: the seed's recipe on Hugging Face's Seq2SeqTrainer, as it is.
 
 Encoder only, AdamW at 1e-5 with 50 steps of warm-up and polynomial decay of power 4, 10 epochs, batch size 16,
-float32, 30 s windows, the best checkpoint by the mean over dev clips of WER capped at 1. One thing differs: it checks
-dev once an epoch, where the seed did it twice. Both arms' figures come from the same greedy decoder, text normalizer and
-scoring; the peer's own dev checks use ``generate``. One run takes most of an hour on one core.
+float32, 30 s windows, the best checkpoint by the mean over dev clips of WER capped at 1. One thing differs: it
+checks dev once an epoch, where the seed did it twice. Both arms' figures come from the same greedy decoder, text
+normalizer and scoring; the peer's own dev checks use ``generate``. One run takes most of an hour on one core.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ ONCE = [ROOT / "tests" / "server", ROOT / "tests" / "cloud"]
 TWICE = ROOT / "tests" / "server" / "trainer"
 # Lightning's command line, 2.4 and 2.6, uses what jsonargparse 4.53 calls old names: nothing to change on our side.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
+# Nothing is taken from an earlier run, nor kept for a later one; tests of the store turn it on.
+os.environ["ASR_LIGHTNING_CACHE"] = "off"
 sys.path.insert(0, str(ROOT / "examples"))
 
 

@@ -5,6 +5,7 @@ Must never know a model family: which kinds are welcome, the caller says. Used b
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -19,6 +20,8 @@ from asr_lightning.adapters._hf import SourceError
 
 TOKENIZER_FILES = {"tokenizer.json", "vocab.json", "tokenizer.model"}
 EXTRACTOR_FILES = {"preprocessor_config.json", "processor_config.json"}
+NO_MATTER = {"transformers_version", "_name_or_path", "architectures", "dtype", "processor_class", "use_cache"}
+"""Settings that decide no text. The type of the weights is their own."""
 HEADS = ("lm_head", "ctc_head", "proj_out")
 
 
@@ -176,3 +179,19 @@ def write(directory: Path, model: PreTrainedModel, *parts: Any) -> None:
         model.save_pretrained(directory)
         for part in parts:
             part.save_pretrained(directory)
+
+
+def text_options(config: Any, tokenizer: Any, extractor: Any, shape: Collection[str] | None = None) -> dict[str, Any]:
+    """What of a checkpoint decides its text beside the weights: how layers are used, tokens, features.
+
+    Args:
+        config: Of the network.
+        tokenizer: Its tokens.
+        extractor: Settings of its features.
+        shape: What of ``config`` cannot be seen from the weights; None takes all of it.
+    """
+    settings = config.to_dict()
+    used = {name: settings.get(name) for name in shape or settings if name not in NO_MATTER}
+    tokens = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
+    features = {name: value for name, value in extractor.to_dict().items() if name not in NO_MATTER}
+    return {"config": used, "extractor": features, "vocabulary": hashlib.sha256(tokens).hexdigest()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +208,8 @@ class MoonshineAdapter:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
         _pretrained.write(directory, self._network.plain(), self.tokenizer, self.extractor)
         saved.describe(directory, self, self.options | {"label_smoothing": self.label_smoothing})
+
+    def text_options(self) -> Mapping[str, Any]:
+        """All that decides its text beside weights and input; optional (``known_texts.py``)."""
+        parts = self.model.config, self.tokenizer, self.extractor
+        return self.options | asdict(self.rules) | _pretrained.text_options(*parts)

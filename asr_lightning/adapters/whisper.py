@@ -39,6 +39,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+SHAPE = ("model_type", "encoder_attention_heads", "decoder_attention_heads", "activation_function", "scale_embedding")
+"""What the weights do not show. Copies of one checkpoint differ in the rest of their configuration."""
+
+
 class WhisperAdapter:
     """OpenAI's Whisper, every size, multilingual and English-only.
 
@@ -186,6 +190,12 @@ class WhisperAdapter:
         _pretrained.write(directory, self._network.plain(), processor, processor.feature_extractor)
         processor.tokenizer.save_vocabulary(str(directory))  # vocab.json: whisper.cpp's converter reads it
         saved.describe(directory, self, self._init_args())
+
+    def text_options(self) -> Mapping[str, Any]:
+        """All that decides its text beside weights and input; optional (``known_texts.py``)."""
+        options = {name: getattr(self, name) for name in ("language", "task", *DEFAULTS)}
+        parts = self.model.config, self.processor.tokenizer, self.processor.feature_extractor
+        return options | asdict(self.rules) | _pretrained.text_options(*parts, SHAPE)
 
     def _init_args(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("language", "task", *DEFAULTS)}

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asr_lightning.evaluation import Evaluation, evaluate
+from asr_lightning.known_texts import of_untouched
 from asr_lightning.scoring import Transcript, score
 from asr_lightning.sharded import whole_weights
 
@@ -35,7 +36,8 @@ class BaselineWER(Callback):
             native = pl_module.adapter.native()
             loader = trainer.datamodule.loader("dev", native.collator(), distributed=False)
             with whole_weights(trainer.strategy):
-                self.dev = evaluate(native, loader, pl_module.device)
+                known = of_untouched(native, pl_module.device)
+                self.dev = evaluate(native, loader, pl_module.device, known)
             logger.info("before training: dev WER %.1f %%", 100 * score(self.dev.transcripts, normalize).wer)
         rates = score(self.dev.transcripts, normalize)
         for pl_logger in trainer.loggers:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_lightning import cache
 from asr_lightning.data.manifest import CSV_NAMES
 from asr_lightning.jobs import ending, faults
 from asr_lightning.jobs.files import read_json, write_json
@@ -66,6 +67,7 @@ def run(command: str, arguments: list[str]) -> int:
     parser.add_argument("job", type=Path, help="folder of the job, with assignment.json and dataset/")
     job = parser.parse_args(arguments).job.resolve()
     hold_locks()
+    os.environ[cache.VARIABLE] = cache.OFF  # a job leaves no text outside its folder: deleting it deletes all
     assignment = read_assignment(job)
     if temporary := os.environ.get("TMPDIR"):
         Path(temporary).mkdir(exist_ok=True)

@@ -121,7 +121,7 @@ def test_a_loss_within_chance_costs_nothing(tones_once: Path, tmp_path: Path) ->
     guard = Forgetting(canary, "cpu", basic, limit=0.0, weight=1.0)
     guard.before = tuple(Transcript(uid, text, text) for uid, text in canary.references.items())
     read = [t._replace(hypothesis=t.reference) for t in guard.before]
-    canary.transcripts = lambda *_: (read[0]._replace(hypothesis="wrong"), *read[1:])  # type: ignore[method-assign]
+    canary.transcripts = lambda *_, **__: (read[0]._replace(hypothesis="wrong"), *read[1:])  # type: ignore[method-assign]
     loss = guard.loss(adapter, adapter)
     assert loss is not None
     assert loss.change.difference > 0.02 and loss.change.low <= 0

@@ -49,23 +49,28 @@ def assign(
     (folder / "assignment.json").write_text(json.dumps(found))
 
 
-def start(folder: Path, fault: str = "", limits: dict[str, int] | None = None) -> BaseProcess:
-    process = FORK.Process(target=_train, args=(str(folder), fault, limits or {}))
+def start(
+    folder: Path, fault: str = "", limits: dict[str, int] | None = None, env: dict[str, str] | None = None
+) -> BaseProcess:
+    process = FORK.Process(target=_train, args=(str(folder), fault, limits or {}, env or {}))
     process.start()
     return process
 
 
-def train(folder: Path, fault: str = "", limits: dict[str, int] | None = None) -> int | None:
+def train(
+    folder: Path, fault: str = "", limits: dict[str, int] | None = None, env: dict[str, str] | None = None
+) -> int | None:
     """Exit status; below 0 the signal that ended it."""
-    process = start(folder, fault, limits)
+    process = start(folder, fault, limits, env)
     process.join(60)
     return process.exitcode
 
 
-def _train(folder: str, fault: str, limits: dict[str, int]) -> None:
+def _train(folder: str, fault: str, limits: dict[str, int], env: dict[str, str]) -> None:
     from asr_lightning.__main__ import main
 
     os.environ["ASR_FAULT"] = fault
+    os.environ.update(env)
     with (Path(folder) / "trainer.log").open("a", buffering=1) as log:
         sys.stdout = sys.stderr = log
         for name, value in limits.items():

@@ -18,11 +18,7 @@ def test_a_killed_whisper_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"dropout": 0.1, "apply_spec_augment": True}))
     once, again = tmp_path / "once", tmp_path / "again"
-    for number, sentence in enumerate(SENTENCES):
-        path = once / "dataset" / f"clip-{number:04d}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_audio(path, 1.0, 16_000, 1, pitch=150.0 + 20 * number)
-        path.with_suffix(".txt").write_text(sentence)
+    _write_clips(once / "dataset")
     shutil.copytree(once, again)
     options = {"source": str(source), "model": "tiny", "language": "de", "epochs": 2}
     for job in (once, again):
@@ -37,6 +33,25 @@ def test_a_killed_whisper_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     first, second = (load_file(job / "run" / "model" / "model.safetensors") for job in (once, again))
     assert all(first[name].equal(second[name]) for name in first)
     assert read(once, "exit.json")["metrics"] == read(again, "exit.json")["metrics"]
+
+
+def test_a_job_leaves_no_text_outside_its_folder(tmp_path: Path) -> None:
+    """A run of the same user keeps texts of the untouched model; of a job they would outlive its deletion."""
+    source, job, home = tiny_whisper(tmp_path / "tiny", multilingual=True), tmp_path / "job", tmp_path / "home"
+    home.mkdir()
+    _write_clips(job / "dataset")
+    assign(job, source=str(source), model="tiny", language="de", epochs=1)
+    places = {"ASR_LIGHTNING_CACHE": str(home / "named"), "XDG_CACHE_HOME": str(home), "HOME": str(home)}
+    assert train(job, env=places) == 0, log(job)
+    assert not [path for path in home.rglob("*") if path.name in ("named", "texts", "asr_lightning")]
+
+
+def _write_clips(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number, sentence in enumerate(SENTENCES):
+        path = folder / f"clip-{number:04d}.wav"
+        write_audio(path, 1.0, 16_000, 1, pitch=150.0 + 20 * number)
+        path.with_suffix(".txt").write_text(sentence)
 
 
 def test_a_language_of_an_english_model_is_refused(tmp_path: Path) -> None:
