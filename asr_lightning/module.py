@@ -53,8 +53,14 @@ class ASRModule(pl.LightningModule):
         self.losses = metrics.PerUtterance(torch.float32)
         self.steps = StepLog()
         self._evaluating: ExitStack | None = None
+        self._start: dict[str, Tensor] | None = None
         self._seed = torch.initial_seed()
         self._weight = 0
+
+    def setup(self, stage: str) -> None:
+        """Keep the untouched weights: Lightning loads those of a checkpoint before it asks for an optimizer."""
+        if stage == "fit" and self.settings.pull:
+            self._start = optim.trained_weights(self.model)
 
     def on_train_start(self) -> None:
         """Move the schedule to where the run is, if it went on with another number of processes."""
@@ -149,6 +155,6 @@ class ASRModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with a schedule over the planned number of steps."""
         num_steps = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = optim.build(self.model, self.adapter.groups, self.settings, num_steps)
+        optimizer, schedule = optim.build(self.model, self.adapter.groups, self.settings, num_steps, self._start)
         self._schedule = schedule
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}

@@ -14,10 +14,10 @@ from asr_lightning.module import ASRModule
 from asr_lightning.optim import OptimizerSettings
 
 
-def toy_module(fused: bool | None = None, **options: Any) -> ASRModule:
+def toy_module(fused: bool | None = None, pull: float = 0.0, **options: Any) -> ASRModule:
     """A seeded module around a fresh toy."""
     seed_everything(0, verbose=False)
-    return ASRModule(ToyAdapter(), OptimizerSettings(lr=0.01, schedule="constant", fused=fused), **options)
+    return ASRModule(ToyAdapter(), OptimizerSettings(lr=0.01, schedule="constant", fused=fused, pull=pull), **options)
 
 
 def toy_data(folder: Path, **options: Any) -> AudioFolderDataModule:

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from asr_lightning.augment import (
-    Augmentation,
-    add_silence,
-    change_speed,
-    noise_floor,
-    partners,
-    perturb,
-    spec_augment,
-)
+from asr_lightning.augment import Augmentation, partners, perturb, spec_augment
+
+EVERYTHING = Augmentation((0.9, 1.0, 1.1), 0.3, 0.3, room=0.5, noise=0.5, drop_bands=2, drop_stretches=2, gain_db=6.0)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -23,38 +19,8 @@ def sine(hertz: float, seconds: float = 1.0, sample_rate: int = 16_000) -> torch
     return 0.5 * torch.sin(2 * torch.pi * hertz * torch.arange(round(seconds * sample_rate)) / sample_rate)
 
 
-@pytest.mark.parametrize("factor", [0.57, 0.9, 0.95, 1.05, 1.1, 2.0])
-@pytest.mark.parametrize("sample_rate", [8000, 16_000])
-def test_speed_changes_length_and_pitch(factor, sample_rate):
-    fast = change_speed(sine(400, 1.0, sample_rate), sample_rate, factor)
-    assert fast.dtype == torch.float32
-    assert abs(len(fast) - sample_rate / factor) <= 1
-    pitch = torch.fft.rfft(fast).abs().argmax() * sample_rate / len(fast)
-    assert float(pitch) == pytest.approx(400 * factor, rel=0.01)
-
-
-def test_speed_one_changes_nothing():
-    waveform = sine(400)
-    assert change_speed(waveform, 16_000, 1.0) is waveform
-
-
-def test_silence_has_the_recordings_own_floor():
-    waveform = torch.cat([sine(400, 0.5), torch.zeros(3200)]) + 0.01 * torch.randn(11_200, generator=generator())
-    longer = add_silence(waveform, 1600, 800, generator())
-    assert torch.equal(longer[1600:-800], waveform) and len(longer) == 11_200 + 2400
-    assert float(longer[:1600].std()) == pytest.approx(0.01, rel=0.15)
-    assert float(longer[-800:].std()) == pytest.approx(0.01, rel=0.15)
-    assert add_silence(waveform, 0, 0, generator()) is waveform
-
-
-def test_noise_floor_of_odd_recordings():
-    assert noise_floor(torch.ones(10)) == 0
-    assert noise_floor(torch.zeros(5000)) == 0
-    assert float(noise_floor(torch.full((5000,), 0.1))) == pytest.approx(0.1)
-
-
 def test_perturb_repeats_with_its_generator_and_leaves_the_input():
-    waveform, everything = sine(300), Augmentation((0.9, 1.0, 1.1), 0.3, 0.3)
+    waveform, everything = sine(300), EVERYTHING
     before = waveform.clone()
     one, same, other = (perturb(waveform, 16_000, everything, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same) and one.shape != other.shape
@@ -62,11 +28,12 @@ def test_perturb_repeats_with_its_generator_and_leaves_the_input():
 
 
 def test_perturb_ignores_global_randomness():
+    always = replace(EVERYTHING, room=1.0, noise=1.0)
     torch.manual_seed(0)
-    first = perturb(sine(300), 16_000, Augmentation((0.9, 1.1), 0.1, 0.1), generator())
+    first = perturb(sine(300), 16_000, always, generator())
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    assert torch.equal(perturb(sine(300), 16_000, Augmentation((0.9, 1.1), 0.1, 0.1), generator()), first)
+    assert torch.equal(perturb(sine(300), 16_000, always, generator()), first)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -76,7 +43,7 @@ def test_perturb_uses_every_speed_and_stays_within_the_limit():
         for seed in range(30)
     }
     assert lengths == {16_000, 14_546}  # 0.9 would not fit
-    slow = Augmentation((0.5,), 1.0, 1.0)
+    slow = replace(EVERYTHING, speeds=(0.5,), lead_silence_seconds=1.0, trail_silence_seconds=1.0)
     for seed in range(30):
         assert 16_000 <= len(perturb(sine(300), 16_000, slow, generator(seed), max_seconds=1.1)) <= 17_600
 
@@ -84,6 +51,56 @@ def test_perturb_uses_every_speed_and_stays_within_the_limit():
 def test_default_augmentation_changes_nothing():
     waveform = sine(300)
     assert perturb(waveform, 16_000, Augmentation(), generator()) is waveform
+
+
+def test_what_is_off_draws_nothing():
+    """A run without the newer options sees the samples that it saw before there were any."""
+    one, other = generator(), generator()
+    perturb(sine(300), 16_000, Augmentation(), one)
+    torch.randint(1, (), generator=other)
+    torch.rand(2, generator=other)
+    assert torch.equal(one.get_state(), other.get_state())
+
+
+@pytest.mark.parametrize("option", [{"room": 0.3}, {"noise": 0.3}])
+def test_shares_are_kept(option):
+    waveform, draws = sine(300, 0.1), generator()
+    changed = sum(perturb(waveform, 16_000, Augmentation(**option), draws) is not waveform for _ in range(500))
+    assert 0.24 < changed / 500 < 0.36
+
+
+@pytest.mark.parametrize("option", [{"drop_bands": 2}, {"drop_stretches": 2}, {"gain_db": 6.0}])
+def test_every_recording_is_changed(option):
+    for seed in range(20):
+        varied = perturb(sine(300), 16_000, Augmentation(**option), generator(seed))
+        assert varied.shape == (16_000,) and not torch.equal(varied, sine(300))
+
+
+def test_added_silence_is_not_what_noise_is_made_of():
+    """White silence would take the place of the recording's own hum in the measurement."""
+    hum = sine(100, 2.0) * 0.02
+    waveform = torch.cat([hum[:16_000], sine(1000) + hum[16_000:]])
+    noisy = Augmentation(lead_silence_seconds=2.0, noise=1.0, noise_snr_db=(10, 10))
+    for seed in range(5):
+        silence = perturb(waveform, 16_000, noisy, generator(seed))[: -len(waveform)]
+        power = torch.fft.rfft(silence).abs().square()
+        assert power[: len(power) // 16].sum() > 0.9 * power.sum()  # below 500 Hz
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"room": 2.0}, "room is a share between 0 and 1"),
+        ({"noise": -0.1}, "noise is a share"),
+        ({"band_fraction": 1.2}, "band_fraction is a share"),
+        ({"drop_stretches": -1}, "must not be negative"),
+        ({"gain_db": -6.0}, "must not be negative"),
+        ({"noise_snr_db": (30.0, 10.0)}, r"noise_snr_db is \[least, greatest\]"),
+    ],
+)
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**options)
 
 
 def test_masks_fall_on_speech():

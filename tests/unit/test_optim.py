@@ -1,10 +1,19 @@
+import math
+from pathlib import Path
+
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
+from asr_lightning.adapters._lora import LoRA
 from asr_lightning.adapters.toy import ToyAdapter
+from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.groups import group_of
-from asr_lightning.optim import OptimizerSettings, build, parameter_groups, rate_at
+from asr_lightning.optim import OptimizerSettings, build, layer_depths, parameter_groups, rate_at, trained_weights
+from tests import tiny_hf
+from tests.toy_run import toy_data, toy_fit, toy_module
 
 GROUPS = {"encoder": ("model.encoder",), "decoder": ("model.decoder", "proj_out"), "frontend": ("model.encoder.conv",)}
 
@@ -43,7 +52,17 @@ def test_warmup_longer_than_run_rejected() -> None:
         OptimizerSettings(warmup=50)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"lr": 0.0}, "above 0"), ({"schedule": "step"}, "choose cosine")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.0}, "above 0"),
+        ({"schedule": "step"}, "choose cosine"),
+        ({"pull": -1.0}, "pull lies between 0 and 1 / lr"),
+        ({"pull": 300.0, "group_lrs": {"head": 0.01}}, "here 100, and not at 300"),
+        ({"layer_decay": 0.0}, "layer_decay is a factor above 0"),
+        ({"layer_decay": 1.1}, "layer_decay is a factor above 0"),
+    ],
+)
 def test_bad_settings_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OptimizerSettings(**options)
@@ -111,3 +130,157 @@ def test_a_checkpoint_of_another_device_goes_on_in_this_ones_way(before: bool) -
         assert second.param_groups[0]["fused"] == (after or None)
         weights.append([parameter.detach().clone() for parameter in adapter.model.parameters()])
     torch.testing.assert_close(*weights)
+
+
+def one_step(fused: bool, pull: float, bad: float | None = None) -> tuple[dict, dict, dict]:
+    """Weights to be pulled to, weights before a step with gradients of 0.5, and after it."""
+    adapter = ToyAdapter()
+    start = trained_weights(adapter.model)
+    with torch.no_grad():
+        for parameter in adapter.model.parameters():
+            parameter += 1
+    before = trained_weights(adapter.model)
+    settings = OptimizerSettings(lr=0.01, warmup=0.0, fused=fused, pull=pull)
+    optimizer, _ = build(adapter.model, adapter.groups, settings, 10, start)
+    for name, parameter in adapter.model.named_parameters():
+        parameter.grad = None if name == "head.bias" else torch.full_like(parameter, 0.5)
+    if bad is not None:
+        optimizer.found_inf = torch.tensor(bad)
+    optimizer.step()
+    return start, before, trained_weights(adapter.model)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_pull_takes_back_its_share_of_the_distance(fused: bool) -> None:
+    """AdamW's first step is -lr; then 0.01 * 20 of the distance to the start is taken back."""
+    start, before, after = one_step(fused, pull=20.0)
+    for name, weights in after.items():
+        moved = before[name] if name == "head.bias" else before[name] - 0.01
+        expected = moved if name == "head.bias" else moved + 0.2 * (start[name] - moved)
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)  # what has no gradient stays
+
+
+@pytest.mark.parametrize("bad", [0.0, 1.0])
+def test_pull_leaves_out_what_a_fused_step_leaves_out(bad: float) -> None:
+    _, before, after = one_step(fused=True, pull=20.0, bad=bad)
+    assert all(torch.equal(after[name], before[name]) == bool(bad) for name in after if name != "head.bias")
+
+
+def test_pull_of_zero_is_plain_adamw() -> None:
+    _, _, after = one_step(False, pull=0.0)
+    for name, weights in one_step(False, pull=1e-30)[2].items():
+        assert torch.equal(weights, after[name])
+    adapter = ToyAdapter()
+    assert not build(adapter.model, adapter.groups, OptimizerSettings(), 10)[0]._optimizer_step_post_hooks
+
+
+def test_a_pull_of_400_halves_a_distance() -> None:
+    """As the docstring says, over 110 steps of the default schedule."""
+    settings = OptimizerSettings(pull=400.0)
+    left = math.prod(1 - settings.lr * settings.pull * rate_at(step, 110, settings) for step in range(110))
+    assert left == pytest.approx(0.5, abs=0.03)
+
+
+def distance(module: nn.Module) -> float:
+    """From the weights that a toy starts with."""
+    start, now = trained_weights(ToyAdapter().model), trained_weights(module.model)
+    return float(sum((now[name] - weights).square().sum() for name, weights in start.items())) ** 0.5
+
+
+def test_a_resumed_run_is_pulled_to_the_untouched_weights(tones: Path, tmp_path: Path) -> None:
+    """As in the run that was never interrupted; Lightning loads the checkpoint before it asks for the optimizer."""
+    checkpoint = str(tmp_path / "first.ckpt")
+    whole, first, resumed, free = (toy_module(pull=pull) for pull in (30.0, 30.0, 30.0, 0.0))
+    toy_fit(whole, toy_data(tones), [FiniteGradients()], max_epochs=2)
+    toy_fit(first, toy_data(tones), [FiniteGradients()], max_epochs=1).save_checkpoint(checkpoint)
+    toy_fit(resumed, toy_data(tones), [FiniteGradients()], checkpoint, max_epochs=2)
+    toy_fit(free, toy_data(tones), [FiniteGradients()], max_epochs=2)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert distance(whole) < 0.8 * distance(free)
+
+
+def test_pull_refuses_lora(tmp_path: Path) -> None:
+    adapter = tiny_hf.load_tiny(tiny_hf.write_tiny(tmp_path, "moonshine"), "moonshine", lora=LoRA(4))
+    with pytest.raises(ValueError, match="set model.optimizer.pull to 0"):
+        build(adapter.model, adapter.groups, OptimizerSettings(pull=1.0), 10)
+
+
+def test_pull_refuses_fsdp() -> None:
+    adapter = ToyAdapter()
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(adapter.model, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(ValueError, match="choose --trainer.strategy ddp"):
+            build(adapter.model, adapter.groups, OptimizerSettings(pull=1.0), 10)
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", tiny_hf.KINDS)
+def test_layers_fall_from_the_output_of_the_encoder(kind: str, tmp_path: Path) -> None:
+    """Two layers in every tiny model: the upper one and what follows have the rate, then a half, then a quarter."""
+    adapter = tiny_hf.load_tiny(tiny_hf.write_tiny(tmp_path, kind), kind)
+    rates = {
+        parameter: group["lr"]
+        for group in parameter_groups(adapter.model, adapter.groups, OptimizerSettings(lr=1e-3, layer_decay=0.5))
+        for parameter in group["params"]  # type: ignore[attr-defined]
+    }
+    found: dict[str, set[float]] = {"upper": set(), "lower": set(), "before": set(), "after": set()}
+    for name, parameter in adapter.model.named_parameters():
+        if parameter in rates:
+            place = {"encoder.layers.1": "upper", "encoder.layers.0": "lower"}
+            where = next((where for part, where in place.items() if f"{part}." in name), None)
+            front = any(part in name for part in ("conv", "subsampling", "feature_projection", "embedder"))
+            decoder = any(part in name for part in ("decoder", "head", "joint", "proj_out"))
+            where = where or ("after" if decoder else "before" if front else None)
+            if where:
+                found[where].add(rates[parameter])
+    assert found == {"upper": {1e-3}, "lower": {5e-4}, "before": {2.5e-4}, "after": {1e-3}}
+
+
+class Deep(nn.Module):
+    """An encoder of twelve layers, more than nine, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Module()
+        self.encoder.conv = nn.Linear(2, 2)
+        self.encoder.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(12))
+        self.encoder.layer_norm = nn.LayerNorm(2)
+        self.head = nn.Linear(2, 2)
+
+
+DEEP = {"encoder": ("encoder",), "head": ("head",)}
+
+
+def test_groups_of_layers_train_and_load() -> None:
+    """Group rates, schedule and layers multiply; a checkpoint of the same settings loads."""
+    settings = OptimizerSettings(lr=1e-3, group_lrs={"head": 1e-4}, layer_decay=0.9, warmup=0.0)
+    model = Deep()
+    optimizer, schedule = build(model, DEEP, settings, 10)
+    assert len(optimizer.param_groups) == 14 and layer_depths(model)["encoder.layers.10.weight"] == 1
+    by_name = {group["name"]: group for group in optimizer.param_groups}
+    assert by_name["encoder-12"]["params"] == [*model.encoder.conv.parameters()]
+    assert by_name["encoder"]["params"] == [
+        *model.encoder.layers[11].parameters(),
+        *model.encoder.layer_norm.parameters(),
+    ]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    schedule.step()
+    assert by_name["encoder-12"]["lr"] == pytest.approx(1e-3 * 0.9**12 * rate_at(1, 10, settings))
+    assert by_name["head"]["lr"] == pytest.approx(1e-4 * rate_at(1, 10, settings))
+    again, _ = build(model, DEEP, settings, 10)
+    again.load_state_dict(optimizer.state_dict())
+    assert [group["lr"] for group in again.param_groups] == [group["lr"] for group in optimizer.param_groups]
+
+
+def test_without_layer_decay_groups_are_what_they_were() -> None:
+    """So that checkpoints of earlier versions load."""
+    groups = parameter_groups(Deep(), DEEP, OptimizerSettings())
+    assert [(group["name"], len(group["params"])) for group in groups] == [("encoder", 28), ("head", 2)]  # type: ignore[arg-type]
+    adapter = ToyAdapter()
+    with pytest.raises(ValueError, match="leave model.optimizer.layer_decay at 1"):
+        parameter_groups(adapter.model, adapter.groups, OptimizerSettings(layer_decay=0.9))

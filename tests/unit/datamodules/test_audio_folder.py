@@ -125,7 +125,7 @@ def test_default_workers_zero(make_folder):
     assert loader.multiprocessing_context.get_start_method() == "spawn" and loader.persistent_workers
 
 
-@pytest.mark.parametrize("name", ["augment", *(f"datamodules.{part}" for part in PARTS)])
+@pytest.mark.parametrize("name", ["augment", "augment_audio", *(f"datamodules.{part}" for part in PARTS)])
 def test_import_keeps_threads(name, monkeypatch):
     """A fresh copy of each module, because a child process would spend ten seconds on importing lightning (T67)."""
     spec = importlib.util.find_spec(f"asr_lightning.{name}")
