@@ -70,7 +70,7 @@ _FROM_NVIDIA = {
 _LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}}
 
 # Medium and larger get worse at the rates of small models: 2.71 to 2.96 WER on one voice. Source: heyitworks.tech.
-_CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}}
+CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}}
 
 _VARIED = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
 _MASKED = {"init_args": {"num_time_masks": 2, "num_freq_masks": 2}}
@@ -162,12 +162,12 @@ CARDS = (
     _whisper("whisper-base", 73, train_gb=2.2),
     _whisper("whisper-small.en", 242, "en", train_gb=5.4),
     _whisper("whisper-small", 242, train_gb=5.4),
-    _whisper("whisper-medium.en", 764, "en", recipe=_CAREFUL),
-    _whisper("whisper-medium", 764, recipe=_CAREFUL),
-    _whisper("whisper-large-v3", 1543, "100", recipe=_CAREFUL),
-    _whisper("whisper-large-v3-turbo", 809, "100", licence="MIT", recipe=_CAREFUL),
+    _whisper("whisper-medium.en", 764, "en", recipe=CAREFUL),
+    _whisper("whisper-medium", 764, recipe=CAREFUL),
+    _whisper("whisper-large-v3", 1543, "100", recipe=CAREFUL),
+    _whisper("whisper-large-v3-turbo", 809, "100", licence="MIT", recipe=CAREFUL),
     _whisper("distil-small.en", 166, "en", "distil-whisper/distil-small.en", "MIT"),
-    _whisper("distil-large-v3", 756, "en", "distil-whisper/distil-large-v3", "MIT", recipe=_CAREFUL),
+    _whisper("distil-large-v3", 756, "en", "distil-whisper/distil-large-v3", "MIT", recipe=CAREFUL),
     _moonshine("moonshine-tiny", 27, train_gb=1.5),
     _moonshine("moonshine-base", 62, train_gb=2.1),
     _moonshine("moonshine-streaming-tiny", 44, train_gb=1.5),

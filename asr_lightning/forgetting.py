@@ -26,7 +26,7 @@ DEAF = 0.5
 ENOUGH = 200
 """Clips from which a loss of a point or two can be shown."""
 
-SPOT_CHECK = 4
+SPOT_CHECK = 8
 """One clip in so many is read in the native mode too: 30 s of encoder for each clip would take Whisper as long as its
 training."""
 

@@ -15,19 +15,36 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr_lightning import saved
-from asr_lightning.cards import ADAPTERS, ALIASES, CARDS, RECIPES, ModelCard, Recipe
+from asr_lightning.cards import ADAPTERS, ALIASES, CARDS, CAREFUL, RECIPES, ModelCard, Recipe
 
 logger = logging.getLogger(__name__)
 
 GROUP = "asr_lightning.models"
-FAMILIES = {
-    "whisper": f"{ADAPTERS}.whisper.WhisperAdapter",
-    "moonshine": f"{ADAPTERS}.moonshine.MoonshineAdapter",
-    "moonshine_streaming": f"{ADAPTERS}.moonshine.MoonshineAdapter",
-    "parakeet_rnnt": f"{ADAPTERS}.hf_transducer.HFTransducerAdapter",
-    "parakeet_tdt": f"{ADAPTERS}.hf_transducer.HFTransducerAdapter",
+
+
+class Kind(NamedTuple):
+    """What a Hugging Face folder holds: the adapter that reads it, and the family whose recipe trains it."""
+
+    adapter: str
+    family: str
+
+
+KINDS = {
+    "whisper": Kind(f"{ADAPTERS}.whisper.WhisperAdapter", "whisper"),
+    "moonshine": Kind(f"{ADAPTERS}.moonshine.MoonshineAdapter", "moonshine"),
+    "moonshine_streaming": Kind(f"{ADAPTERS}.moonshine.MoonshineAdapter", "moonshine"),
+    "parakeet_ctc": Kind(f"{ADAPTERS}.hf_ctc.HFCTCAdapter", "parakeet"),
+    "parakeet_rnnt": Kind(f"{ADAPTERS}.hf_transducer.HFTransducerAdapter", "parakeet"),
+    "parakeet_tdt": Kind(f"{ADAPTERS}.hf_transducer.HFTransducerAdapter", "parakeet"),
 }
-"""Adapter by the ``model_type`` of a Hugging Face folder; every other folder is taken for a CTC model."""
+CTC = Kind(f"{ADAPTERS}.hf_ctc.HFCTCAdapter", "wav2vec2")
+"""By ``model_type``; every other folder is taken for a CTC model."""
+
+MULTILINGUAL_VOCABULARY = 51865
+"""Smallest vocabulary of a multilingual Whisper. Source: openai/whisper ``model.py``."""
+
+MEDIUM_WIDTH = 1024
+"""``d_model`` of Whisper medium. Source: the configurations on the hub."""
 
 
 class Choice(NamedTuple):
@@ -77,7 +94,7 @@ def choose(name: str) -> Choice:
         return Choice(card.adapter, card.source, merge(RECIPES.get(card.family, {}), card.recipe))
     path = Path(name).expanduser()
     if path.exists():
-        return Choice(_adapter_of(path), str(path), {})
+        return _choose_path(path)
     near = get_close_matches(name, [*cards(), *ALIASES], n=3, cutoff=0.4)
     raise ValueError(
         f"no model {name!r}{': did you mean ' + ', '.join(near) + '?' if near else ''} python -m asr_lightning models "
@@ -85,21 +102,30 @@ def choose(name: str) -> Choice:
     )
 
 
-def _adapter_of(path: Path) -> str:
-    """The adapter that reads ``path``: the one that wrote it, or the one for its kind."""
+def _choose_path(path: Path) -> Choice:
+    """The adapter that wrote ``path``, or the one for its kind, and the recipe of its family."""
     if path.suffix == ".nemo":
-        return f"{ADAPTERS}.nemo.NeMoAdapter"
-    recorded = saved.record(path)
-    if recorded is not None:
-        return str(recorded["adapter"])
-    config = path / "config.json"
-    if not config.is_file():
+        return Choice(f"{ADAPTERS}.nemo.NeMoAdapter", str(path), RECIPES["nemo"])
+    recorded, config = saved.record(path), path / "config.json"
+    if recorded is None and not config.is_file():
         raise ValueError(
             f"{path} is no model folder: it holds neither {saved.FILE_NAME} nor config.json; give the model folder of "
             "a finished run, such as runs/demo/model, or a Hugging Face folder"
         )
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type", "whisper")  # CTranslate2 names none
-    return FAMILIES.get(kind, f"{ADAPTERS}.hf_ctc.HFCTCAdapter")
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    kind = KINDS.get(settings.get("model_type", "whisper"), CTC)  # CTranslate2 names none
+    adapter = kind.adapter if recorded is None else str(recorded["adapter"])
+    recipe = _recipe_of(kind, settings) if adapter == kind.adapter and config.is_file() else {}
+    return Choice(adapter, str(path), recipe)
+
+
+def _recipe_of(kind: Kind, config: dict[str, Any]) -> Recipe:
+    """That of a named model of the same family and size."""
+    if kind.family != "whisper":
+        return RECIPES[kind.family]
+    multilingual = config["vocab_size"] >= MULTILINGUAL_VOCABULARY if "vocab_size" in config else "lang_ids" in config
+    recipe = RECIPES["whisper" if multilingual else "whisper.en"]
+    return merge(recipe, CAREFUL) if config.get("d_model", 0) >= MEDIUM_WIDTH else recipe
 
 
 def build(name: str) -> Any:

@@ -51,6 +51,16 @@ class Voice:
     models: tuple[str, ...]
     language: str | None = None
 
+    @property
+    def word(self) -> str:
+        """What it is called on the command line and in results."""
+        return self.name.split(",")[0]
+
+    def init_args(self, model: str) -> dict[str, str]:
+        """Options of the adapter that the language asks for."""
+        multilingual = model.startswith("whisper") and not model.endswith(".en")
+        return {"language": self.language or "en"} if multilingual else {}
+
     def path(self, human: Path) -> Path:
         """Its folder."""
         return human / self.folder if self.human and not self.folder.startswith("examples") else ROOT / self.folder
@@ -143,7 +153,7 @@ def measure(run: Run, voice: Voice, human: Path, options: Sequence[str]) -> Resu
         if run.arm == "peer":
             return peer_result(run, folder)
         run_dir = Path(temporary) / "run"
-        language = [] if voice.language is None else ["--language", voice.language]
+        language = [f"--{name}={value}" for name, value in voice.init_args(run.model).items()]
         command = [
             *(sys.executable, "-m", "asr_lightning", "specialize", str(folder), "--model", run.model),
             *("--run_dir", str(run_dir), "--seed", str(run.seed), *language, *options),
@@ -257,7 +267,7 @@ def table(found: Iterable[Result]) -> None:
     for voice in VOICES:
         kind = "human" if voice.human else "synthetic"
         for (name, model, arm, clips), results in sorted(by_row.items(), key=lambda item: str(item[0])):
-            if name == voice.name.split(",")[0]:
+            if name == voice.word:
                 of = "" if clips is None else f", {clips} clips"
                 label = f"{kind}: {voice.name}" if arm == "ours" else "  the same, peer"
                 print(row(f"{label}{of}, {model.removeprefix('whisper-')}", results))
@@ -268,7 +278,7 @@ def table(found: Iterable[Result]) -> None:
 def main() -> None:
     """Make what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [voice.name.split(",")[0] for voice in VOICES]
+    names = [voice.word for voice in VOICES]
     parser.add_argument("--voices", nargs="+", default=names, choices=names)
     parser.add_argument("--models", nargs="+", help="leave out the others")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -278,11 +288,11 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="add the peer, seed 0, with whisper-tiny.en")
     options, more = parser.parse_known_args()
     known = stored()
-    for voice in (voice for voice in VOICES if voice.name.split(",")[0] in options.voices and not options.table):
+    for voice in (voice for voice in VOICES if voice.word in options.voices and not options.table):
         if not voice.path(options.human).is_dir():
             print(f"{voice.name}: skipped, {voice.path(options.human)} is not there")
             continue
-        name = voice.name.split(",")[0]
+        name = voice.word
         models = [model for model in voice.models if model in (options.models or voice.models)]
         runs = [Run("ours", name, model, seed, options.clips) for model in models for seed in options.seeds]
         runs += [Run("peer", name, "whisper-tiny.en", 0)] if options.peer and "whisper-tiny.en" in models else []

@@ -1,34 +1,34 @@
-"""What each part of the recipe is worth: one variant at a time on the sample data set, scored on dev. Synthetic speech.
+"""Screening of recipes: one variant at a time, over models and voices; what it gains on dev and costs on the canary.
 
-Test is left alone: it must not choose a recipe. Run: ``python benchmarks/recipes.py [VARIANT ...] [--seeds 3]``; a
-variant takes about six minutes on one core. ``docs/recipes.md`` has the table.
+    python benchmarks/recipes.py "strong masks" --models whisper-tiny.en --voices ocean sample --seeds 0
+    python benchmarks/recipes.py --table
+
+Each run is a fresh process and one JSON line in ``benchmarks/results/recipes.jsonl``; what is stored is not run again.
+A run trains with one check of dev an epoch and no early stopping, averages the weights of the best four, and scores
+them at the true length of the audio: dev at two alphas, test once (it chooses nothing), the bundled canary, and the
+voice ``kathleen``, a person whom no run has heard. ``quality.py`` confirms what helps, through the whole product.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from asr_lightning.cards import RECIPES
+import quality
+
+from asr_lightning import registry, saved
 from asr_lightning.registry import merge
 
-ROOT = Path(__file__).parents[1]
-SOURCE = "openai/whisper-tiny.en"
-ALPHAS = (1.0, 0.75, 0.5)
-OUTPUT = ROOT / "runs" / "recipes"
-FOLDERS = {"sample": ROOT / "examples/german_accent/clips", "second": ROOT / "runs/second_speaker/clips"}
-RECIPE: dict[str, Any] = RECIPES["whisper.en"]
-
-
-def augmented(**options: Any) -> dict[str, Any]:
-    """A change of the augmentation."""
-    return {"data": {"augmentation": options}}
+RESULTS = quality.ROOT / "benchmarks/results/recipes.jsonl"
+ALPHAS = (1.0, 0.6)
+KATHLEEN = "kathleen"
+BFLOAT16: dict[str, Any] = {"bf16_on_cpu": True}
 
 
 def trained(**options: Any) -> dict[str, Any]:
@@ -41,9 +41,9 @@ def adapted(**options: Any) -> dict[str, Any]:
     return {"model": {"adapter": {"init_args": options}}}
 
 
-NO_MASKS = adapted(num_time_masks=0, num_freq_masks=0)
-NO_REPLAY: dict[str, Any] = {"data": {"replay": "off"}}
-FIRST = merge(merge(NO_MASKS, NO_REPLAY), augmented(trail_silence_seconds=2.0))  # the recipe of the first release
+def data(**options: Any) -> dict[str, Any]:
+    """A change of the data."""
+    return {"data": options}
 
 
 def epochs(number: int) -> dict[str, Any]:
@@ -51,109 +51,172 @@ def epochs(number: int) -> dict[str, Any]:
     return {"trainer": {"max_epochs": number}}
 
 
+def both(**changes: dict[str, Any]) -> dict[str, Any]:
+    """Several changes at once."""
+    merged: dict[str, Any] = {}
+    for change in changes.values():
+        merged = merge(merged, change)
+    return merged
+
+
+DECODER = {"train_only": {"groups": ["encoder", "decoder"]}, **trained(group_lrs={"decoder": 3e-5})}
+MASKS = adapted(num_time_masks=4, time_fraction=0.08, num_freq_masks=2, freq_bins=15)
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
-    "6 epochs": epochs(6),
-    "6 epochs, smoothing, no masks": merge(merge(epochs(6), NO_MASKS), adapted(label_smoothing=0.1)),
-    "2 s silence, no masks": merge(NO_MASKS, augmented(trail_silence_seconds=2.0)),
-    "first release": FIRST,
-    "first release, 3e-5, 10 epochs": merge(merge(FIRST, trained(lr=3e-5)), epochs(10)),
-    "no replay": NO_REPLAY,
-    "no masks": NO_MASKS,
-    "half replay": {"data": {"replay_share": 0.5}},
-    "lr 5e-5": trained(lr=5e-5),
+    "no replay": data(replay="off"),
+    "replay 0.5": data(replay_share=0.5),
+    "replay 1": data(replay_share=1.0),
+    "16 epochs": epochs(16),
+    "decoder at 3e-5": DECODER,
+    "strong masks": MASKS,
+    "strong masks, decoder at 3e-5": both(masks=MASKS, decoder=DECODER),
+    "joined 0.3": data(augmentation={"join": 0.3}),
+    "drops": data(augmentation={"drop_bands": 2, "drop_stretches": 3}),
+    "noise and rooms": data(augmentation={"noise": 0.3, "room": 0.3}),
+    "pull 150": trained(pull=150.0),
+    "layer decay 0.7": trained(layer_decay=0.7),
+    "lr 3e-5": trained(lr=3e-5),
     "lr 2e-4": trained(lr=2e-4),
-    "batch 8": {"data": {"batch_size": 8}},
-    "no speeds": augmented(speeds=[1.0]),
-    "silence before": augmented(lead_silence_seconds=0.5),
-    "joined 0.2": augmented(join=0.2),
-    "decoder too": {"train_only": {"groups": ["encoder", "decoder"]}},
+    "label smoothing": adapted(label_smoothing=0.1),
 }
 
 
-def run(data: str, name: str, seed: int) -> dict[str, Any]:
-    """Train one variant in this process; dev WER of its checks, dev and canary WER of their average at two alphas."""
+def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) -> dict[str, Any]:
+    """Train in this process, and score."""
     from lightning.pytorch import Trainer, seed_everything
     from safetensors.torch import load_file
 
-    from asr_lightning.adapters.whisper import WhisperAdapter
     from asr_lightning.augment import Augmentation
+    from asr_lightning.callbacks.finite import FiniteGradients
     from asr_lightning.callbacks.half_epoch import HalfEpochValidation
     from asr_lightning.callbacks.keep_best import KeepBest, average
     from asr_lightning.callbacks.train_only import TrainOnly
-    from asr_lightning.canary import Canary
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
     from asr_lightning.module import ASRModule
     from asr_lightning.optim import OptimizerSettings
+    from asr_lightning.precision import precision_of
     from asr_lightning.results import Comparison
-    from asr_lightning.scoring import score
     from asr_lightning.selection import Line
-    from asr_lightning.text import basic
 
-    options = merge(RECIPE, VARIANTS[name])
+    started = time.monotonic()
+    choice = registry.choose(model)
+    options = merge(merge(BFLOAT16, choice.recipe), VARIANTS[variant])
     seed_everything(seed, verbose=False)
-    adapter = WhisperAdapter(SOURCE, **options["model"]["adapter"]["init_args"])
-    module = ASRModule(adapter, OptimizerSettings(**options["model"]["optimizer"]))
-    augmentation = Augmentation(**options["data"]["augmentation"])
-    folder, batch_size = str(FOLDERS[data]), options["data"].get("batch_size", 16)
+    init = {**options["model"].get("adapter", {}).get("init_args", {}), **voice.init_args(model)}
+    module_name, _, name = choice.adapter.rpartition(".")
+    adapter = saved.class_named(module_name, name)(choice.source, **init)
+    settings = {**options["data"], "augmentation": Augmentation(**options["data"].get("augmentation", {}))}
     clips = AudioFolderDataModule(
-        folder, batch_size, 16, seed=seed, augmentation=augmentation, collator=adapter.collator(),
-        limits=adapter.limits, replay=options["data"]["replay"],
-        replay_share=options["data"].get("replay_share", 0.25),
+        str(voice.path(human)), eval_batch_size=16, seed=seed, collator=adapter.collator(), limits=adapter.limits,
+        **settings,
     )  # fmt: skip
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    module = ASRModule(adapter, OptimizerSettings(**options["model"]["optimizer"]))
     with tempfile.TemporaryDirectory() as work:
         best = KeepBest(work)
-        groups = options.get("train_only", {"groups": ["encoder"]})["groups"]
+        groups = options.get("train_only", {}).get("groups", ["encoder"])
         trainer = Trainer(
-            accelerator="cpu", max_epochs=options["trainer"]["max_epochs"], gradient_clip_val=1.0,
-            use_distributed_sampler=False, enable_model_summary=False,
-            callbacks=[HalfEpochValidation(), TrainOnly(groups), best], **quiet,
+            accelerator="cpu", max_epochs=options["trainer"]["max_epochs"], gradient_clip_val=1.0, logger=False,
+            use_distributed_sampler=False, enable_model_summary=False, enable_checkpointing=False,
+            enable_progress_bar=False, num_sanity_val_steps=0,
+            callbacks=[HalfEpochValidation(half=False), TrainOnly(groups), best, FiniteGradients()],
+            **precision_of("cpu", None, options["bf16_on_cpu"]),
         )  # fmt: skip
         trainer.fit(module, clips)
-        states = [load_file(best.path(check)) for check in best.best]
-    adapter.model.load_state_dict(average(states), strict=False)
-    line, canary = Line(WhisperAdapter(SOURCE).model, adapter.model), Canary()
-    found: dict[str, Any] = {"checks": [round(check.wer, 4) for check in best.checks]}
+        train_seconds = time.monotonic() - started
+        adapter.model.load_state_dict(average([load_file(best.path(check)) for check in best.best]), strict=False)
+    line, compare = Line(registry.build(model) if not init else type(adapter)(choice.source, **init), adapter), {}
+    comparison = Comparison(clips)
     for alpha in ALPHAS:
-        line.set(alpha)
-        found[f"dev {alpha:g}"] = Comparison(clips).rates(adapter, "dev").wer
-        found[f"canary {alpha:g}"] = score(canary.transcripts(adapter.native()), basic).wer
-    return {"data": data, "variant": name, "seed": seed, **found}
+        compare[f"dev {alpha:g}"] = comparison.rates(line.at(alpha), "dev").wer
+    return {
+        **{"model": model, "voice": voice.word, "variant": variant, "seed": seed, "options": VARIANTS[variant]},
+        **{"checks": [check.wer for check in best.checks], **compare},
+        "test 1": comparison.rates(line.at(1.0), "test").wer,
+        **canaries(line.at(1.0), voice, human),
+        **{"train_seconds": train_seconds, "seconds": time.monotonic() - started},
+    }
 
 
-def measured(data: str, name: str, seed: int) -> dict[str, Any]:
-    """The result of ``run`` in a fresh process, or as an earlier call has kept it."""
-    path = OUTPUT / f"{data} {name} {seed}.json"
-    if not path.exists():
-        command = [sys.executable, __file__, name, "--data", data, "--one", str(seed)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise RuntimeError(f"{name} failed:\n{result.stderr}")
-        OUTPUT.mkdir(parents=True, exist_ok=True)
-        path.write_text(result.stdout.splitlines()[-1])
-    return json.loads(path.read_text())
+def canaries(adapter: Any, voice: quality.Voice, human: Path) -> dict[str, float]:
+    """WER on the bundled canary, and on dev and test of ``kathleen`` where she is there; English only."""
+    from asr_lightning.canary import open_canary
+    from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+    from asr_lightning.results import Comparison
+    from asr_lightning.scoring import score
+    from asr_lightning.text import basic
+
+    if voice.language is not None:
+        return {}
+    bundled = open_canary("bundled")
+    assert bundled is not None
+    found = {"canary bundled": score(bundled.transcripts(adapter), basic).wer}
+    if (human / KATHLEEN).is_dir():
+        other = AudioFolderDataModule(
+            str(human / KATHLEEN), collator=adapter.collator(), limits=adapter.limits, run_dir=tempfile.gettempdir()
+        )
+        found["canary kathleen"] = Comparison(other).rates(adapter, "dev").wer
+    return found
+
+
+def stored() -> list[dict[str, Any]]:
+    """Every line."""
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()] if RESULTS.exists() else []
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """One line for each run; the most telling columns."""
+    columns = ("dev 1", "dev 0.6", "dev 0.5", "test 1", "canary bundled", "canary kathleen")
+    print(f"{'model, voice, variant':74}{'seed':>5}{''.join(f'{column:>17}' for column in columns)}")
+    for row in sorted(rows, key=lambda row: (row["model"], row["voice"], row["dev 1"])):
+        figures = "".join(f"{row[column]:>17.1%}" if column in row else f"{'':17}" for column in columns)
+        name = f"{row['model']}, {row['voice']}, {row['variant']}"
+        print(f"{name:74}{row['seed']:>5}{figures}")
 
 
 def main() -> None:
-    """Print one line for each variant."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("variants", nargs="*", help=f"among {', '.join(VARIANTS)}; without any, all")
-    parser.add_argument("--data", choices=FOLDERS, default="sample")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    """Make what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", help=f"among {', '.join(VARIANTS)}")
+    parser.add_argument("--models", nargs="+", default=["whisper-tiny.en"])
+    parser.add_argument("--voices", nargs="+", default=["ocean", "sample"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--human", type=Path, default=quality.HUMAN, help="as of quality.py")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one is not None:
-        print(json.dumps(run(options.data, options.variants[0], options.one)))
+    voices = {voice.word: voice for voice in quality.VOICES}
+    if options.one:
+        what = (voices[options.voices[0]], options.models[0], options.variants[0], options.seeds[0], options.human)
+        print(json.dumps(run(*what)))
         return
-    columns = [f"{what} {alpha:g}" for alpha in ALPHAS for what in ("dev", "canary")]
-    print(f"{options.data}, synthetic speech: WER of the average of the best 4 checks, by alpha")
-    print(f"{'variant':32}{''.join(f'{column:>12}' for column in columns)}   last checks")
-    for name in options.variants or VARIANTS:
-        found = [measured(options.data, name, seed) for seed in range(options.seeds)]
-        figures = "".join(f"{statistics.mean(result[column] for result in found):>12.1%}" for column in columns)
-        last = " ".join(f"{wer:.1%}" for wer in found[0]["checks"][-4:])
-        print(f"{name:32}{figures}   {last}", flush=True)
+    known = {(row["model"], row["voice"], row["variant"], row["seed"]) for row in stored()}
+    wanted = [
+        (model, voice, variant, seed)
+        for variant in ([] if options.table else options.variants)
+        for voice in options.voices
+        for model in options.models
+        for seed in options.seeds
+    ]
+    for model, voice, variant, seed in (key for key in wanted if key not in known):
+        command = [
+            variant,
+            "--one",
+            "--models",
+            model,
+            "--voices",
+            voice,
+            "--seeds",
+            str(seed),
+            "--human",
+            options.human,
+        ]
+        result = subprocess.run(
+            [sys.executable, __file__, *map(str, command)], stdout=subprocess.PIPE, text=True, check=True
+        )
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(result.stdout.splitlines()[-1] + "\n")
+    table(stored())
 
 
 if __name__ == "__main__":

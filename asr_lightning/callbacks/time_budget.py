@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from asr_lightning.forgetting import SPOT_CHECK
 from asr_lightning.types import SpeechBatch
 
 logger = logging.getLogger(__name__)
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 PASSES_OF_DEV = 7  # after training: two ends, four steps towards the untouched model, one to spare
-PASSES_OF_CANARY = 4  # as trained: the untouched model, and up to three steps until one passes
+PASSES_OF_CANARY = 2  # as trained: the best on dev, and one step towards the untouched model
 TEXT = 1.5  # times the loss: what loss and text of a clip take together, once the model reads
 RESERVE = 1.15  # of everything estimated: the last batches are no slower than the first, but machines are noisy
 
@@ -91,8 +92,9 @@ class TimeBudget(Callback):
         batch = _middle(loader).to(pl_module.device)
 
         def step() -> None:
-            with pl_module.adapter.evaluating():
-                pl_module.adapter.loss(batch).loss.backward()
+            with pl_module.adapter.evaluating(), trainer.precision_plugin.train_step_context():
+                loss = pl_module.adapter.loss(batch).loss
+            loss.backward()
             pl_module.zero_grad(set_to_none=True)
 
         return _seconds(step) * len(loader) / max(trainer.world_size, 1)
@@ -104,9 +106,8 @@ class TimeBudget(Callback):
         # How long texts of an untrained model take says nothing: one that loops takes ten times as long.
         one = TEXT * self._per_clip(pl_module, data, pl_module.adapter, _loss)
         one_native = self._per_clip(pl_module, data, pl_module.adapter.native(), _score)
-        after = one_native * (2 * test + 2 * self.num_canary) + one * (
-            PASSES_OF_DEV * dev + test + PASSES_OF_CANARY * self.num_canary
-        )
+        natively = 2 * test + (1 + 1 / SPOT_CHECK) * self.num_canary
+        after = one_native * natively + one * (PASSES_OF_DEV * dev + test + PASSES_OF_CANARY * self.num_canary)
         return one * dev, one_native * dev, after
 
     def _per_clip(self, pl_module: LightningModule, data: Any, adapter: Any, work: Callable[..., None]) -> float:

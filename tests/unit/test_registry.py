@@ -137,11 +137,38 @@ def test_a_folder_finds_its_adapter(tmp_path: Path) -> None:
         assert choice.adapter.endswith(adapter) and choice.source == str(folder)
         assert type(registry.build(str(folder))).__name__ == adapter
     (tmp_path / "m.nemo").touch()
-    assert registry.choose(str(tmp_path / "m.nemo")).adapter.endswith("NeMoAdapter")
+    nemo = registry.choose(str(tmp_path / "m.nemo"))
+    assert nemo.adapter.endswith("NeMoAdapter") and nemo.recipe == RECIPES["nemo"]
     with pytest.raises(
         ValueError, match=r"is no model folder: it holds neither asr_lightning.json nor config.json; give"
     ):
         registry.choose(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "like"),
+    [
+        ({"model_type": "whisper", "vocab_size": 51864, "d_model": 384}, "whisper-tiny.en"),
+        ({"model_type": "whisper", "vocab_size": 51865, "d_model": 512}, "whisper-base"),
+        ({"model_type": "whisper", "vocab_size": 51866, "d_model": 1280}, "whisper-large-v3"),
+        ({"suppress_ids": [1], "lang_ids": [50259]}, "whisper-base"),  # as CTranslate2 writes it
+        ({"suppress_ids": [1]}, "whisper-tiny.en"),
+        ({"model_type": "moonshine"}, "moonshine-tiny"),
+        ({"model_type": "hubert"}, "wav2vec2-base-960h"),
+    ],
+)
+def test_a_folder_is_trained_like_a_named_model(config: dict, like: str, tmp_path: Path) -> None:
+    """The recipe that was found for a family is that of its folders too."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    choice, named = registry.choose(str(tmp_path)), registry.choose(like)
+    assert choice.recipe == named.recipe and choice.recipe
+    assert choice.adapter == named.adapter
+
+
+def test_a_saved_folder_of_another_package_has_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper", "vocab_size": 51864}))
+    (tmp_path / saved.FILE_NAME).write_text(json.dumps({"adapter": "other.Adapter", "init_args": {}}))
+    assert registry.choose(str(tmp_path)).recipe == {}
 
 
 def test_a_saved_folder_keeps_its_adapter(tmp_path: Path) -> None:
