@@ -50,7 +50,9 @@ class AudioFolderDataModule(LightningDataModule):
         cache_gib: Memory for decoded recordings; what does not fit is decoded at each use.
         replay: General speech that is trained on as well, so that it is not forgotten: a folder of recordings with
             transcripts, ``bundled`` for English, or ``off``.
-        replay_share: How much of it each epoch draws, as a share of the training clips.
+        replay_share: How much of it each epoch draws, as a share of what it draws of the training clips.
+        epoch_clips: How many training clips an epoch draws at least: fewer are repeated for it, each time varied
+            otherwise, so that a few clips get as many steps as many. 0 draws every clip once.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class AudioFolderDataModule(LightningDataModule):
         cache_gib: float = 2.0,
         replay: str = "off",
         replay_share: float = 0.25,
+        epoch_clips: int = 0,
     ) -> None:
         super().__init__()
         check_shares(shares)
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed, replay_share=replay_share)
+        _at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
+        _at_least(0, replay_share=replay_share, epoch_clips=epoch_clips)
         self.audio_dir = Path(audio_dir)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -88,6 +92,7 @@ class AudioFolderDataModule(LightningDataModule):
         self.limits = limits or AudioLimits(sample_rate=16_000)
         self.replay_dir = {"off": None, "bundled": REPLAY}.get(replay, Path(replay))
         self.replay_share = replay_share
+        self.epoch_clips = epoch_clips
         self.cache_bytes = int(cache_gib * 2**30)
         self._cache = AudioCache(self.audio_dir, self.limits.sample_rate, self.cache_bytes)
         self._splits: Splits | None = None
@@ -162,22 +167,28 @@ class AudioFolderDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Augmented training batches, other ones in each epoch."""
-        own = self.dataset("train")
-        if self.replay_dir is None:
-            sampler = TrainBatches(own.seconds, self.batch_size, *self._place(), seed=self.seed)
-            return LateLoader(WholeBatches(own), sampler=sampler, **self._options(self.collator))
-        mixed = Mixed(own, self._replay(self.replay_dir))
-        drawn = round(self.replay_share * len(own))
-        place = self._place()
-        sampler = TrainBatches(mixed.seconds, self.batch_size, *place, self.seed, len(mixed.replay), drawn)
-        return LateLoader(WholeBatches(mixed), sampler=sampler, **self._options(self.collator))
+        own, replay = self.dataset("train"), self._replay()
+        clips = own if replay is None else Mixed(own, replay)
+        drawn = round(self.replay_share * max(len(own), self.epoch_clips))
+        sampler = TrainBatches(
+            clips.seconds,
+            self.batch_size,
+            *self._place(),
+            seed=self.seed,
+            num_replay=len(clips) - len(own),
+            num_drawn=drawn,
+            epoch_clips=self.epoch_clips,
+        )
+        return LateLoader(WholeBatches(clips), sampler=sampler, **self._options(self.collator))
 
-    def _replay(self, folder: Path) -> UtteranceDataset:
-        """General speech, checked and varied as the speaker's own recordings are.
+    def _replay(self) -> UtteranceDataset | None:
+        """General speech, checked and varied as the speaker's own recordings are; None for none.
 
         Raises:
             ValueError: The folder holds no recordings with transcripts, or one of them cannot be used.
         """
+        if (folder := self.replay_dir) is None:
+            return None
         if "replay" not in self._datasets:
             rows = [replace(row, uid=f"replay/{row.uid}") for row in scan_folder(folder)]
             cache = AudioCache(folder, self.limits.sample_rate, self.cache_bytes)

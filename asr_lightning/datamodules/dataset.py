@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,19 @@ from asr_lightning.data.rows import Row
 from asr_lightning.text import name_some
 from asr_lightning.types import AudioLimits, Utterance
 
-Pick = tuple[int | None, int]  # the epoch in training, None in dev and test; the index
+
+class Pick(NamedTuple):
+    """Which utterance, and how it is varied.
+
+    Attributes:
+        epoch: In training; None in dev and test, which are never varied.
+        index: Of the utterance.
+        repeat: How often this epoch has drawn it before.
+    """
+
+    epoch: int | None
+    index: int
+    repeat: int = 0
 
 
 class AudioCache:
@@ -94,13 +107,13 @@ class UtteranceDataset(Dataset):
         """The utterance as recorded, never augmented."""
         return self.utterance(index)
 
-    def utterance(self, index: int, epoch: int | None = None) -> Utterance:
-        """The utterance as training sees it in ``epoch``, or as recorded without one."""
+    def utterance(self, index: int, epoch: int | None = None, repeat: int = 0) -> Utterance:
+        """The utterance as training sees it in ``epoch`` for the ``repeat``-th time, or as recorded without one."""
         row = self.rows[index]
         waveform = self.cache.load(row).clone()  # whoever changes it in place must not reach the cache
         if epoch is None or self.augmentation is None:
             return Utterance(row.uid, waveform, self.cache.sample_rate, row.text)
-        generator = _generator(self.seed, epoch, row.uid)
+        generator = _generator(self.seed, epoch, row.uid, repeat)
         waveform = perturb(waveform, self.cache.sample_rate, self.augmentation, generator, self.max_seconds)
         texts = [row.text]
         for other in partners(index, len(self), self.augmentation, generator):
@@ -129,11 +142,11 @@ class Mixed:
     def __len__(self) -> int:
         return len(self.seconds)
 
-    def utterance(self, index: int, epoch: int | None = None) -> Utterance:
+    def utterance(self, index: int, epoch: int | None = None, repeat: int = 0) -> Utterance:
         """As the dataset that holds ``index`` makes it."""
         if index < len(self.own):
-            return self.own.utterance(index, epoch)
-        return self.replay.utterance(index - len(self.own), epoch)
+            return self.own.utterance(index, epoch, repeat)
+        return self.replay.utterance(index - len(self.own), epoch, repeat)
 
 
 class WholeBatches(Dataset):
@@ -149,7 +162,7 @@ class WholeBatches(Dataset):
         return len(self.utterances)
 
     def __getitem__(self, picks: list[Pick]) -> list[Utterance]:
-        return [self.utterances.utterance(index, epoch) for epoch, index in picks]
+        return [self.utterances.utterance(pick.index, pick.epoch, pick.repeat) for pick in picks]
 
 
 def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list[float]:
@@ -172,7 +185,8 @@ def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list
     return list(seconds.values())
 
 
-def _generator(seed: int, epoch: int, uid: str) -> torch.Generator:
+def _generator(seed: int, epoch: int, uid: str, repeat: int) -> torch.Generator:
     """Randomness of one utterance in one epoch: equal after a resume and for any number of workers."""
-    digest = hashlib.sha256(f"{seed}\n{epoch}\n{uid}".encode()).digest()
+    name = f"{seed}\n{epoch}\n{uid}" + (f"\n{repeat}" if repeat else "")
+    digest = hashlib.sha256(name.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

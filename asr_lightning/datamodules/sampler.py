@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from asr_lightning.datamodules.dataset import Pick
@@ -35,7 +36,7 @@ class _Batches(DistributedSampler):
         self.seconds = tuple(seconds)
         self.batch_size = batch_size
 
-    def batches(self) -> list[list[int]]:
+    def batches(self) -> list[list[Pick]]:
         """Every batch of all processes."""
         raise NotImplementedError
 
@@ -48,12 +49,12 @@ class _Batches(DistributedSampler):
         count = -(-self.num_clips // self.batch_size)
         return -(-count // self.num_replicas)
 
-    def mine(self) -> list[list[int]]:
+    def __iter__(self) -> Iterator[list[Pick]]:
         """The batches of this process."""
         everyone = self.batches()
         needed = len(self) * self.num_replicas
         repeated = [everyone[position % len(everyone)] for position in range(needed)]
-        return repeated[self.rank :: self.num_replicas]
+        return iter(repeated[self.rank :: self.num_replicas])
 
     def is_repeat(self, number: int) -> bool:
         """Whether batch ``number`` of this process is one that another has too, there to keep this one busy."""
@@ -61,7 +62,7 @@ class _Batches(DistributedSampler):
 
 
 class TrainBatches(_Batches):
-    """Batches of ``(epoch, index)`` pairs: clips of like length together, every clip once an epoch.
+    """Clips of like length together, every clip once an epoch; or, with ``epoch_clips``, equally often within one.
 
     Of the last ``num_replay`` clips, which are general speech, each epoch draws other ``num_drawn``.
 
@@ -73,6 +74,7 @@ class TrainBatches(_Batches):
         seed: Another seed gives other batches.
         num_replay: How many clips at the end are drawn from.
         num_drawn: How many of them an epoch gets; at most all.
+        epoch_clips: How many of the other clips an epoch draws at least; fewer clips are repeated for it.
     """
 
     def __init__(
@@ -84,34 +86,53 @@ class TrainBatches(_Batches):
         seed: int = 0,
         num_replay: int = 0,
         num_drawn: int = 0,
+        epoch_clips: int = 0,
     ) -> None:
         super().__init__(seconds, batch_size, rank, world_size, seed)
         self.num_own = len(seconds) - num_replay
+        self.num_own_drawn = max(self.num_own, epoch_clips)
         self.num_drawn = min(num_drawn, num_replay)
 
     @property
     def num_clips(self) -> int:
-        """The speaker's own clips and those that are drawn."""
-        return self.num_own + self.num_drawn
+        """Draws of the speaker's own clips, and of replay."""
+        return self.num_own_drawn + self.num_drawn
 
-    def batches(self) -> list[list[int]]:
-        """Every batch of this epoch: sorted by jittered length, cut, shuffled."""
+    def batches(self) -> list[list[Pick]]:
+        """Every batch of this epoch: sorted by jittered length, cut, shuffled.
+
+        Each time that all own clips have been drawn is a round, and rounds are sorted one by one: sorted together, the
+        repeats of one clip would fill a batch. Every other round goes from long to short, so that a batch that two
+        rounds share holds clips of like length, too.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        jitter = 1 + JITTER * (2 * torch.rand(len(self.seconds), generator=generator, dtype=torch.float64) - 1)
-        lengths = torch.tensor(self.seconds, dtype=torch.float64) * jitter
-        drawn = torch.randperm(len(self.seconds) - self.num_own, generator=generator)[: self.num_drawn]
-        chosen = torch.cat([torch.arange(self.num_own), self.num_own + drawn])
-        order = chosen[lengths[chosen].argsort(stable=True)].tolist()
-        everyone = cut(order, self.batch_size)
+        lengths = self._jittered(torch.arange(len(self.seconds)), generator)
+        replay = self.num_own + torch.randperm(len(self.seconds) - self.num_own, generator=generator)[: self.num_drawn]
+        repeats = self._repeats(generator)
+        lengths = torch.cat([lengths[: self.num_own], self._jittered(repeats, generator), lengths[replay]])
+        chosen = torch.cat([torch.arange(self.num_own), repeats, replay])
+        spread = torch.arange(self.num_drawn) * self.num_own_drawn // max(1, self.num_drawn)
+        rounds = torch.cat([torch.arange(self.num_own_drawn), spread]) // self.num_own
+        keys = torch.where(rounds % 2 == 0, lengths, -lengths)
+        picks = [Pick(self.epoch, *pick) for pick in zip(chosen.tolist(), rounds.tolist(), strict=True)]
+        order = sorted(range(len(picks)), key=list(zip(rounds.tolist(), keys.tolist(), strict=True)).__getitem__)
+        everyone = [[picks[place] for place in batch] for batch in cut(order, self.batch_size)]
         return [everyone[position] for position in torch.randperm(len(everyone), generator=generator).tolist()]
 
-    def __iter__(self) -> Iterator[list[Pick]]:
-        for batch in self.mine():
-            yield [(self.epoch, index) for index in batch]
+    def _jittered(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """Lengths of the clips at ``chosen`` ``[N]``, each changed a little."""
+        draws = torch.rand(len(chosen), generator=generator, dtype=torch.float64)
+        return torch.tensor(self.seconds, dtype=torch.float64)[chosen] * (1 + JITTER * (2 * draws - 1))
+
+    def _repeats(self, generator: torch.Generator) -> Tensor:
+        """Own clips that are drawn after the first round: all of them in every round but the last."""
+        rounds, rest = divmod(self.num_own_drawn, self.num_own)
+        last = torch.randperm(self.num_own, generator=generator)[:rest] if rest else torch.arange(0)
+        return torch.cat([torch.arange(self.num_own).repeat(rounds - 1), last])
 
 
 class EvaluationBatches(_Batches):
-    """Batches of ``(None, index)`` pairs by length, then UID; equal in every epoch and for any number of processes.
+    """Clips by length, then UID; equal in every epoch and for any number of processes.
 
     Args:
         seconds: Length of each utterance.
@@ -127,11 +148,7 @@ class EvaluationBatches(_Batches):
         super().__init__(seconds, batch_size, rank, world_size)
         self.uids = tuple(uids)
 
-    def batches(self) -> list[list[int]]:
+    def batches(self) -> list[list[Pick]]:
         """Every batch: a fixed list, because some models score a clip by the company it keeps."""
         order = sorted(range(len(self.seconds)), key=lambda index: (self.seconds[index], self.uids[index]))
-        return cut(order, self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Pick]]:
-        for batch in self.mine():
-            yield [(None, index) for index in batch]
+        return [[Pick(None, index) for index in batch] for batch in cut(order, self.batch_size)]

@@ -224,6 +224,16 @@ def test_replay_joins_training_alone(make_folder):
     assert not any(uid.startswith("replay/") for uid in scored)
 
 
+def test_few_clips_fill_an_epoch(make_folder):
+    """They are repeated, and the share of general speech is of all that is drawn of them."""
+    folder, general = make_folder(8), make_folder(12, "general")
+    datamodule = data(folder, replay=str(general), replay_share=0.25, epoch_clips=40)
+    uids = [uid for batch in datamodule.train_dataloader() for uid in batch.uids]
+    assert sum(uid.startswith("replay/") for uid in uids) == 10
+    own = [uid for uid in uids if not uid.startswith("replay/")]
+    assert len(own) == 40 and set(own) == {row.uid for row in datamodule.splits["train"]}
+
+
 def test_replay_folder_is_named_when_it_is_wrong(make_folder, tmp_path):
     with pytest.raises(ValueError, match="no such audio folder"):
         data(make_folder(8), replay=str(tmp_path / "nowhere")).train_dataloader()

@@ -7,7 +7,7 @@ import torch
 
 from asr_lightning.augment import Augmentation
 from asr_lightning.data.folder import scan_folder
-from asr_lightning.datamodules.dataset import AudioCache, UtteranceDataset, WholeBatches, measure
+from asr_lightning.datamodules.dataset import AudioCache, Pick, UtteranceDataset, WholeBatches, measure
 from asr_lightning.types import AudioLimits
 
 LIMITS = AudioLimits(sample_rate=16_000)
@@ -26,7 +26,10 @@ def test_one_index_or_a_batch(mixed_folder):
     assert (one.uid, one.text, one.sample_rate) == ("rec 01.é", "call my sister", 16_000)
     assert one.waveform.dtype == torch.float32 and one.waveform.ndim == 1
     assert one.seconds == dataset.seconds[1] == pytest.approx(0.5, abs=0.1)
-    assert [utterance.uid for utterance in WholeBatches(dataset)[[(None, 3), (None, 1)]]] == ["rec 03.é", "rec 01.é"]
+    assert [utterance.uid for utterance in WholeBatches(dataset)[[Pick(None, 3), Pick(None, 1)]]] == [
+        "rec 03.é",
+        "rec 01.é",
+    ]
 
 
 def test_augmentation_depends_on_seed_epoch_and_uid_only(make_folder):
@@ -107,3 +110,11 @@ def test_joined_recordings_carry_both_texts_and_fit(make_folder):
         assert torch.equal(joined.waveform[: dataset[0].waveform.numel()], dataset[0].waveform)
     dataset.max_seconds = dataset.seconds[0] + 0.1
     assert dataset.utterance(0, 0).text == texts[0]
+
+
+def test_each_repeat_within_an_epoch_is_varied_otherwise(make_folder):
+    dataset = dataset_of(make_folder(3), VARIED)
+    first, second, again = (dataset.utterance(1, 4, repeat).waveform for repeat in (0, 1, 1))
+    assert torch.equal(second, again)
+    assert first.shape != second.shape or not torch.equal(first, second)
+    assert torch.equal(first, dataset.utterance(1, 4).waveform)

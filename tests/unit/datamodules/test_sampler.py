@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 
+from asr_lightning.datamodules.dataset import Pick
 from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches, cut
+
+RECORDED = [[0, 6, 5, 1, 2], [8, 3, 4, 7, 11]]
 
 
 def seconds_of(num: int) -> list[float]:
@@ -31,14 +35,14 @@ def test_every_clip_once_an_epoch(num, size, world):
         assert all(pair[0] == epoch for batches in dealt for batch in batches for pair in batch)
         in_turn = [batch for step in zip(*dealt, strict=True) for batch in step]
         first_deal = in_turn[: -(-num // size)]  # the rest is repeated
-        assert sorted(index for batch in first_deal for _, index in batch) == list(range(num))
+        assert sorted(index for batch in first_deal for _, index, _ in batch) == list(range(num))
         assert all(batch in first_deal for batch in in_turn)
         counted = [
             index
             for sampler, batches in zip(samplers, dealt, strict=True)
             for number, batch in enumerate(batches)
             if not sampler.is_repeat(number)
-            for _, index in batch
+            for _, index, _ in batch
         ]
         assert sorted(counted) == list(range(num))
 
@@ -47,7 +51,7 @@ def test_batches_change_with_epoch_and_seed_only():
     def batches(epoch: int, seed: int) -> list[list[tuple[int, int]]]:
         sampler = TrainBatches(seconds_of(100), 8, 0, 1, seed)
         sampler.set_epoch(epoch)
-        return [sorted(index for _, index in batch) for batch in sampler]
+        return [sorted(index for _, index, _ in batch) for batch in sampler]
 
     assert batches(1, 0) == batches(1, 0)
     assert batches(1, 0) != batches(2, 0) and batches(1, 0) != batches(1, 1)
@@ -60,7 +64,7 @@ def test_buckets_are_narrow():
     sampler = TrainBatches(seconds, 16, 0, 1)
     for epoch in range(5):
         sampler.set_epoch(epoch)
-        batches = [[seconds[index] for _, index in batch] for batch in sampler]
+        batches = [[seconds[index] for _, index, _ in batch] for batch in sampler]
         computed = sum(max(batch) * len(batch) for batch in batches)
         assert sum(seconds) / computed > 0.8
     unsorted = [seconds[start : start + 16] for start in range(0, 200, 16)]
@@ -81,7 +85,7 @@ def test_shape_count_bounded():
 def test_evaluation_batches_do_not_depend_on_processes(num, size):
     seconds, uids = seconds_of(num), [f"u{index}" for index in range(num)]
     alone = list(EvaluationBatches(seconds, uids, size))
-    assert [index for batch in alone for _, index in batch] == sorted(range(num), key=lambda index: seconds[index])
+    assert [index for batch in alone for _, index, _ in batch] == sorted(range(num), key=lambda index: seconds[index])
     for world in (2, 3, 8):
         dealt = [EvaluationBatches(seconds, uids, size, rank, world) for rank in range(world)]
         assert len({len(list(sampler)) for sampler in dealt}) == 1
@@ -93,7 +97,7 @@ def test_evaluation_batches_do_not_depend_on_processes(num, size):
 def test_evaluation_order_is_fixed_and_uid_breaks_ties():
     first = EvaluationBatches([1.0, 1.0, 0.5], ["b", "a", "c"], 2)
     first.set_epoch(7)
-    assert list(first) == [[(None, 2)], [(None, 1), (None, 0)]]
+    assert list(first) == [[Pick(None, 2)], [Pick(None, 1), Pick(None, 0)]]
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -106,8 +110,50 @@ def test_every_own_clip_and_some_replay_each_epoch(world):
             sampler.set_epoch(epoch)
         dealt = [list(sampler) for sampler in samplers]
         assert {len(batches) for batches in dealt} == {len(sampler) for sampler in samplers}
-        used = {index for batches in dealt for batch in batches for _, index in batch}
+        used = {index for batches in dealt for batch in batches for _, index, _ in batch}
         assert set(range(20)) <= used and len(used) == 25
         drawn.append(frozenset(used - set(range(20))))
     assert len(set(drawn)) > 1
     assert TrainBatches(seconds_of(30), 4, 0, 1, 3, num_replay=10, num_drawn=99).num_clips == 30
+
+
+def test_draws_without_epoch_clips_stay_what_they_were():
+    """Recorded before ``epoch_clips`` was added: the figures of the recipes were measured with these batches."""
+    sampler = TrainBatches(seconds_of(12), 5, 0, 1, 3, num_replay=4, num_drawn=2)
+    sampler.set_epoch(2)
+    assert [[index for _, index, _ in batch] for batch in sampler] == RECORDED
+
+
+@pytest.mark.parametrize(("num", "least", "world"), list(itertools.product([1, 3, 10, 40], [0, 7, 55], [1, 2, 3])))
+def test_few_clips_are_repeated_equally_often(num, least, world):
+    """Within one, each time with another number, whatever the number of processes; fewer draws than clips add none."""
+    replay = seconds_of(6)
+    samplers = [
+        TrainBatches(seconds_of(num) + replay, 8, rank, world, 3, len(replay), 4, epoch_clips=least)
+        for rank in range(world)
+    ]
+    draws = max(num, least)
+    for epoch in range(3):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        dealt = [list(sampler) for sampler in samplers]
+        assert {len(batches) for batches in dealt} == {len(samplers[0])}
+        in_turn = [batch for step in zip(*dealt, strict=True) for batch in step][: -(-(draws + 4) // 8)]
+        alone = TrainBatches(seconds_of(num) + replay, 8, 0, 1, 3, len(replay), 4, epoch_clips=least)
+        alone.set_epoch(epoch)
+        assert in_turn == list(alone), "several processes draw what one draws"
+        picks = [pick for batch in in_turn for pick in batch]
+        own = [pick for pick in picks if pick.index < num]
+        times = Counter(pick.index for pick in own)
+        assert len(own) == draws and len(picks) == draws + 4
+        assert set(times) == set(range(num)) and max(times.values()) - min(times.values()) <= 1
+        assert all({p.repeat for p in own if p.index == index} == set(range(count)) for index, count in times.items())
+
+
+def test_repeats_of_a_clip_do_not_fill_a_batch():
+    """Ten clips in batches of 16: none is in one more than twice, and general speech is spread over all batches."""
+    sampler = TrainBatches(seconds_of(110), 16, 0, 1, 0, num_replay=100, num_drawn=40, epoch_clips=160)
+    for batch in sampler:
+        times = Counter(pick.index for pick in batch if pick.index < 10)
+        assert max(times.values()) <= 2 and len(times) >= 5
+        assert 2 <= sum(pick.index >= 10 for pick in batch) <= 5
