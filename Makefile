@@ -65,8 +65,8 @@ check: install
 
 # Resolve the exact versions anew.
 lock: install
-	$(COMPILE) --extra demo --extra dev -o $(LOCK)
-	$(COMPILE) --extra nemo --extra demo --extra dev -o requirements-nemo.lock
+	$(COMPILE) --extra demo --extra weights --extra dev -o $(LOCK)
+	$(COMPILE) --extra nemo --extra demo --extra weights --extra dev -o requirements-nemo.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 		--group skypilot -o requirements-skypilot.lock
 	$(COMPILE_RENTED) --extra rented --constraint $(LOCK) -o $(RENTED)/main.lock

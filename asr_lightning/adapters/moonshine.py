@@ -105,7 +105,7 @@ class MoonshineAdapter:
     """Moonshine tiny and base, and Moonshine Streaming tiny, small and medium.
 
     Args:
-        source: A hub id such as ``UsefulSensors/moonshine-tiny``, a Hugging Face folder or one written by ``save``.
+        source: A hub id such as ``moonshine-ai/moonshine-tiny``, a Hugging Face folder or one written by ``save``.
         max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens. None takes what the source was
             saved with, else 7, which fits English; take 14 or more for scripts that are spelled in bytes.
         max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
