@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,13 @@ class Evaluation(NamedTuple):
 
     transcripts: tuple[Transcript, ...]
     loss: float
+
+
+def pooled(parts: Sequence[Evaluation]) -> Evaluation:
+    """All transcripts together; the loss is the mean over the parts, weighted by their clips."""
+    transcripts = tuple(transcript for part in parts for transcript in part.transcripts)
+    total = sum(part.loss * len(part.transcripts) for part in parts)
+    return Evaluation(transcripts, parts[0].loss if len(parts) == 1 else total / max(len(transcripts), 1))
 
 
 def transcribe_batch(adapter: ASRAdapter, batch: SpeechBatch) -> list[Transcript]:
