@@ -5,10 +5,8 @@ Knows which parts make a run; knows no model. Imports torch: ``__main__`` loads 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +16,9 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from asr_lightning import registry, saved
+from asr_lightning import folds, registry, saved
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
@@ -34,14 +32,17 @@ from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.callbacks.train_only import TrainOnly
 from asr_lightning.canary import open_canary
 from asr_lightning.checkpoints import CheckedCheckpoints
-from asr_lightning.conclusion import Finished, conclude, identity
+from asr_lightning.conclusion import Choice, Finished, choose, identity, report
+from asr_lightning.data.folds import FoldCount
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.devices import peak_memory_mb
+from asr_lightning.ends import End, ends_of_checks
 from asr_lightning.module import ASRModule
 from asr_lightning.precision import precision_of
 from asr_lightning.protocols import ASRAdapter
+from asr_lightning.quiet import quieten
 from asr_lightning.results import Comparison, Result, write_json, write_pairs
-from asr_lightning.run_folder import SaveConfig, last_checkpoint, set_aside
+from asr_lightning.run_folder import SaveConfig, last_checkpoint, loggers_of, run_dir_of, set_aside
 from asr_lightning.selection import SelectionSettings
 from asr_lightning.sharded import ShardedStrategy, disconnect, is_sharded
 
@@ -71,14 +72,20 @@ class ASRCLI(LightningCLI):
 
     Attributes:
         results: What ``fit`` or ``test`` found, for the caller to print; None on ranks other than 0.
+        finished: The run of ``fit`` as it was when training was over.
+        choice: What it hands over.
     """
 
     results: Result | None = None
+    finished: Finished
+    choice: Choice
 
     def __init__(self, started: float, more: Sequence[Callback] = (), log_clips: bool = True, **kwargs: Any) -> None:
         self._started = started
         self._more = tuple(more)
         self._log_clips = log_clips
+        self._ends: tuple[End, ...] = ()  # of folds
+        self.progress, self.baseline = Progress(), BaselineWER()
         super().__init__(
             ASRModule,
             AudioFolderDataModule,
@@ -106,6 +113,12 @@ class ASRCLI(LightningCLI):
         )
         parser.add_argument("--budget", type=str | None, help="Time for all, such as 5m: epochs are fitted into it.")
         parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Steps in bfloat16 on CPUs that have it.")
+        parser.add_argument(
+            "--folds",
+            type=FoldCount,
+            default="auto",
+            help="Models of few clips, to be averaged. auto: 4 below 40 texts.",
+        )
         parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="After training.")
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
@@ -154,8 +167,8 @@ class ASRCLI(LightningCLI):
             # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
             raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the run's loggers and callbacks, and the precision of the device."""
+    def instantiate_trainer(self, part: str = "", **kwargs: Any) -> Trainer:
+        """A trainer with the run's loggers and callbacks, and the precision of the device; ``part`` names its logs."""
         trainer = self.config_init[self.subcommand].trainer
         kwargs |= precision_of(str(trainer.accelerator), trainer.precision, self.options.bf16_on_cpu)
         kwargs["plugins"] += [*_listed(trainer.plugins), CheckedCheckpoints()]
@@ -163,21 +176,13 @@ class ASRCLI(LightningCLI):
             kwargs["strategy"] = ShardedStrategy()
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)
-        tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version="")
+        tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version=part)
         callbacks = [*self._more, *_listed(trainer.callbacks), *self._callbacks(tensorboard)]
-        loggers = trainer.logger if trainer.logger not in (None, True) else self._loggers(tensorboard)
+        loggers = trainer.logger if trainer.logger not in (None, True) else loggers_of(tensorboard, self.options.wandb)
         return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
-
-    def _loggers(self, tensorboard: TensorBoardLogger) -> list[Logger]:
-        if self.options.wandb == "off":
-            return [tensorboard]
-        offline = self.options.wandb == "offline"
-        wandb = WandbLogger(self.run_dir.name, self.run_dir, project="asr_lightning", offline=offline)
-        return [tensorboard, wandb]
 
     def _callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
         folder = self.run_dir / "checkpoints"
-        self.progress, self.baseline = Progress(), BaselineWER()
         self.best = KeepBest(folder / "best")
         last = KeepLast(folder, self.best)
         found = [self.baseline, FiniteGradients(), self.progress, self.best, last]
@@ -195,6 +200,16 @@ class ASRCLI(LightningCLI):
         options = parser.parse_object({"adapter": self.options.model.adapter.as_dict()})
         return parser.instantiate_classes(options).adapter
 
+    def fit(self, model: ASRModule, datamodule: AudioFolderDataModule, **kwargs: Any) -> None:
+        """Train; with few clips once for each fold, from the same weights."""
+        resumed = kwargs.get("ckpt_path") is not None
+        if not (parts := folds.folds_of(self.options.folds, datamodule, self.trainer, resumed)):
+            self.trainer.fit(model, datamodule=datamodule, **kwargs)
+            return
+        self.datamodule = self.baseline.data = folds.together(datamodule)
+        end, self.trainer = folds.train(parts, model, self.instantiate_trainer, self.run_dir / "checkpoints" / "folds")
+        self._ends = (end,)
+
     def after_fit(self) -> None:
         """Choose the weights, score the model as any user would load it, and write results and report, alone."""
         disconnect(self.trainer.strategy)
@@ -203,22 +218,24 @@ class ASRCLI(LightningCLI):
         assert self.baseline.dev is not None
         if not (sharded := is_sharded(self.model)):
             self.model.cpu()
-        self.results = conclude(
-            Finished(
-                run_dir=self.run_dir,
-                model=self.options.model.adapter.init_args.source,
-                seed=int(self.options.seed_everything),
-                comparison=self._comparison(),
-                settings=self.config_init.fit.selection,
-                canary=self.canary,
-                # A part of a network is none: the weights of the best checks fit a fresh one.
-                live=self.adapter_from_source() if sharded else self.model.adapter,
-                source=self.adapter_from_source(),
-                best=self.best,
-                base_dev=self.baseline.dev,
-                cost=self._cost,
-            )
+        settings = self.config_init.fit.selection
+        self.finished = Finished(
+            run_dir=self.run_dir,
+            model=self.options.model.adapter.init_args.source,
+            seed=int(self.options.seed_everything),
+            comparison=self._comparison(),
+            settings=settings,
+            canary=self.canary,
+            # A part of a network is none: the weights of the best checks fit a fresh one.
+            live=self.adapter_from_source() if sharded else self.model.adapter,
+            source=self.adapter_from_source(),
+            ends=self._ends or ends_of_checks(self.best, self.datamodule, settings.average),
+            checks=() if self._ends else self.best.checks,
+            base_dev=self.baseline.dev,
+            cost=self._cost,
         )
+        self.choice = choose(self.finished)
+        self.results = report(self.finished, self.choice)
 
     def test(self, **kwargs: Any) -> None:
         """Score the run's model beside the untouched one on the test split, and write ``test.json``."""
@@ -239,7 +256,7 @@ class ASRCLI(LightningCLI):
     def _cost(self) -> Result:
         utterances = self.progress.num_utterances * self.trainer.world_size
         return {
-            "best_epoch": self.best.best[0].epoch if self.best.checks else 0.0,
+            "best_epoch": self.best.best[0].epoch if self.best.best else 0.0,
             "train_seconds": self.progress.train_seconds,
             "train_utterances_per_second": utterances / max(self.progress.train_seconds, 1e-9),
             "validation_seconds": self.progress.validation_seconds,
@@ -251,24 +268,6 @@ class ASRCLI(LightningCLI):
 def _listed(given: Any) -> list[Any]:
     """One or several of an option of the trainer, or none."""
     return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
-
-
-def quieten() -> None:
-    """Drop Lightning's start-up lines and the warnings that a user can do nothing about."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")  # Lightning 2.6 with torch 2.11
-    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # TrainOnly's purpose
-    warnings.filterwarnings("ignore", ".*mismatched key_padding_mask and attn_mask.*")  # WavLM of transformers 5.23
-    warnings.filterwarnings("ignore", r".*It is recommended to use `self.log\(.*sync_dist=True\).*")  # gathered already
-
-
-def run_dir_of(arguments: Sequence[str]) -> Path | None:
-    """The ``--run_dir`` among ``arguments``."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--run_dir", type=Path)
-    return parser.parse_known_args(arguments)[0].run_dir
 
 
 def main(

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from asr_lightning import saved
-from asr_lightning.callbacks.keep_best import KeepBest
+from asr_lightning.callbacks.keep_best import Check
 from asr_lightning.canary import Canary
 from asr_lightning.data.fingerprint import data_sha256, split_sha256
+from asr_lightning.ends import End
 from asr_lightning.evaluation import Evaluation
 from asr_lightning.forgetting import AS_TRAINED, NATIVE, SPOT_CHECK, Forgetting
 from asr_lightning.protocols import ASRAdapter
@@ -32,6 +33,7 @@ TWO_MODES = (
     "Before is the untouched model in its native mode, the one that it was made for, whatever the mode after. "
     f"Natively, one clip in {SPOT_CHECK} was read after."
 )
+OUT_OF_FOLD = "dev is out of fold: each clip was read by a model that was not trained on it"
 SILENT_SECONDS = 3.0
 SILENT_LEVEL = 1e-4  # -80 dBFS: no microphone gives zeros
 
@@ -49,7 +51,8 @@ class Finished:
         canary: General speech; None for none.
         live: The adapter that was trained.
         source: The untouched one.
-        best: The kept checks.
+        ends: The weights that training has left.
+        checks: The learning curve; empty where there were several.
         base_dev: What the untouched model wrote for dev, natively.
         cost: What the run took so far.
     """
@@ -62,16 +65,30 @@ class Finished:
     canary: Canary | None
     live: ASRAdapter
     source: ASRAdapter
-    best: KeepBest
+    ends: tuple[End, ...]
+    checks: Sequence[Check]
     base_dev: Evaluation
     cost: Callable[[], Result]
 
 
-def conclude(run: Finished) -> Result:
-    """Write ``model/``, ``results.json``, ``test_transcripts.csv`` and the report; returns the results."""
-    compare, target = run.comparison, run.run_dir / "model"
-    selection = Selection(compare.data, compare.device, compare.normalize, run.settings, _forgetting(run), run.base_dev)
-    chosen = selection.run(run.live, run.source, run.best, target)
+@dataclass(frozen=True)
+class Choice:
+    """What a run hands over, and what else it looked at."""
+
+    selection: Selection
+    chosen: Candidate
+
+
+def choose(run: Finished) -> Choice:
+    """Choose the weights, and write ``model/``; test is not read."""
+    compare = run.comparison
+    selection = Selection(compare.device, compare.normalize, run.settings, _forgetting(run), run.base_dev)
+    return Choice(selection, selection.run(run.live, run.source, run.ends, run.run_dir / "model"))
+
+
+def report(run: Finished, choice: Choice) -> Result:
+    """Test the chosen model, and write ``results.json``, ``test_transcripts.csv`` and the report."""
+    compare, target, selection, chosen = run.comparison, run.run_dir / "model", choice.selection, choice.chosen
     shipped = saved.load(target)
     tested = compare.test(run.source, shipped)
     dev = pairs(run.base_dev.transcripts, chosen.dev.transcripts)
@@ -82,15 +99,15 @@ def conclude(run: Finished) -> Result:
         **identity(run.model, run.source, compare, target),
         "alpha": chosen.alpha,
         "chosen": chosen.name,
-        "decision": decision(selection, chosen),
+        "decision": decision(selection, chosen, OUT_OF_FOLD if any(len(end.parts) > 1 for end in run.ends) else ""),
         "dev": rates_of(dev, compare.normalize),
         **compare.rates_of(tested),
         "canary": {mode: rates_of(p, compare.normalize) for mode, p in canary.items()},
         **cost,
     }
     study = _study(run, selection, chosen, dev, tested, results)
-    report = write(replace(study, canary=canary, cost=cost, silence=silence), run.run_dir)
-    results["verdict"] = report["verdict"]["sentence"]
+    written = write(replace(study, canary=canary, cost=cost, silence=silence), run.run_dir)
+    results["verdict"] = written["verdict"]["sentence"]
     write_json(run.run_dir / "results.json", results)
     return results
 
@@ -113,12 +130,13 @@ def _forgetting(run: Finished) -> Forgetting | None:
     return Forgetting(run.canary, compare.device, compare.normalize, settings.canary_limit, settings.canary_weight)
 
 
-def decision(selection: Selection, chosen: Candidate) -> str:
-    """What is handed over and why, and what was given up on either side for it."""
+def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
+    """What is handed over and why, and what was given up on either side for it; then ``remark``."""
+    remark = f"; {remark}" if remark else ""
     if not chosen.alpha:
         others = sorted(selection.candidates[1:], key=lambda candidate: candidate.order)
         reason = f"{others[0].name} at alpha {others[0].alpha:g} {others[0].note}" if others else chosen.note
-        return f"The untouched model was kept: {reason}."
+        return f"The untouched model was kept: {reason}{remark}."
     far = "" if chosen.alpha == 1 else f" at alpha {chosen.alpha:g}"
     better = min(selection.candidates[1:], key=lambda candidate: candidate.order)
     if better is chosen:
@@ -127,7 +145,7 @@ def decision(selection: Selection, chosen: Candidate) -> str:
         given_up = 100 * (chosen.wer - better.wer)
         reason = f"which gives up {given_up:.1f} points of dev WER so that other people's speech is not forgotten"
     lost = f"; on the canary the WER changed by {chosen.lost.change.points}" if chosen.lost else ""
-    return f"Chosen: {chosen.name}{far}, {reason}{lost}."
+    return f"Chosen: {chosen.name}{far}, {reason}{lost}{remark}."
 
 
 def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.Pair, ...]]:
@@ -169,7 +187,7 @@ def _study(
         canary_name=run.canary.name if run.canary else "",
         canary_note=_canary_note(selection, two_modes=tested.native is not None),
         candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
-        history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.best.checks),
+        history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.checks),
         clips=results["clips"],
         seconds={split: sum(data.dataset(split).seconds) for split in data.splits},
         data_name=str(data.audio_dir),

@@ -25,6 +25,13 @@ class Evaluation(NamedTuple):
     loss: float
 
 
+def pooled(parts: Sequence[Evaluation]) -> Evaluation:
+    """All transcripts together; the loss is the mean over the parts, weighted by their clips."""
+    transcripts = tuple(transcript for part in parts for transcript in part.transcripts)
+    total = sum(part.loss * len(part.transcripts) for part in parts)
+    return Evaluation(transcripts, parts[0].loss if len(parts) == 1 else total / max(len(transcripts), 1))
+
+
 def transcribe_batch(adapter: ASRAdapter, batch: SpeechBatch) -> list[Transcript]:
     """The adapter's text for each utterance of ``batch``, beside its reference."""
     return _transcripts(batch, adapter.transcribe(batch))

@@ -1,16 +1,19 @@
-"""The folder of a run: its configuration, its checkpoint to resume from, and an earlier run that is set aside.
+"""The folder of a run: its configuration, logs, checkpoint to resume from, and an earlier run that is set aside.
 
 Nothing in it is ever overwritten. Imported by the command line.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from asr_lightning import checkpoints
@@ -26,10 +29,26 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it into the run folder, over nothing."""
-        if stage == "fit":
+        if stage == "fit" and not trainer.datamodule.fold.number:
             run_dir = Path(self.config.run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, first_free(run_dir / "config.yaml"))
+
+
+def run_dir_of(arguments: Sequence[str]) -> Path | None:
+    """The ``--run_dir`` among ``arguments``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run_dir", type=Path)
+    return parser.parse_known_args(arguments)[0].run_dir
+
+
+def loggers_of(tensorboard: TensorBoardLogger, wandb: str) -> list[Logger]:
+    """``tensorboard``, and Weights & Biases unless it is ``off``."""
+    if wandb == "off":
+        return [tensorboard]
+    run_dir = Path(tensorboard.root_dir).parent
+    name = f"{run_dir.name} {tensorboard.version}".rstrip()
+    return [tensorboard, WandbLogger(name, run_dir, project="asr_lightning", offline=wandb == "offline")]
 
 
 def first_free(path: Path) -> Path:

@@ -8,19 +8,18 @@ and no model.
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from asr_lightning import saved
-from asr_lightning.callbacks.keep_best import KeepBest, average
-from asr_lightning.evaluation import Evaluation, evaluate
+from asr_lightning.ends import End, State
+from asr_lightning.evaluation import Evaluation, evaluate, pooled
 from asr_lightning.forgetting import Forgetting, Loss
+from asr_lightning.line import Line, Walk, loaded, walk_to
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports.statistics import bootstrap
 from asr_lightning.results import pairs
@@ -102,123 +101,90 @@ class Candidate:
         return self.wer + (self.lost.penalty if self.lost else 0.0), self.dev.loss
 
 
-class Line:
-    """The straight line between two sets of weights of one architecture, walked inside ``tuned``.
-
-    Args:
-        untouched: The adapter of the model as it was.
-        tuned: That of the specialized one, whose weights ``at`` changes.
-    """
-
-    def __init__(self, untouched: ASRAdapter, tuned: ASRAdapter) -> None:
-        self.untouched, self.tuned = untouched, tuned
-        start = {name: tensor.cpu() for name, tensor in untouched.model.state_dict().items()}
-        self._ends = {
-            name: (start[name], tensor.cpu().clone())
-            for name, tensor in tuned.model.state_dict().items()
-            if tensor.is_floating_point() and not torch.equal(tensor.cpu(), start[name])
-        }
-
-    @torch.no_grad()
-    def at(self, alpha: float) -> ASRAdapter:
-        """``tuned`` with the weights ``untouched + alpha * (tuned - untouched)``; exactly its own for 1."""
-        weights = self.tuned.model.state_dict()  # anew each time: a model that moves to a GPU gets other tensors
-        for name, (start, end) in self._ends.items():
-            weights[name].copy_(end if alpha == 1 else torch.lerp(start, end, alpha))
-        return self.tuned
-
-
 @dataclass
 class Selection:
     """Scores candidates on dev and on the canary, and keeps what it found.
 
     Attributes:
-        data: The data module, set up.
         device: Where to compute.
         normalize: Of every WER.
         settings: The rules.
         forgetting: What other people lose; None where no canary was given.
         base_dev: What the untouched model wrote for dev, natively.
         candidates: All that was scored, in order.
+        parts: Of the end that was walked to, the weights at the chosen step.
     """
 
-    data: Any
     device: torch.device | str
     normalize: Normalizer
     settings: SelectionSettings
     forgetting: Forgetting | None
     base_dev: Evaluation
     candidates: list[Candidate] = field(default_factory=list)
+    parts: list[State] = field(default_factory=list)
 
-    def run(self, live: ASRAdapter, source: ASRAdapter, best: KeepBest, target: Path) -> Candidate:
+    def run(self, live: ASRAdapter, source: ASRAdapter, ends: Sequence[End], target: Path) -> Candidate:
         """Choose, and write the chosen model to ``target``, which appears or changes as a whole.
 
         Args:
             live: The adapter that was trained.
             source: The untouched one, as the run started from.
-            best: The kept checks.
+            ends: What training has left.
             target: Folder of the model.
         """
         live.model.to(self.device)
         base = Candidate("untouched model", 0.0, self.wer(self.base_dev.transcripts), self.base_dev)
         self.candidates = [base]
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            end = self._best_end(live, best)
-            if end is None:
-                base.note = "no check of dev was reached in time"
-                return self._hand_over(base, source.native(), target)
-            untouched, tuned = _written(source, Path(folder) / "base"), _written(live, Path(folder) / "tuned")
+        if not ends:
+            base.note = "no check of dev was reached in time"
+            return self._hand_over(base, source.native(), target)
+        end = self._best_end(live, ends)
+        walk = walk_to(end, live, source, target.parent)
         live.model.cpu()
-        line = Line(untouched, tuned)
-        chosen = self._walk(base, end, line)
-        tuned = line.at(chosen.alpha)
+        chosen = self._walk(base, end.name, walk)
+        self.parts = [line.weights(chosen.alpha) for line, _ in walk.parts]
+        tuned = walk.average.at(chosen.alpha)
         if self.forgetting and chosen.lost:
             self.forgetting.spot_check(chosen.lost, tuned)
-        return self._hand_over(chosen, tuned if chosen.alpha else untouched.native(), target)
+        return self._hand_over(chosen, tuned if chosen.alpha else walk.average.untouched.native(), target)
 
-    def _best_end(self, live: ASRAdapter, best: KeepBest) -> Candidate | None:
-        """Score the best check and the average of the best; the better one's weights are left in ``live``."""
-        checks = [check for check in best.best if best.path(check).exists()]  # a kill may have come between
-        states = [load_file(best.path(check)) for check in checks]
-        if not states:
-            return None
-        tried = [(f"epoch {checks[0].epoch:.1f}", states[0])]
-        if min(self.settings.average, len(states)) > 1:
-            used = states[: self.settings.average]
-            tried.append((f"average of the best {len(used)} checks", average(used)))
-        for name, state in tried:
-            live.model.load_state_dict(state, strict=False)
-            self._score(live, name, 1.0)
-        end, *others = sorted(self.candidates[1:], key=lambda candidate: candidate.order)
+    def _best_end(self, live: ASRAdapter, ends: Sequence[End]) -> End:
+        """The one with the lowest dev WER."""
+        for end in ends:
+            self._score(end.name, 1.0, ((loaded(live, part.load()), part.data) for part in end.parts))
+        best, *others = sorted(self.candidates[1:], key=lambda candidate: candidate.order)
         for other in others:
             other.note = "has a higher dev WER than the other end"
-        live.model.load_state_dict(dict(tried)[end.name], strict=False)
-        return end
+        return next(end for end in ends if end.name == best.name)
 
-    def _score(self, adapter: ASRAdapter, name: str, alpha: float) -> Candidate:
-        adapter.model.to(self.device)
-        dev = evaluate(adapter, self.data.loader("dev", adapter.collator(), distributed=False), self.device)
+    def _score(self, name: str, alpha: float, parts: Iterable[tuple[ASRAdapter, Any]]) -> Candidate:
+        dev = pooled([self._read(adapter, data) for adapter, data in parts])
         found = Candidate(name, alpha, self.wer(dev.transcripts), dev)
         self.candidates.append(found)
         logger.info("candidate: %s, alpha %g: dev WER %.1f %%", name, alpha, 100 * found.wer)
         return found
 
-    def _walk(self, base: Candidate, end: Candidate, line: Line) -> Candidate:
+    def _read(self, adapter: ASRAdapter, data: Any) -> Evaluation:
+        adapter.model.to(self.device)
+        return evaluate(adapter, data.loader("dev", adapter.collator(), distributed=False), self.device)
+
+    def _walk(self, base: Candidate, name: str, walk: Walk) -> Candidate:
         """From the specialized weights back towards the untouched ones, no farther than needed.
 
         While dev WER falls, the next step is scored. Once it rises, the canary is read for what has been found; the
         walk ends as soon as no later step can win. Returns the candidate of the lowest cost.
         """
-        chosen, waiting = base, [end]
+        chosen = base
+        waiting = [next(candidate for candidate in self.candidates if candidate.name == name)]
         for alpha in sorted(self.settings.alphas, reverse=True):
-            step = self._score(line.at(alpha), end.name, alpha)
+            step = self._score(name, alpha, ((line.at(alpha), data) for line, data in walk.parts))
             rises = not waiting or step.order > waiting[-1].order
             waiting.append(step)
             if rises:
-                chosen, waiting = self._cheapest(chosen, waiting, base, line), []
+                chosen, waiting = self._cheapest(chosen, waiting, base, walk.average), []
                 if chosen is not base and step.wer >= chosen.cost[0]:
                     return chosen
-        return self._cheapest(chosen, waiting, base, line)
+        return self._cheapest(chosen, waiting, base, walk.average)
 
     def _cheapest(self, chosen: Candidate, waiting: list[Candidate], base: Candidate, line: Line) -> Candidate:
         """The candidate of the lowest cost among ``chosen`` and those in ``waiting`` that pass dev."""
@@ -261,11 +227,3 @@ def _log_loss(candidate: Candidate) -> None:
     if candidate.lost:
         named = candidate.name, candidate.alpha, candidate.lost.change.points
         logger.info("candidate: %s, alpha %g: canary WER %s", *named)
-
-
-def _written(adapter: ASRAdapter, folder: Path) -> ASRAdapter:
-    """``adapter`` as any user would load it: low-rank matrices and the like are merged, so names can be compared."""
-    folder.mkdir()
-    adapter.save(folder)
-    loaded: ASRAdapter = saved.load(folder)
-    return loaded

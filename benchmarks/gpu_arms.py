@@ -98,9 +98,10 @@ def train_ours(job: Job, callbacks: Callable[[], list[Any]] = list) -> dict[str,
     from asr_lightning.adapters.whisper import WhisperAdapter
     from asr_lightning.callbacks.finite import FiniteGradients
     from asr_lightning.callbacks.train_only import TrainOnly
-    from asr_lightning.cli import TRAINER_DEFAULTS, quieten
+    from asr_lightning.cli import TRAINER_DEFAULTS
     from asr_lightning.devices import resolve_precision
     from asr_lightning.module import ASRModule
+    from asr_lightning.quiet import quieten
 
     class Clock(Callback):
         def on_train_batch_start(self, *_: Any) -> None:

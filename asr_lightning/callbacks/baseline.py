@@ -22,11 +22,15 @@ class BaselineWER(Callback):
     context: 4.73 % becomes 225.99 % on LibriSpeech), which would flatter every later figure. Every process scores all
     clips, so that each has all texts.
 
+    Args:
+        data: The data module whose dev is read; None for the trainer's.
+
     Attributes:
         dev: What the untouched model wrote; None before training has started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, data: Any = None) -> None:
+        self.data = data
         self.dev: Evaluation | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -34,7 +38,7 @@ class BaselineWER(Callback):
         normalize = pl_module.normalize
         if self.dev is None:
             native = pl_module.adapter.native()
-            loader = trainer.datamodule.loader("dev", native.collator(), distributed=False)
+            loader = (self.data or trainer.datamodule).loader("dev", native.collator(), distributed=False)
             with whole_weights(trainer.strategy):
                 known = of_untouched(native, pl_module.device)
                 self.dev = evaluate(native, loader, pl_module.device, known)

@@ -36,7 +36,9 @@ class JobStatus(Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is loaded; ``BaselineWER``, which comes after, scores it."""
+        """The model is loaded; ``BaselineWER``, which comes after, scores it before the first fold."""
+        if trainer.datamodule.fold.number:
+            return
         self.status.phase("preparing", "running base model evaluation", fraction=PREPARED / 2)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,7 +46,8 @@ class JobStatus(Callback):
         if not self._started:
             self._started, self._first_step = time.monotonic(), trainer.global_step
         number, count = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
-        message = f"training, epoch {number} of {count}"
+        fold = trainer.datamodule.fold
+        message = f"training, epoch {number} of {count}" + (f", {fold}" if fold.count > 1 else "")
         base_wer = _base_wer(trainer, pl_module)
         self.status.phase("running", message, epochs=count, base_wer=base_wer, **self._place(trainer))
 
@@ -67,14 +70,18 @@ class JobStatus(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Weights are chosen and scored after this; also where a finished run is resumed, and nothing is trained."""
+        fold = trainer.datamodule.fold
+        if fold.number + 1 < fold.count:
+            return
         base_wer, checks = _base_wer(trainer, pl_module), _checks(trainer)
         message = "running fine-tuned model evaluation"
         self.status.phase("evaluating", message, fraction=TRAINED, eta_s=None, base_wer=base_wer, checks=checks)
         faults.point("training.evaluating")
 
     def _place(self, trainer: Trainer) -> dict[str, Any]:
-        """Epoch, step, share and time left."""
-        step, steps = trainer.global_step, int(trainer.estimated_stepping_batches)
+        """Epoch of this fold; step, share and time left of all folds."""
+        fold, steps = trainer.datamodule.fold, int(trainer.estimated_stepping_batches)
+        step, steps = fold.number * steps + trainer.global_step, fold.count * steps
         done = step - self._first_step
         eta = (time.monotonic() - self._started) / done * max(steps - step, 0) if done else None
         return {

@@ -98,11 +98,8 @@ class KeepBest(Callback):
                 self._write(check, weights)
 
     def _write(self, check: Check, weights: dict[str, Tensor]) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         fresh = self.directory / "new.safetensors"
-        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, fresh)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
+        write_weights(weights, fresh)
         self._names[check.step] = f"step-{check.step:06d}-{sha256_at(fresh)[:IN_NAME]}.safetensors"
         fresh.replace(self.path(check))
         sync_folder(self.directory)
@@ -133,6 +130,14 @@ class KeepBest(Callback):
         if not whole:
             logger.warning("%s is missing or damaged: these weights cannot be chosen any more", path)
         return whole
+
+
+def write_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write ``weights`` through to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def epochs_done(trainer: Trainer) -> float:

@@ -38,10 +38,15 @@ class Progress(Callback):
         return (self._ended or time.monotonic()) - self._started - self.validation_seconds
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what there is to learn from."""
+        """Say what there is to learn from; a fold has a best WER of its own."""
+        fold = trainer.datamodule.fold
+        if fold.number:
+            self._best = float("inf")
         seconds = {split: sum(trainer.datamodule.dataset(split).seconds) for split in trainer.datamodule.splits}
         parts = ", ".join(f"{len(rows)} {split}" for split, rows in trainer.datamodule.splits.items())
-        logger.info("%s: %.1f minutes of speech, %s", trainer.datamodule.audio_dir, sum(seconds.values()) / 60, parts)
+        place = f", {fold}" if fold.count > 1 else ""
+        minutes = sum(seconds.values()) / 60
+        logger.info("%s: %.1f minutes of speech, %s%s", trainer.datamodule.audio_dir, minutes, parts, place)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch at the first epoch, after the baseline has been scored."""
@@ -83,8 +88,9 @@ class Progress(Callback):
     def _clock(self, trainer: Trainer) -> str:
         """Time used and the most that may be left; early stopping can only shorten it."""
         used = time.monotonic() - self._started
-        done = trainer.global_step - self._first_step
-        left = used / max(done, 1) * (trainer.estimated_stepping_batches - trainer.global_step)
+        fold, steps = trainer.datamodule.fold, trainer.estimated_stepping_batches
+        done = fold.number * steps + trainer.global_step - self._first_step
+        left = used / max(done, 1) * (fold.count * steps - fold.number * steps - trainer.global_step)
         return f"{_minutes(used)} used, at most {_minutes(left)} left"
 
     def state_dict(self) -> dict[str, Any]:

@@ -55,26 +55,29 @@ class TimeBudget(Callback):
         self._deadline = math.inf
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lower ``max_epochs`` before the schedule of the learning rate is made of it."""
+        """Lower ``max_epochs`` before the schedule of the learning rate is made of it; each fold gets an equal part."""
         if stage != "fit":
             return
         pl_module.to(trainer.strategy.root_device)
         check, before, after = self._scoring(trainer, pl_module)
         epoch = self._training(trainer, pl_module) + 2 * check
         used = time.monotonic() - self.started
-        left = self.seconds - used - RESERVE * (before + after)
+        fold = trainer.datamodule.fold
+        all_left = self.seconds - used - RESERVE * (before + after)
+        left = all_left / (fold.count - fold.number)
         most = trainer.max_epochs if trainer.max_epochs not in (None, -1) else 10
         planned = max(1, min(most, int(left / (RESERVE * epoch))))
         planned = trainer.strategy.broadcast(planned)  # each process has a clock of its own
         trainer.fit_loop.max_epochs = planned
-        self._deadline = self.started + self.seconds - RESERVE * after
+        self._deadline = self.started + self.seconds - RESERVE * after - (all_left - left)
         logger.info(
             "budget %.0f s: %d of %d epochs (%.0f s each; %.0f s of scoring)", self.seconds, planned, most, epoch,
             before + after,
         )  # fmt: skip
         if left < epoch:
             logger.warning(
-                "the budget is short for one epoch on this machine; give it %.0f s", used + before + after + epoch
+                "the budget is short for one epoch on this machine; give it %.0f s",
+                used + before + after + epoch * (fold.count - fold.number),
             )
 
     def on_train_batch_end(
@@ -102,13 +105,14 @@ class TimeBudget(Callback):
     def _scoring(self, trainer: Trainer, pl_module: LightningModule) -> tuple[float, float, float]:
         """Seconds of one check of dev, of all that is scored before training, and of all after it."""
         data = trainer.datamodule
-        dev, test = len(data.dataset("dev")), len(data.dataset("test"))
+        dev, test, fold = len(data.dataset("dev")), len(data.dataset("test")), data.fold
         # How long texts of an untrained model take says nothing: one that loops takes ten times as long.
         one = TEXT * self._per_clip(pl_module, data, pl_module.adapter, _loss)
         one_native = self._per_clip(pl_module, data, pl_module.adapter.native(), _score)
         natively = 2 * test + (1 + 1 / SPOT_CHECK) * self.num_canary
-        after = one_native * natively + one * (PASSES_OF_DEV * dev + test + PASSES_OF_CANARY * self.num_canary)
-        return one * dev, one_native * dev, after
+        as_trained = PASSES_OF_DEV * dev * fold.count + test + PASSES_OF_CANARY * self.num_canary
+        before = one_native * dev * fold.count if not fold.number else 0.0
+        return one * dev, before, one_native * natively + one * as_trained
 
     def _per_clip(self, pl_module: LightningModule, data: Any, adapter: Any, work: Callable[..., None]) -> float:
         """Seconds of ``work`` for one dev clip."""

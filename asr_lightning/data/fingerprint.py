@@ -12,8 +12,8 @@ Splits = Mapping[str, Sequence[Row]]
 
 
 def data_sha256(folder: Path, splits: Splits) -> str:
-    """Of every recording's bytes and text; who is in which split, and the order, make no difference."""
-    rows = sorted((row for rows in splits.values() for row in rows), key=lambda row: row.uid)
+    """Of every recording's bytes and text; who is in which split, or in two, and the order make no difference."""
+    rows = sorted({row for rows in splits.values() for row in rows}, key=lambda row: row.uid)
     lines = [(row.uid, hashlib.sha256((folder / row.file_name).read_bytes()).hexdigest(), row.text) for row in rows]
     return _digest(lines)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from asr_lightning.augment import Augmentation
 from asr_lightning.data.folder import scan_folder
+from asr_lightning.data.folds import Fold
 from asr_lightning.data.rows import Row
 from asr_lightning.data.splits import SPLITS, Splits, check_shares, prepare_splits
 from asr_lightning.datamodules.dataset import AudioCache, Mixed, UtteranceDataset, WholeBatches, measure
@@ -53,6 +55,9 @@ class AudioFolderDataModule(LightningDataModule):
         replay_share: How much of it each epoch draws, as a share of what it draws of the training clips.
         epoch_clips: How many training clips an epoch draws at least: fewer are repeated for it, each time varied
             otherwise, so that a few clips get as many steps as many. 0 draws every clip once.
+
+    Attributes:
+        fold: Which of the trainings of a run this is the data of.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class AudioFolderDataModule(LightningDataModule):
         self.epoch_clips = epoch_clips
         self.cache_bytes = int(cache_gib * 2**30)
         self._cache = AudioCache(self.audio_dir, self.limits.sample_rate, self.cache_bytes)
+        self.fold = Fold()
         self._splits: Splits | None = None
         self._datasets: dict[str, UtteranceDataset] = {}
 
@@ -115,6 +121,13 @@ class AudioFolderDataModule(LightningDataModule):
     def num_clips(self) -> int:
         """Utterances in all three splits."""
         return sum(map(len, self.splits.values()))
+
+    def divided(self, splits: Splits, fold: Fold = Fold()) -> AudioFolderDataModule:  # noqa: B008 - never changed
+        """The same recordings in other splits, with test as it is; decoded ones are shared."""
+        other = copy(self)
+        other._splits, other.fold = splits, fold
+        other._datasets = {name: self._datasets[name] for name in ("test", "replay") if name in self._datasets}
+        return other
 
     def prepare_data(self) -> None:
         """Make and persist the split; Lightning calls this in one process only, the others read the CSVs."""

@@ -14,12 +14,14 @@ from asr_lightning import saved
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.canary import Canary, open_canary
+from asr_lightning.ends import ends_of_checks
 from asr_lightning.evaluation import evaluate
 from asr_lightning.forgetting import Forgetting
+from asr_lightning.line import Line
 from asr_lightning.module import ASRModule
 from asr_lightning.optim import OptimizerSettings
 from asr_lightning.scoring import Transcript
-from asr_lightning.selection import Candidate, Line, Selection, SelectionSettings
+from asr_lightning.selection import Candidate, Selection, SelectionSettings
 from asr_lightning.text import basic
 from tests.toy_run import toy_data, toy_fit, toy_module
 
@@ -58,9 +60,10 @@ class Run:
         toy_fit(module, self.data, [self.best], max_epochs=epochs)
         settings = SelectionSettings(**{"min_probability": 0.9, **options})
         guard = Forgetting(canary, "cpu", basic, settings.canary_limit, settings.canary_weight) if canary else None
-        self.selection = Selection(self.data, "cpu", basic, settings, guard, base)
+        self.selection = Selection("cpu", basic, settings, guard, base)
         self.target = work / "model"
-        self.chosen: Candidate = self.selection.run(self.live, self.source, self.best, self.target)
+        ends = ends_of_checks(self.best, self.data, settings.average)
+        self.chosen: Candidate = self.selection.run(self.live, self.source, ends, self.target)
 
 
 def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:

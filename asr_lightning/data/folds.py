@@ -1,0 +1,91 @@
+"""K-fold in place of a dev of a few clips: every clip is read by a model that was not trained on its text. No torch.
+
+Source: Stone, "Cross-validatory choice and assessment of statistical predictions", 1974.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from asr_lightning.data.rows import Row, split_key
+from asr_lightning.data.splits import Splits, divide
+
+log = logging.getLogger(__name__)
+
+FoldCount = int | Literal["auto", "off"]
+
+FEW = 40
+"""Distinct texts of train and dev below which folds are worth their time: 20 % of 40 are a dev of eight, and among
+eight texts one that gets worse by as much as three get better is enough to keep the untouched model."""
+
+COUNT = 4
+"""Models that ``auto`` trains: each learns from three quarters of the clips."""
+
+
+class Fold(NamedTuple):
+    """Which of the trainings of a run it is.
+
+    Attributes:
+        number: From 0.
+        count: 1 for a run without folds.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"fold {self.number + 1} of {self.count}"
+
+
+def num_folds(wanted: FoldCount, splits: Splits) -> int:
+    """How many models are trained on the clips of ``splits``; 1 for no folds.
+
+    Raises:
+        ValueError: There are fewer texts than folds, or fewer than two folds.
+    """
+    if wanted == "off":
+        return 1
+    texts = len({split_key(row.text) for row in _clips(splits)})
+    if wanted == "auto":
+        return min(COUNT, texts) if 1 < texts < FEW else 1
+    if wanted < 2:
+        raise ValueError(f"--folds must be auto, off or a number of at least 2, not {wanted}")
+    if texts < wanted:
+        raise ValueError(
+            f"--folds {wanted} needs as many different texts in train and dev, and there are {texts}: "
+            "record more phrases, or set --folds off"
+        )
+    return wanted
+
+
+def fold_splits(splits: Splits, count: int) -> list[Splits]:
+    """For each fold: dev is the fold, train is everything else of train and dev, test is test.
+
+    The same clips always give the same folds, whatever the seed of a run, so that runs of several seeds can be
+    compared and averaged fold by fold. Equal texts share a fold.
+    """
+    clips = _clips(splits)
+    dealt = divide(clips, {str(number): 1.0 for number in range(count)}, seed=0)
+    return [{"train": _without(clips, fold), "dev": fold, "test": splits["test"]} for fold in dealt.values()]
+
+
+def pooled(splits: Splits) -> Splits:
+    """What all folds together are: every clip of train and dev is trained on, and every one is read as dev."""
+    clips = _clips(splits)
+    return {"train": clips, "dev": clips, "test": splits["test"]}
+
+
+def _clips(splits: Splits) -> tuple[Row, ...]:
+    """Train and dev, less the dev clips whose text is also in test: it would be trained on now."""
+    kept = _without(splits["dev"], splits["test"])
+    if len(kept) < len(splits["dev"]):
+        log.warning("%d dev clips are left out: test has their text", len(splits["dev"]) - len(kept))
+    return (*splits["train"], *kept)
+
+
+def _without(rows: Iterable[Row], others: Iterable[Row]) -> tuple[Row, ...]:
+    """Those of ``rows`` whose text ``others`` do not have."""
+    texts = {split_key(row.text) for row in others}
+    return tuple(row for row in rows if split_key(row.text) not in texts)

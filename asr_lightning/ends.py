@@ -1,0 +1,64 @@
+"""What training leaves for selection: weights at the far end of the line from the untouched model. Knows no model.
+
+Checks, folds and seeds come in this one form. An end has one part, or several whose average is handed over, each with
+the dev clips that it was not trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from asr_lightning.callbacks.keep_best import KeepBest, average
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights, and the clips that judge them.
+
+    Attributes:
+        data: The data module whose dev is read.
+        load: Gives the weights by name; those that training did not change may be missing.
+    """
+
+    data: Any
+    load: Callable[[], State]
+
+
+@dataclass(frozen=True)
+class End:
+    """Specialized weights that could be handed over, as they are or with a step back.
+
+    Attributes:
+        name: In words.
+        parts: Together they read every dev clip once; their average is handed over.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+
+
+def ends_of_checks(best: KeepBest, data: Any, count: int) -> tuple[End, ...]:
+    """The best check, and the average of the best ``count``; empty if there was no check."""
+    checks = [check for check in best.best if best.path(check).exists()]  # a kill may have come between
+    if not checks:
+        return ()
+    paths = [best.path(check) for check in checks]
+    ends = [End(f"epoch {checks[0].epoch:.1f}", (Part(data, partial(load_file, paths[0])),))]
+    if (used := min(count, len(paths))) > 1:
+        part = Part(data, partial(average_of, paths[:used]))
+        ends.append(End(f"average of the best {used} checks", (part,)))
+    return tuple(ends)
+
+
+def average_of(paths: list[Path]) -> State:
+    """The mean of the weights in files."""
+    return average([load_file(path) for path in paths])
