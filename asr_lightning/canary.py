@@ -1,6 +1,6 @@
-"""The canary: general speech of other people, scored before and after, so that forgetting is seen. Knows no model.
+"""The canary: speech of other people, scored before and after, so that forgetting is seen. Knows no model.
 
-The bundled set is English and mostly synthetic; ``canary_clips/README.md`` says what it holds. Any folder of
+There is a bundled set for each of a few languages; ``canary_clips/XX/README.md`` says what it holds. Any folder of
 recordings with transcripts can stand in for it.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -28,7 +29,16 @@ from asr_lightning.types import AudioLimits, SpeechBatch, Utterance
 logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "canary_clips"
+ENGLISH = BUNDLED / "en"
+LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "ru": "Russian"}
+"""Of the bundled sets, by the name of their folder."""
+THREE_LETTERS = {"eng": "en", "spa": "es", "fra": "fr", "rus": "ru"}
+"""ISO 639-3, as MMS has it."""
+SYNTHETIC_VOICES = ("jf_alpha", "jf_tebukuro")
+"""The uid of a bundled clip starts with its voice; every other voice than these is a person's."""
 CACHE_BYTES = 2**30
+
+Kind = Literal["human", "synthetic"]
 
 
 class Canary:
@@ -39,14 +49,29 @@ class Canary:
         batch_size: Most clips in a batch.
     """
 
-    def __init__(self, folder: str | Path = BUNDLED, batch_size: int = 16) -> None:
+    def __init__(self, folder: str | Path = ENGLISH, batch_size: int = 16) -> None:
         self.folder = Path(folder)
         self.batch_size = batch_size
 
     @property
     def name(self) -> str:
         """What a report calls it."""
-        return "bundled set of general English, mostly synthetic" if self.folder == BUNDLED else str(self.folder)
+        if not self.is_bundled:
+            return str(self.folder)
+        kinds = [self.kind(uid) for uid in self.references]
+        parts = [f"{kinds.count(kind)} {kind}" for kind in ("human", "synthetic") if kind in kinds]
+        return f"bundled {LANGUAGES[self.folder.name]} set, {' and '.join(parts)} clips"
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it comes with this package."""
+        return self.folder.parent == BUNDLED
+
+    def kind(self, uid: str) -> Kind | None:
+        """Whether a person or a machine speaks in the clip ``uid``; None in a folder of the user's own."""
+        if not self.is_bundled:
+            return None
+        return "synthetic" if uid.startswith(SYNTHETIC_VOICES) else "human"
 
     @cached_property
     def _rows(self) -> tuple[Row, ...]:
@@ -85,7 +110,7 @@ class Canary:
 
     def untouched(self, adapter: ASRAdapter, device: torch.device | str = "cpu") -> tuple[Transcript, ...]:
         """``transcripts`` of a model that nobody has trained; computed where they are not known from before."""
-        shipped = self.files(adapter.limits.sample_rate) if self.folder == BUNDLED else None
+        shipped = self.files(adapter.limits.sample_rate) if self.is_bundled else None
         return self.transcripts(adapter, device, known=of_untouched(adapter, device, shipped))
 
     def files(self, sample_rate: int) -> Callable[[SpeechBatch], str]:
@@ -135,14 +160,36 @@ def _drafted(clip: Utterance, text: str, collate: Collator) -> Utterance:
     return drafted
 
 
-def open_canary(name: str) -> Canary | None:
+def bundled(language: str | None) -> Path | None:
+    """The folder of the bundled set in ``language``; None where there is none.
+
+    Args:
+        language: A code or an English name, such as ``es``, ``spa``, ``Spanish`` or Whisper's ``<|es|>``. None stands
+            for English, since the models that are told no language are mostly English.
+    """
+    if language is None:
+        return ENGLISH
+    plain = language.strip("<|>").lower()
+    codes = {code: code for code in LANGUAGES} | {name.lower(): code for code, name in LANGUAGES.items()}
+    code = (codes | THREE_LETTERS).get(plain)
+    return BUNDLED / code if code else None
+
+
+def open_canary(name: str, language: str | None = None) -> Canary | None:
     """The canary called ``name``: ``bundled``, a folder, or ``off`` for none.
+
+    Args:
+        name: As above.
+        language: That the model reads, for the choice of the bundled set; None where nobody has said.
 
     Raises:
         ValueError: The folder holds no recordings with transcripts.
     """
-    if name == "off":
+    folder = {"off": None, "bundled": bundled(language)}.get(name, Path(name))
+    if name == "bundled" and folder is None:
+        logger.info("no canary is bundled for %r: give one by --selection.canary FOLDER", language)
+    if folder is None:
         return None
-    canary = Canary() if name == "bundled" else Canary(name)
+    canary = Canary(folder)
     _ = canary.references  # read now: a wrong folder is found before training
     return canary

@@ -157,10 +157,11 @@ class ASRCLI(LightningCLI):
         """Resume the run in ``run_dir``, or set an earlier one aside: nothing is overwritten."""
         if self.options.trainer.val_check_interval is not None:
             raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
-        self.canary = open_canary(self.options.selection.canary)
+        args = self.options.model.adapter.init_args
+        self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
         if self.options.ckpt_path == "last":
             self.options.ckpt_path = str(last_checkpoint(self.run_dir))
-        registry.warn_of_licence(self.options.model.adapter.init_args.source)
+        registry.warn_of_licence(args.source)
         if self.options.ckpt_path is None:
             set_aside(self.run_dir)
         elif self.options.trainer.max_steps != -1:

@@ -149,11 +149,16 @@ def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
 
 
 def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.Pair, ...]]:
-    """Pairs by mode; none where the canary was not read."""
-    if selection.forgetting is None or chosen.lost is None:
+    """Pairs by mode, then those of people apart where machines speak too; none where the canary was not read."""
+    guard = selection.forgetting
+    if guard is None or chosen.lost is None:
         return {}
-    before = selection.forgetting.before
-    return {mode: pairs(before, after) for mode, after in chosen.lost.transcripts.items()}
+    found = {mode: pairs(guard.before, after) for mode, after in chosen.lost.transcripts.items()}
+    for mode, everything in tuple(found.items()):
+        people = tuple(pair for pair in everything if guard.canary.kind(pair.uid) == "human")
+        if 0 < len(people) < len(everything):
+            found[f"{mode}, human speech"] = people
+    return found
 
 
 def _of_silence(adapter: ASRAdapter, device: torch.device | str) -> str:

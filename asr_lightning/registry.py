@@ -83,6 +83,15 @@ def card_of(name: str) -> ModelCard | None:
     return known.get(name) or next((card for card in known.values() if card.source == name), None)
 
 
+def language(source: str, given: str | None) -> str | None:
+    """The language that a model is to read: as ``given``, as the folder ``source`` was saved with, or the only one that
+    the model's card has; None where none of them names one.
+    """
+    card = card_of(source)
+    only = card.languages if card and len(card.languages) == 2 and card.languages.isalpha() else None
+    return given or saved.options(source, ["language"]).get("language") or only
+
+
 def choose(name: str) -> Choice:
     """Adapter, source and recipe of ``name``: a model's name, its hub id, or a folder or ``.nemo`` file.
 

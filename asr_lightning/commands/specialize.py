@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--run_dir", type=Path, help="where everything goes; without it runs/<name of the folder>")
     options.add_argument("--language", help="of a multilingual model, such as de")
     options.add_argument("--budget", help="time for everything, such as 5m")
-    options.add_argument("--canary", help="folder of general speech that must not suffer; bundled, or off")
+    options.add_argument("--canary", help="folder of other people's speech that must not suffer; bundled, or off")
     options.add_argument("--seed", type=int, default=0, help="another seed gives another run")
     options.add_argument("--seeds", type=int, default=1, help="run that many, report the spread, keep the best on dev")
     return options

@@ -18,7 +18,7 @@ from asr_lightning import cache, known_texts
 from asr_lightning.adapters.moonshine import MoonshineAdapter
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.canary import BUNDLED, Canary
+from asr_lightning.canary import ENGLISH, Canary
 from asr_lightning.evaluation import evaluate, transcribe_all
 from asr_lightning.known_texts import KnownTexts, Shelf, digest, fed, of_untouched
 from asr_lightning.protocols import ASRAdapter
@@ -291,12 +291,12 @@ def test_the_trained_model_is_never_looked_up(whisper: WhisperAdapter, source: s
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Five bundled clips, as if they were all."""
-    folder = tmp_path / "few"
-    folder.mkdir()
-    for path in sorted(BUNDLED.glob("*.txt"))[:5]:
+    folder = tmp_path / "few" / "en"
+    folder.mkdir(parents=True)
+    for path in sorted(ENGLISH.glob("human_*.txt"))[:5]:
         for suffix in (".txt", ".ogg"):
             (folder / path.name).with_suffix(suffix).write_bytes(path.with_suffix(suffix).read_bytes())
-    monkeypatch.setattr("asr_lightning.canary.BUNDLED", folder)
+    monkeypatch.setattr("asr_lightning.canary.BUNDLED", folder.parent)
     monkeypatch.setattr(known_texts, "SHIPPED", tmp_path / "shipped")
     return folder
 

@@ -22,7 +22,7 @@ from asr_lightning.adapters._wheels import MOONSHINE_TINY, WHISPER_BASE, WHISPER
 from asr_lightning.adapters._whisper_source import load_whisper
 from asr_lightning.adapters.moonshine import MoonshineAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.canary import BUNDLED, Canary
+from asr_lightning.canary import ENGLISH, Canary
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import score
 from asr_lightning.text import basic
@@ -56,7 +56,7 @@ def few_clips(tmp_path: Path) -> Canary:
     folder = tmp_path / "clips"
     folder.mkdir()
     for name in ("human_08*", "jf_alpha_01*", "jf_tebukuro_02*"):
-        for path in BUNDLED.glob(name):
+        for path in ENGLISH.glob(name):
             (folder / path.name).symlink_to(path)
     return Canary(folder)
 
