@@ -73,11 +73,21 @@ _LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}}
 CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}}
 
 _VARIED = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
-_MASKED = {"init_args": {"num_time_masks": 2, "num_freq_masks": 2}}
+_REPLAY = {"replay": "bundled", "replay_share": 0.5}  # English
+_MASKED = {"init_args": {"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}}
 _WHISPER = {
     "model": {"optimizer": {"lr": 1e-4}, "adapter": _MASKED},
-    "data": _VARIED,
-    "trainer": {"max_epochs": 8},
+    "data": {**_VARIED, "epoch_clips": 80},
+    "bf16_on_cpu": True,
+    "trainer": {"max_epochs": 12},
+}
+_DROPS = {"drop_bands": 2, "drop_stretches": 3}  # in place of masks, for a model that reads samples
+_MOONSHINE = {
+    "model": {"optimizer": {"lr": 1e-4}},
+    "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 80},
+    "bf16_on_cpu": True,
+    "train_only": {"groups": ["encoder"]},
+    "trainer": {"max_epochs": 12},
 }
 
 RECIPES: dict[str, Recipe] = {
@@ -91,13 +101,9 @@ RECIPES: dict[str, Recipe] = {
         "trainer": {"max_epochs": 25, "accelerator": "cpu"},
     },
     "whisper": _WHISPER,
-    "whisper.en": _WHISPER | {"data": {**_VARIED, "replay": "bundled"}},
-    "moonshine": {
-        "model": {"optimizer": {"lr": 2e-5}},
-        "data": {"batch_size": 8},
-        "train_only": {"groups": ["encoder"]},
-        "trainer": {"max_epochs": 25},
-    },
+    "whisper.en": _WHISPER | {"data": {**_WHISPER["data"], **_REPLAY}},
+    "moonshine": _MOONSHINE,
+    "moonshine.en": _MOONSHINE | {"data": {**_MOONSHINE["data"], **_REPLAY}},
     "wav2vec2": {
         "model": {"optimizer": {"lr": 3e-5}},
         "data": {"batch_size": 8},
@@ -107,8 +113,8 @@ RECIPES: dict[str, Recipe] = {
     "parakeet": _FROM_NVIDIA,
     "nemo": _FROM_NVIDIA,
 }
-"""Whisper's is the result of docs/recipes.md; the bundled replay is English. lr of Moonshine and wav2vec2 is a place to
-start: no result on a few hundred clips is published for either."""
+"""Those of Whisper and Moonshine are the result of docs/recipes.md. lr of wav2vec2 is a place to start: no result on a
+few hundred clips is published for it."""
 
 
 def _whisper(
@@ -122,9 +128,16 @@ def _whisper(
 def _moonshine(name: str, parameters: float, languages: str = "en", **more: Any) -> ModelCard:
     english = languages == "en"
     return ModelCard(
-        name, "moonshine", f"{ADAPTERS}.moonshine.MoonshineAdapter", f"moonshine-ai/{name}", parameters,
-        "MIT" if english else "Moonshine AI Community License", languages, restricted=not english, **more,
-    )  # fmt: skip
+        name,
+        "moonshine.en" if english else "moonshine",
+        f"{ADAPTERS}.moonshine.MoonshineAdapter",
+        f"moonshine-ai/{name}",
+        parameters,
+        "MIT" if english else "Moonshine AI Community License",
+        languages,
+        restricted=not english,
+        **more,
+    )
 
 
 def _ctc(name: str, source: str, parameters: float, licence: str, languages: str, **more: Any) -> ModelCard:

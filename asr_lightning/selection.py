@@ -51,7 +51,7 @@ class SelectionSettings:
     """
 
     average: int = 4
-    alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
+    alphas: tuple[float, ...] = (0.25, 0.5, 0.6, 0.75, 0.9)
     min_probability: float = 0.975
     canary: str = "bundled"
     canary_limit: float = 0.5

@@ -78,7 +78,7 @@ def test_merged_lora_is_chosen_among_plain_weights(tmp_path: Path) -> None:
     more = ["--canary=off", "--trainer.max_epochs=1", "--model.adapter.init_args.lora.rank=2"]
     assert main(["specialize", str(folder), "--model", str(model), "--run_dir", str(tmp_path / "run"), *more]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [candidate["alpha"] for candidate in report["candidates"]] == [0, 1, 1, 0.9, 0.75, 0.5, 0.25]
+    assert [candidate["alpha"] for candidate in report["candidates"]] == [0, 1, 1, 0.9, 0.75, 0.6, 0.5, 0.25]
     plain, saved = (load_file(f / "model.safetensors") for f in (model, tmp_path / "run" / "model"))
     assert plain.keys() == saved.keys()
 
