@@ -21,18 +21,19 @@ from asr_lightning.scoring import score
 from asr_lightning.text import basic
 
 
-def make(name: str, folder: Path) -> dict[str, float]:
+def make(name: str, folder: Path, canary: Canary) -> dict[str, float]:
     """Reads the canary with the model and writes its texts.
 
     Args:
         name: Of `python -m asr_lightning models`, or a folder.
         folder: Where to write; emptied first.
+        canary: The clips.
 
     Returns:
         Word error rate by way of reading.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    canary, adapter = Canary(), registry.build(name)
+    adapter = registry.build(name)
     native, rates = adapter.native(), {}
     for mode, way in {"as trained": adapter, "native": native}.items():
         if way is native or native is not adapter:
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=SHIPPED, help="where each model gets a folder")
     options = parser.parse_args()
     for name in options.models:
-        rates = make(name, options.output / Path(name).name)
+        rates = make(name, options.output / Path(name).name, Canary())
         print(f"{name}: WER {', '.join(f'{rate:.1%} {mode}' for mode, rate in rates.items())}")
 
 
