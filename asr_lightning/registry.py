@@ -38,8 +38,8 @@ KINDS = {
     "parakeet_tdt": Kind(f"{ADAPTERS}.hf_transducer.HFTransducerAdapter", "parakeet"),
 }
 CTC = Kind(f"{ADAPTERS}.hf_ctc.HFCTCAdapter", "wav2vec2")
-"""By ``model_type``; every other folder is taken for a CTC model. A Moonshine folder does not say its language. Most are
-English, and so is what the recipe replays; the others are trained with ``--data.replay off``."""
+"""By ``model_type``; every other folder is taken for a CTC model. A Moonshine folder does not say its language. Most
+are English, and so is what the recipe replays; the others are trained with ``--data.replay off``."""
 
 MULTILINGUAL_VOCABULARY = 51865
 """Smallest vocabulary of a multilingual Whisper. Source: openai/whisper ``model.py``."""

@@ -21,18 +21,19 @@ from asr_lightning.scoring import score
 from asr_lightning.text import basic
 
 
-def make(name: str, folder: Path) -> float:
+def make(name: str, folder: Path, canary: Canary) -> float:
     """Reads the canary with the model, as its makers use it, and writes its texts.
 
     Args:
         name: Of `python -m asr_lightning models`, or a folder; one that needs no language.
         folder: Where to write; emptied first.
+        canary: The clips.
 
     Returns:
         Word error rate.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    canary, adapter = Canary(), registry.build(name).native()
+    adapter = registry.build(name).native()
     shelf = Shelf(folder, digest(adapter), canary.files(adapter.limits.sample_rate))
     wer = score(canary.transcripts(adapter, known=KnownTexts((shelf,))), basic).wer
     for path in (folder, *folder.iterdir()):
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=SHIPPED, help="where each model gets a folder")
     options = parser.parse_args()
     for name in options.models:
-        print(f"{name}: WER {make(name, options.output / Path(name).name):.1%}")
+        print(f"{name}: WER {make(name, options.output / Path(name).name, Canary()):.1%}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from asr_lightning.evaluation import evaluate, transcribe_all
 from asr_lightning.known_texts import KnownTexts, Shelf, digest, fed, of_untouched
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.results import Comparison
-from asr_lightning.scoring import Transcript
+from asr_lightning.scoring import Transcript, score
+from asr_lightning.text import basic
 from asr_lightning.types import SpeechBatch
 from tests.tiny_hf import tiny_moonshine
 from tests.tiny_models import clip, tiny_whisper
@@ -318,6 +319,22 @@ def test_shipped_texts_of_the_canary(
         file.write(b"\0")
     with pytest.raises(AssertionError, match="is computed"):
         Canary(few, batch_size=2).untouched(native)
+
+
+def test_the_script_makes_what_a_run_finds(
+    few: Path, tmp_path: Path, never: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both ways of reading, and in a folder that everyone may read."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from make_canary_texts import make
+
+    model = tiny_whisper(tmp_path / "tiny.en", multilingual=False)
+    wer = make(str(model), tmp_path / "shipped" / model.name, Canary(few))
+    made = list((tmp_path / "shipped" / "tiny.en").iterdir())
+    assert len(made) == 1 and stat.S_IMODE(made[0].stat().st_mode) == 0o644
+    native = WhisperAdapter(str(model)).native()
+    never()
+    assert score(Canary(few).untouched(native), basic).wer == wer
 
 
 def test_another_folder_has_no_shipped_texts(whisper: WhisperAdapter, few: Path, tmp_path: Path, store: Path) -> None:
