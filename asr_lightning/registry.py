@@ -138,6 +138,15 @@ def _recipe_of(kind: Kind, config: dict[str, Any]) -> Recipe:
     return merge(recipe, CAREFUL) if config.get("d_model", 0) >= MEDIUM_WIDTH else recipe
 
 
+def epochs_of(name: str, otherwise: int) -> int:
+    """How long the recipe of ``name`` trains at most; ``otherwise`` where it does not say.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    return int(choose(name).recipe.get("trainer", {}).get("max_epochs", otherwise))
+
+
 def build(name: str) -> Any:
     """The adapter of ``name``, loaded; a folder that ``save`` wrote with the options it was used with.
 

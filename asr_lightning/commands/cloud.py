@@ -96,8 +96,7 @@ def rent(known: Ledger, options: argparse.Namespace) -> int:
         registry.choose(options.model)  # says which names are near
         raise ValueError(f"{options.model} is on this machine only: name a model of python -m asr_lightning models")
     provider = providers.open_provider(options.provider)
-    recipe = registry.choose(card.name).recipe.get("trainer", {})
-    epochs = int(recipe.get("max_epochs", DEFAULT_EPOCHS)) if options.epochs is None else options.epochs
+    epochs = registry.epochs_of(card.name, DEFAULT_EPOCHS) if options.epochs is None else options.epochs
     order = rental.Order(
         data=options.data,
         spec=JobSpec(card.name, options.language, epochs, options.seed),

@@ -20,7 +20,7 @@ from asr_lightning.server.uploads import Upload
 Source = Literal["seed", "v1"]
 
 LANGUAGE = {"type": "string", "description": "a code such as en or de, for multilingual models"}
-EPOCHS = {"type": "integer", "minimum": 1, "maximum": 100, "default": 8}
+EPOCHS = {"type": "integer", "minimum": 1, "maximum": 100, "description": "Without it, the recipe of the model."}
 SEED_NUMBER = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1, "default": 0}
 DATA = {**BINARY, "description": "a .tar.gz of audio files, and of text files with the same base names"}
 KEY_HEADER = {

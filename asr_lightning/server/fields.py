@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from fastapi import Request
 
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.jobs.spec import DEFAULT_EPOCHS, JobSpec
 from asr_lightning.server.languages import CODES
 from asr_lightning.server.models import Catalogue
 from asr_lightning.server.problems import Problem, invalid
@@ -32,6 +32,7 @@ def spec(fields: Mapping[str, object], models: Catalogue, name: str = "model") -
         raise invalid(name, "name a base model: GET /v1/models lists them")
     found = {key: number(key, fields[key]) for key in ("epochs", "seed") if fields.get(key) not in (None, "")}
     resolved = models.resolve(model, name)
+    found.setdefault("epochs", models.epochs.get(resolved, DEFAULT_EPOCHS))
     return JobSpec(model=resolved, language=language(fields.get("language"), resolved), **found)
 
 

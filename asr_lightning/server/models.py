@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from asr_lightning import registry
 from asr_lightning.cards import ALIASES
+from asr_lightning.jobs.spec import DEFAULT_EPOCHS
 from asr_lightning.server.problems import Problem
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -26,11 +27,13 @@ class Catalogue:
         sources: What the trainer's ``--model`` takes, by name.
         other_names: Hub ids and aliases, with the name each stands for.
         listing: One object for each model, as ``GET /v1/models`` has it.
+        epochs: How long the recipe of each model trains, unless a client says otherwise.
     """
 
     sources: Mapping[str, str]
     other_names: Mapping[str, str]
     listing: tuple[dict[str, object], ...]
+    epochs: Mapping[str, int] = field(default_factory=dict)
 
     def resolve(self, name: str, param: str) -> str:
         """The name in ``sources`` that ``name`` stands for.
@@ -67,7 +70,14 @@ def catalogue(folder: Path | None = None) -> Catalogue:
                         "languages": None, "parameters": None, "gb_to_train": None})  # fmt: skip
     others = {card.source: name for name, card in cards.items() if card.source not in sources}
     others |= {alias: name for alias, name in ALIASES.items() if name in sources}
-    return Catalogue(sources, others, tuple(listing))
+    return Catalogue(sources, others, tuple(listing), {name: _epochs(source) for name, source in sources.items()})
+
+
+def _epochs(source: str) -> int:
+    try:
+        return registry.epochs_of(source, DEFAULT_EPOCHS)
+    except ValueError as error:
+        raise ValueError(f"{source} is a model that cannot be read ({error}): copy it again, or remove it") from error
 
 
 def _installed(extra: str) -> bool:

@@ -231,3 +231,16 @@ def test_memory_is_measured_or_estimated() -> None:
     assert measured.gb_to_train == measured.train_gb
     assert ModelCard("m", "toy", "a", "s", 100, "MIT", "en").gb_to_train == pytest.approx(3.5)
     assert ModelCard("m", "toy", "a", "s", 100, "MIT", "en").gb_to_run == pytest.approx(0.4)
+
+
+@pytest.mark.once
+def test_the_server_trains_as_long_as_the_recipe() -> None:
+    """The same model, by the command, the server and the cloud: one recipe."""
+    from asr_lightning.server.fields import spec
+    from asr_lightning.server.models import catalogue
+
+    models = catalogue()
+    for name in ("whisper-tiny.en", "moonshine-tiny", "wav2vec2-base-960h"):
+        recipe = registry.choose(name).recipe["trainer"]["max_epochs"]
+        assert spec({"model": name}, models).epochs == registry.epochs_of(name, 1) == recipe
+    assert spec({"model": "whisper-tiny.en", "epochs": 3}, models).epochs == 3
