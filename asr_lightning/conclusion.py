@@ -79,10 +79,16 @@ class Choice:
     chosen: Candidate
 
 
-def choose(run: Finished) -> Choice:
-    """Choose the weights, and write ``model/``; test is not read."""
+def choose(run: Finished, forgetting: Forgetting | None = None) -> Choice:
+    """Choose the weights, and write ``model/``; test is not read.
+
+    Args:
+        run: Trained.
+        forgetting: Of an earlier run of the same model, which has read the canary; None reads it where there is one.
+    """
     compare = run.comparison
-    selection = Selection(compare.device, compare.normalize, run.settings, _forgetting(run), run.base_dev)
+    forgetting = forgetting or _forgetting(run)
+    selection = Selection(compare.device, compare.normalize, run.settings, forgetting, run.base_dev)
     return Choice(selection, selection.run(run.live, run.source, run.ends, run.run_dir / "model"))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from safetensors.torch import load_file
 
@@ -87,7 +87,8 @@ def train(
 
 def _decide_nothing(trainer: Trainer) -> None:
     """A fold's own dev stops and chooses nothing, and a fold is too short to be resumed."""
-    trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, StopEarly | KeepLast)]
-    for callback in trainer.callbacks:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks[:] = [callback for callback in callbacks if not isinstance(callback, StopEarly | KeepLast)]
+    for callback in callbacks:
         if isinstance(callback, KeepBest):
             callback.count = 0

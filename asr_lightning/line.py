@@ -66,6 +66,11 @@ class Walk:
     parts: tuple[tuple[Line, Any], ...]
     average: Line
 
+    def states(self, alpha: float) -> list[State]:
+        """All weights of each part at ``alpha``, on the CPU."""
+        start = {name: tensor.cpu() for name, tensor in self.average.untouched.model.state_dict().items()}
+        return [start | line.weights(alpha) for line, _ in self.parts]
+
 
 def walk_to(end: End, live: ASRAdapter, source: ASRAdapter, folder: Path) -> Walk:
     """The way from the untouched model to ``end``.

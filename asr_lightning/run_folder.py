@@ -9,6 +9,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
@@ -29,7 +30,8 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it into the run folder, over nothing."""
-        if stage == "fit" and not trainer.datamodule.fold.number:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and not data.fold.number:
             run_dir = Path(self.config.run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, first_free(run_dir / "config.yaml"))

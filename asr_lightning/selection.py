@@ -112,7 +112,7 @@ class Selection:
         forgetting: What other people lose; None where no canary was given.
         base_dev: What the untouched model wrote for dev, natively.
         candidates: All that was scored, in order.
-        parts: Of the end that was walked to, the weights at the chosen step.
+        parts: All weights at the chosen step, for each part of the end that was walked to.
     """
 
     device: torch.device | str
@@ -142,7 +142,7 @@ class Selection:
         walk = walk_to(end, live, source, target.parent)
         live.model.cpu()
         chosen = self._walk(base, end.name, walk)
-        self.parts = [line.weights(chosen.alpha) for line, _ in walk.parts]
+        self.parts = walk.states(chosen.alpha)
         tuned = walk.average.at(chosen.alpha)
         if self.forgetting and chosen.lost:
             self.forgetting.spot_check(chosen.lost, tuned)

@@ -10,7 +10,10 @@ import shutil
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asr_lightning.seeds import Seed
 
 STARTED = time.monotonic()
 DEFAULT_MODEL = "whisper-tiny.en"
@@ -31,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--budget", help="time for everything, such as 5m")
     options.add_argument("--canary", help="folder of other people's speech that must not suffer; bundled, or off")
     options.add_argument("--seed", type=int, default=0, help="another seed gives another run")
-    options.add_argument("--seeds", type=int, default=1, help="run that many, report the spread, keep the best on dev")
+    seeds = "run that many, report the spread, keep the best on dev or the average of all"
+    options.add_argument("--seeds", type=int, default=1, help=seeds)
     return options
 
 
@@ -42,14 +46,19 @@ def run(command: str, arguments: list[str]) -> int:
         raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
     run_dir = options.run_dir or Path("runs") / options.data.resolve().name
     if options.seeds == 1:
-        return _show(_fit(options, more, options.seed, run_dir), run_dir)
+        return _show(_fit(options, more, options.seed, run_dir).results, run_dir)
     from asr_lightning.run_folder import set_aside
+    from asr_lightning.seeds import Seed, average_of, best_of
 
     set_aside(run_dir)
-    seeds = range(options.seed, options.seed + options.seeds)
-    found = {seed: _fit(options, more, seed, run_dir / f"seed-{seed}") for seed in seeds}
-    results = {seed: result for seed, result in found.items() if result is not None}
-    return _show_spread(results, run_dir) if results else 0
+    found = []
+    for seed in range(options.seed, options.seed + options.seeds):
+        run = _fit(options, more, seed, run_dir / f"seed-{seed}")
+        if run.results is not None:
+            found.append(Seed(seed, run.finished, run.choice, run.results))
+    if found:
+        _show_spread(found, average_of(found, run_dir / "average") or best_of(found), run_dir)
+    return 0
 
 
 def fit_arguments(options: argparse.Namespace, more: list[str], seed: int, run_dir: Path) -> list[str]:
@@ -66,12 +75,12 @@ def fit_arguments(options: argparse.Namespace, more: list[str], seed: int, run_d
     ]  # fmt: skip
 
 
-def _fit(options: argparse.Namespace, more: list[str], seed: int, run_dir: Path) -> dict[str, Any] | None:
-    """Results of one run; None on every process but the first."""
+def _fit(options: argparse.Namespace, more: list[str], seed: int, run_dir: Path) -> Any:
+    """One run; it has results in the first process only."""
     from asr_lightning import cli
 
     started = STARTED if seed == options.seed else time.monotonic()
-    return cli.main(fit_arguments(options, more, seed, run_dir), started).results
+    return cli.main(fit_arguments(options, more, seed, run_dir), started)
 
 
 def _show(result: dict[str, Any] | None, run_dir: Path) -> int:
@@ -82,24 +91,25 @@ def _show(result: dict[str, Any] | None, run_dir: Path) -> int:
     return 0
 
 
-def _show_spread(found: dict[int, dict[str, Any]], run_dir: Path) -> int:
-    """Print and write the WER of every seed; the model and the report of the best on dev go to the top."""
+def _show_spread(found: list[Seed], kept: Seed, run_dir: Path) -> None:
+    """Print and write the WER of every seed; the model and the report of the run ``kept`` go to the top."""
     from asr_lightning.results import write_json
 
-    best = min(found, key=lambda seed: found[seed]["dev"]["wer"]["after"])
-    print(f"\n{'seed':>6}{'dev after':>12}{'test before':>14}{'after':>9}{'cut':>8}{'alpha':>8}")
-    for seed, result in found.items():
-        wer = result["test"]["wer"]
+    averaged = kept not in found
+    print(f"\n{'seed':>7}{'dev after':>12}{'test before':>14}{'after':>9}{'cut':>8}{'alpha':>8}")
+    for seed in [*found, *([kept] if averaged else [])]:
+        wer, dev = seed.results["test"]["wer"], seed.results["dev"]["wer"]
         print(
-            f"{seed:>6}{result['dev']['wer']['after']:>12.1%}{wer['before']:>14.1%}{wer['after']:>9.1%}"
-            f"{1 - wer['after'] / max(wer['before'], 1e-9):>8.0%}{result['alpha']:>8g}"
+            f"{'average' if seed is kept and averaged else seed.number:>7}{dev['after']:>12.1%}{wer['before']:>14.1%}"
+            f"{wer['after']:>9.1%}{1 - wer['after'] / max(wer['before'], 1e-9):>8.0%}{seed.results['alpha']:>8g}"
         )
-    after = [result["test"]["wer"]["after"] for result in found.values()]
+    after = [seed.results["test"]["wer"]["after"] for seed in found]
     print(f"\ntest WER {statistics.mean(after):.1%} on average, from {min(after):.1%} to {max(after):.1%}")
     for name in ("model", "report.html", "report.json", "report.md", "results.json"):
-        source, target = run_dir / f"seed-{best}" / name, run_dir / name
+        source, target = kept.finished.run_dir / name, run_dir / name
         shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
-    write_json(run_dir / "seeds.json", {"kept": best, "seeds": {str(seed): result for seed, result in found.items()}})
-    print(f"kept: seed {best}, the best on dev\nmodel:   {run_dir / 'model'}\nreport:  {run_dir / 'report.html'}")
-    print(f"\n{found[best]['verdict']}")
-    return 0
+    seeds = {str(seed.number): seed.results for seed in found}
+    write_json(run_dir / "seeds.json", {"kept": "average" if averaged else kept.number, "seeds": seeds})
+    why = f"the {kept.results['chosen']}" if averaged else f"seed {kept.number}, the best on dev"
+    print(f"kept: {why}\nmodel:   {run_dir / 'model'}\nreport:  {run_dir / 'report.html'}")
+    print(f"\n{kept.results['verdict']}")

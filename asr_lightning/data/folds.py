@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from asr_lightning.data.rows import Row, split_key
 from asr_lightning.data.splits import Splits, divide
@@ -24,7 +25,15 @@ COUNT = 4
 """Models that ``auto`` trains: each learns from three quarters of the clips."""
 
 
-class Fold(NamedTuple):
+HELP = (
+    "With few clips: how many models are trained, each on the clips outside one fold. Dev is what each reads of its "
+    f"fold, and their average is handed over. auto: {COUNT} for less than {FEW} different texts in train and dev."
+)
+"""Of the option ``--folds``."""
+
+
+@dataclass(frozen=True)
+class Fold:
     """Which of the trainings of a run it is.
 
     Attributes:

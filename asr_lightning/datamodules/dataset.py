@@ -27,12 +27,12 @@ class Pick(NamedTuple):
 
     Attributes:
         epoch: In training; None in dev and test, which are never varied.
-        index: Of the utterance.
+        clip: Index of the utterance.
         repeat: How often this epoch has drawn it before.
     """
 
     epoch: int | None
-    index: int
+    clip: int
     repeat: int = 0
 
 
@@ -162,7 +162,7 @@ class WholeBatches(Dataset):
         return len(self.utterances)
 
     def __getitem__(self, picks: list[Pick]) -> list[Utterance]:
-        return [self.utterances.utterance(pick.index, pick.epoch, pick.repeat) for pick in picks]
+        return [self.utterances.utterance(pick.clip, pick.epoch, pick.repeat) for pick in picks]
 
 
 def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list[float]:

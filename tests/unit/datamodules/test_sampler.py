@@ -143,17 +143,17 @@ def test_few_clips_are_repeated_equally_often(num, least, world):
         alone.set_epoch(epoch)
         assert in_turn == list(alone), "several processes draw what one draws"
         picks = [pick for batch in in_turn for pick in batch]
-        own = [pick for pick in picks if pick.index < num]
-        times = Counter(pick.index for pick in own)
+        own = [pick for pick in picks if pick.clip < num]
+        times = Counter(pick.clip for pick in own)
         assert len(own) == draws and len(picks) == draws + 4
         assert set(times) == set(range(num)) and max(times.values()) - min(times.values()) <= 1
-        assert all({p.repeat for p in own if p.index == index} == set(range(count)) for index, count in times.items())
+        assert all({p.repeat for p in own if p.clip == index} == set(range(count)) for index, count in times.items())
 
 
 def test_repeats_of_a_clip_do_not_fill_a_batch():
     """Ten clips in batches of 16: none is in one more than twice, and general speech is spread over all batches."""
     sampler = TrainBatches(seconds_of(110), 16, 0, 1, 0, num_replay=100, num_drawn=40, epoch_clips=160)
     for batch in sampler:
-        times = Counter(pick.index for pick in batch if pick.index < 10)
+        times = Counter(pick.clip for pick in batch if pick.clip < 10)
         assert max(times.values()) <= 2 and len(times) >= 5
-        assert 2 <= sum(pick.index >= 10 for pick in batch) <= 5
+        assert 2 <= sum(pick.clip >= 10 for pick in batch) <= 5

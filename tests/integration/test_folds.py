@@ -1,0 +1,159 @@
+"""A few clips, as a user trains them: folds, their average, and what is said of them. With a toy that really learns."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from make_tones import PHRASES, write_tones
+from safetensors.torch import load_file
+
+from asr_lightning import cli, saved
+from asr_lightning.__main__ import main
+from asr_lightning.adapters.toy import ToyAdapter
+from asr_lightning.callbacks.keep_best import average
+from asr_lightning.data.folds import fold_splits
+from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.evaluation import evaluate
+from tests.server.trainer.jobs import make_job
+from tests.toy_run import toy_data
+
+FIT = ["fit", "--config", "configs/models/toy.yaml", "--half_epoch_validation.half=false"]
+
+
+def arguments(folder: Path, run_dir: Path, *more: str) -> list[str]:
+    return [*FIT, f"--data.audio_dir={folder}", f"--run_dir={run_dir}", "--folds=auto", *more]
+
+
+@pytest.fixture(scope="module")
+def ran(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> cli.ASRCLI:
+    """Eleven clips of train and dev, in four folds."""
+    run_dir = tmp_path_factory.mktemp("folds") / "run"
+    return cli.main(arguments(tones_once, run_dir))
+
+
+@pytest.fixture(scope="module")
+def folds(ran: cli.ASRCLI, tones_once: Path) -> list[AudioFolderDataModule]:
+    """Their data, made anew."""
+    data = toy_data(tones_once, batch_size=4)
+    return [data.divided(splits) for splits in fold_splits(data.splits, 4)]
+
+
+def models(ran: cli.ASRCLI) -> Iterator[ToyAdapter]:
+    for number in range(1, 5):
+        adapter = ToyAdapter()
+        state = load_file(ran.run_dir / "checkpoints" / "folds" / f"fold-{number}.safetensors")
+        adapter.model.load_state_dict(state)
+        yield adapter
+
+
+def test_dev_is_what_each_model_reads_of_its_own_fold(ran: cli.ASRCLI, folds: list[AudioFolderDataModule]) -> None:
+    pairs = zip(models(ran), folds, strict=True)
+    expected = [text for adapter, data in pairs for text in evaluate(adapter, data.loader("dev")).transcripts]
+    candidate = next(c for c in ran.choice.selection.candidates if c.alpha == 1)
+    assert list(candidate.dev.transcripts) == expected
+    assert len({text.uid for text in expected}) == len(PHRASES) - 1
+    assert candidate.name == "average of 4 folds"
+
+
+def test_what_is_handed_over_is_their_mean(ran: cli.ASRCLI) -> None:
+    chosen, base = ran.choice.chosen, ToyAdapter().model.state_dict()
+    assert 0 < chosen.alpha <= 1
+    mean = average([adapter.model.state_dict() for adapter in models(ran)])
+    for name, tensor in saved.load(ran.run_dir / "model").model.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, torch.lerp(base[name], mean[name], chosen.alpha))
+
+
+def test_it_is_better_and_says_how_dev_was_read(ran: cli.ASRCLI) -> None:
+    results = json.loads((ran.run_dir / "results.json").read_text())
+    assert results["dev"]["wer"]["after"] < results["dev"]["wer"]["before"]
+    assert results["test"]["wer"]["after"] < results["test"]["wer"]["before"]
+    assert results["clips"] == {"train": 11, "dev": 11, "test": 1}
+    assert results["decision"].endswith("dev is out of fold: each clip was read by a model that was not trained on it.")
+    report = json.loads((ran.run_dir / "report.json").read_text())
+    assert report["decision"] == results["decision"]
+    assert {c["name"] for c in report["candidates"]} == {"untouched model", "average of 4 folds"}
+    assert [p.name for p in ran.run_dir.glob("config*")] == ["config.yaml"]
+    assert (ran.run_dir / "tensorboard" / "fold-4").is_dir()
+    assert not list(ran.run_dir.rglob("*.ckpt")) and not (ran.run_dir / "checkpoints" / "best").exists()
+
+
+def test_the_same_seed_gives_the_same_model(ran: cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
+    again = cli.main(arguments(tones_once, tmp_path / "again"))
+    weights = [torch.load(run.run_dir / "model" / "toy.pt", weights_only=True) for run in (ran, again)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_poisoned_clips_keep_the_untouched_model(ran: cli.ASRCLI, tmp_path: Path) -> None:
+    """Transcripts of other clips, and a model that reads well: nothing is gained out of fold."""
+    folder = tmp_path / "poisoned"
+    write_tones(folder)
+    texts = list(PHRASES)
+    random.Random(0).shuffle(texts)
+    for number, text in enumerate(texts, start=1):
+        (folder / f"{number:03d}.txt").write_text(text)
+    source = ran.run_dir / "model"
+    run = cli.main(
+        arguments(folder, tmp_path / "run", f"--model.adapter.init_args.source={source}", "--trainer.max_epochs=3")
+    )
+    assert run.results is not None and run.choice.chosen.alpha == 0
+    assert run.results["decision"].startswith("The untouched model was kept: average of 4 folds at alpha")
+    kept, base = (torch.load(path / "toy.pt", weights_only=True) for path in (run.model_dir, source))
+    assert all(torch.equal(tensor, base[name]) for name, tensor in kept.items())
+
+
+def test_few_repeated_clips_get_more_steps(tones_once: Path, tmp_path: Path) -> None:
+    more = ["--data.epoch_clips=16", "--trainer.max_epochs=2", "--data.augmentation.speeds=[0.9,1.0,1.1]"]
+    run = cli.main(arguments(tones_once, tmp_path / "run", *more))
+    assert run.trainer.global_step == 2 * 4
+    assert run.progress.num_utterances == 4 * 2 * 16
+
+
+def test_a_killed_run_starts_anew(tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """There is nothing to resume, and that is said; a new start removes the folds of the one before."""
+    run_dir = tmp_path / "run"
+    stale = run_dir / "checkpoints" / "folds" / "fold-9.safetensors"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    assert main(arguments(tones_once, run_dir, "--ckpt_path=last")) == 2
+    assert "start the run again without --ckpt_path" in capsys.readouterr().err
+    assert main(arguments(tones_once, run_dir, "--trainer.max_epochs=1")) == 0
+    assert sorted(path.name for path in stale.parent.iterdir()) == [f"fold-{n}.safetensors" for n in range(1, 5)]
+
+
+def test_a_budget_is_divided(tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments(tones_once, tmp_path / "run", "--budget=1s", "--trainer.max_epochs=200")) == 0
+    assert capsys.readouterr().err.count("budget 1 s: 1 of 200 epochs") == 4
+
+
+def test_folds_are_refused_where_they_cannot_be_had(
+    tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    several = ["--trainer.devices=2", "--trainer.strategy=ddp_spawn", "--folds=4"]
+    assert main(arguments(tones_once, tmp_path / "run", *several)) == 2
+    assert "set --folds off" in capsys.readouterr().err
+    assert main(arguments(tones_once, tmp_path / "other", "--folds=40")) == 2
+    assert "there are 11: record more phrases, or set --folds off" in capsys.readouterr().err
+
+
+def test_a_job_counts_all_folds(tones_once: Path, tmp_path: Path) -> None:
+    """Progress of the server goes from 0 to 1 once, and its baseline is that of every clip."""
+    from asr_lightning.callbacks.job_status import JobStatus
+    from asr_lightning.jobs.trainer_status import TrainerStatus
+
+    status, seen = TrainerStatus(make_job(tmp_path / "job", tones_once), 1, 2), []
+    status.update = lambda **changes: (seen.append(changes), TrainerStatus.update(status, **changes))  # type: ignore[method-assign]
+    more = ["--trainer.max_epochs=2"]
+    cli.main(arguments(tones_once, tmp_path / "run", *more), callbacks=[JobStatus(status)], log_clips=False)
+    fractions = [changes["fraction"] for changes in seen if "fraction" in changes]
+    assert fractions == sorted(fractions) and fractions[-1] == 0.85
+    assert status.progress["step"] == status.progress["steps"]
+    phases = [changes["phase"] for changes in seen if "phase" in changes]
+    assert phases == ["preparing", *["running"] * 8, "evaluating"]
+    assert "fold 4 of 4" in next(c["message"] for c in reversed(seen) if c.get("phase") == "running")
+    assert len({changes["base_wer"] for changes in seen if "base_wer" in changes}) == 1
