@@ -72,17 +72,17 @@ _LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}}
 # Medium and larger get worse at the rates of small models: 2.71 to 2.96 WER on one voice. Source: heyitworks.tech.
 CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}}
 
-_VARIED = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
+_VARIED: dict[str, Any] = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
 _REPLAY = {"replay": "bundled", "replay_share": 0.5}  # English
 _MASKED = {"init_args": {"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}}
-_WHISPER = {
+_WHISPER: dict[str, Any] = {
     "model": {"optimizer": {"lr": 1e-4}, "adapter": _MASKED},
     "data": {**_VARIED, "epoch_clips": 80},
     "bf16_on_cpu": True,
     "trainer": {"max_epochs": 12},
 }
 _DROPS = {"drop_bands": 2, "drop_stretches": 3}  # in place of masks, for a model that reads samples
-_MOONSHINE = {
+_MOONSHINE: dict[str, Any] = {
     "model": {"optimizer": {"lr": 1e-4}},
     "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 80},
     "bf16_on_cpu": True,
