@@ -70,6 +70,7 @@ ENGLISH = ("whisper-tiny.en", "moonshine-tiny")
 VOICES = (
     Voice("kerstin, German woman", "kerstin_de", True, ("whisper-base",), "de"),
     Voice("ocean, Mandarin accent, adults", "ocean_adults", True, ENGLISH),
+    Voice("carlo, Italian man, prompts", "examples/italian_prompts/clips", True, ("whisper-base",), "it"),
     Voice("sample, German accent", "examples/german_accent/clips", False, ENGLISH),
     Voice("second, Japanese accent", "runs/second_speaker/clips", False, ENGLISH),
 )
