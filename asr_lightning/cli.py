@@ -33,7 +33,7 @@ from asr_lightning.callbacks.train_only import TrainOnly
 from asr_lightning.canary import open_canary
 from asr_lightning.checkpoints import CheckedCheckpoints
 from asr_lightning.conclusion import Choice, Finished, choose, identity, report
-from asr_lightning.data.folds import FoldCount
+from asr_lightning.data.folds import HELP, FoldCount
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.devices import peak_memory_mb
 from asr_lightning.ends import End, ends_of_checks
@@ -113,12 +113,7 @@ class ASRCLI(LightningCLI):
         )
         parser.add_argument("--budget", type=str | None, help="Time for all, such as 5m: epochs are fitted into it.")
         parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Steps in bfloat16 on CPUs that have it.")
-        parser.add_argument(
-            "--folds",
-            type=FoldCount,
-            default="auto",
-            help="Models of few clips, to be averaged. auto: 4 below 40 texts.",
-        )
+        parser.add_argument("--folds", type=FoldCount, default="auto", help=HELP)
         parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="After training.")
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")

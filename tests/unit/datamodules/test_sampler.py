@@ -155,5 +155,5 @@ def test_repeats_of_a_clip_do_not_fill_a_batch():
     sampler = TrainBatches(seconds_of(110), 16, 0, 1, 0, num_replay=100, num_drawn=40, epoch_clips=160)
     for batch in sampler:
         times = Counter(pick.clip for pick in batch if pick.clip < 10)
-        assert max(times.values()) <= 2 and len(times) >= 5
-        assert 2 <= sum(pick.clip >= 10 for pick in batch) <= 5
+        assert max(times.values()) <= 2 and len(times) >= 6
+        assert 1 <= sum(pick.clip >= 10 for pick in batch) <= 5
