@@ -114,7 +114,9 @@ def recorded(speech: np.ndarray, rate: int, rng: random.Random) -> np.ndarray:
     return clip / np.abs(clip).max() * 10 ** (rng.uniform(*PEAK) / 20)
 
 
-def write_clip(folder: Path, uid: str, clip: np.ndarray, text: str) -> float:
+def write_clip(
+    folder: Path, uid: str, clip: np.ndarray, text: str, compression_level: float = COMPRESSION_LEVEL
+) -> float:
     """Writes a clip and its transcript.
 
     Args:
@@ -122,17 +124,20 @@ def write_clip(folder: Path, uid: str, clip: np.ndarray, text: str) -> float:
         uid: The name of both files.
         clip: Mono audio at `SAMPLE_RATE`.
         text: What is said.
+        compression_level: Of the audio file, 0 to 1.
 
     Returns:
         Seconds of audio written.
     """
     path = folder / f"{uid}.ogg"
-    soundfile.write(path, clip, SAMPLE_RATE, "OPUS", format="OGG", compression_level=COMPRESSION_LEVEL)
+    soundfile.write(path, clip, SAMPLE_RATE, "OPUS", format="OGG", compression_level=compression_level)
     (folder / f"{uid}.txt").write_text(f"{text}\n", encoding="utf-8")
     return clip.size / SAMPLE_RATE
 
 
-def record(folder: Path, uid: str, text: str, say: Say, seed: int) -> float:
+def record(
+    folder: Path, uid: str, text: str, say: Say, seed: int, compression_level: float = COMPRESSION_LEVEL
+) -> float:
     """Has a text said, and writes clip and transcript.
 
     Args:
@@ -141,13 +146,14 @@ def record(folder: Path, uid: str, text: str, say: Say, seed: int) -> float:
         text: What to say.
         say: The voice.
         seed: Of the clip's chance, together with its name.
+        compression_level: Of the audio file, 0 to 1.
 
     Returns:
         Seconds of audio written.
     """
     rng = random.Random(f"{seed}/{uid}")
     speech, rate = say(text, rng)
-    return write_clip(folder, uid, recorded(speech, rate, rng), text)
+    return write_clip(folder, uid, recorded(speech, rate, rng), text, compression_level)
 
 
 def write_splits(folder: Path, phrases: dict[str, str], seed: int) -> None:

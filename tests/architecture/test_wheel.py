@@ -19,5 +19,6 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     assert tops == {"asr_lightning", "asr_lightning-0.1.0.dist-info"}
     data = ("py.typed", "commands/help/fit.txt", "reports/templates/report.html.j2", "replay_clips/jf_nezumi_02.ogg")
     assert {f"asr_lightning/{name}" for name in data} <= set(names)
-    canary = [name for name in names if name.startswith("asr_lightning/canary_clips/")]
-    assert sum(name.endswith(".ogg") for name in canary) >= 40
+    for folder, least in (("canary_clips", 40), ("replay_clips", 200)):
+        clips = [name for name in names if name.startswith(f"asr_lightning/{folder}/") and name.endswith(".ogg")]
+        assert len(clips) >= least
