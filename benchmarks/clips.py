@@ -135,7 +135,9 @@ def write_clip(
     return clip.size / SAMPLE_RATE
 
 
-def record(folder: Path, uid: str, text: str, say: Say, seed: int) -> float:
+def record(
+    folder: Path, uid: str, text: str, say: Say, seed: int, compression_level: float = COMPRESSION_LEVEL
+) -> float:
     """Has a text said, and writes clip and transcript.
 
     Args:
@@ -144,13 +146,14 @@ def record(folder: Path, uid: str, text: str, say: Say, seed: int) -> float:
         text: What to say.
         say: The voice.
         seed: Of the clip's chance, together with its name.
+        compression_level: Of the audio file, 0 to 1.
 
     Returns:
         Seconds of audio written.
     """
     rng = random.Random(f"{seed}/{uid}")
     speech, rate = say(text, rng)
-    return write_clip(folder, uid, recorded(speech, rate, rng), text)
+    return write_clip(folder, uid, recorded(speech, rate, rng), text, compression_level)
 
 
 def write_splits(folder: Path, phrases: dict[str, str], seed: int) -> None:

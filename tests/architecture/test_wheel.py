@@ -23,3 +23,5 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
         canary = [name for name in names if name.startswith(f"asr_lightning/canary_clips/{language}/")]
         assert sum(name.endswith(".ogg") for name in canary) >= least
         assert f"asr_lightning/canary_clips/{language}/README.md" in canary  # the notices of the recordings' licences
+    replayed = [name for name in names if name.startswith("asr_lightning/replay_clips/") and name.endswith(".ogg")]
+    assert len(replayed) >= 200
