@@ -147,6 +147,10 @@ class ASRCLI(LightningCLI):
             raise ValueError(f"{self.run_dir} holds no model: run fit first, or name another --run_dir")
         elif self.subcommand == "validate":
             self.options.model.adapter.init_args.source = str(self.model_dir)
+            if (self.run_dir / "checkpoints" / "folds").is_dir():
+                logger.warning(
+                    "this model was trained in folds, on the dev clips too: results.json has dev out of fold"
+                )
 
     def _prepare_run(self) -> None:
         """Resume the run in ``run_dir``, or set an earlier one aside: nothing is overwritten."""

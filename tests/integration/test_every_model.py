@@ -76,6 +76,7 @@ def test_fit_test_predict_and_resume_by_name(
         "--run_dir",
         str(run_dir),
         "--trainer.accelerator=cpu",
+        "--folds=off",  # folds leave nothing to resume
     ]
     assert main([*fit, "--trainer.max_epochs=1"]) == 0, capsys.readouterr().err
     results = json.loads((run_dir / "results.json").read_text())
@@ -120,7 +121,9 @@ def test_lora_by_one_line(cache: Path, tones: Path, tmp_path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             keys.append(set(file.keys()))
     assert keys[0] == keys[1]
-    assert any("lora_A" in name for name in checkpoint(run_dir)["state_dict"])
+    with safe_open(run_dir / "checkpoints" / "folds" / "fold-1.safetensors", framework="pt") as file:
+        keys.append(set(file.keys()))
+    assert any("lora_A" in name for name in keys[2]), "each of the folds is merged before they are averaged"
 
 
 @pytest.mark.once

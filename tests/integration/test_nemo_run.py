@@ -92,7 +92,7 @@ def arguments(folder: Path, run_dir: Path, source: Path, *more: str) -> list[str
     """Of ``fit``, with a NeMo configuration that ships."""
     config = ["--config", str(ROOT / "configs/models/fastconformer_hybrid.yaml")]
     places = [f"--model.adapter.init_args.source={source}", f"--data.audio_dir={folder}", f"--run_dir={run_dir}"]
-    return ["fit", *config, *places, "--trainer.max_epochs=2", "--trainer.accelerator=cpu", *more]
+    return ["fit", *config, *places, "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--folds=off", *more]
 
 
 def test_start_has_no_sleep(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

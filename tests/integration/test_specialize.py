@@ -158,6 +158,7 @@ def test_a_poisoned_data_set_keeps_the_base(tmp_path: Path, capsys: pytest.Captu
                 (folder / f"{row['uid']}.txt").write_text(text)
     run_dir = tmp_path / "run"
     options = ["--model", "whisper-tiny.en", "--run_dir", str(run_dir), "--canary", "off", "--trainer.max_epochs=1"]
+    options += ["--folds", "off"]  # tests/integration/test_folds.py has poisoned folds
     assert main(["specialize", str(folder), *options]) == 0
     report = json.loads((run_dir / "report.json").read_text())
     assert report["kept_base"]
