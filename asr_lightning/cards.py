@@ -73,18 +73,18 @@ _LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}}
 CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}}
 
 _VARIED: dict[str, Any] = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
-_REPLAY = {"replay": "bundled", "replay_share": 0.5}  # English
+_REPLAY = {"replay": "bundled", "replay_share": 0.5, "replay_least": 96}  # English
 _MASKED = {"init_args": {"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}}
 _WHISPER: dict[str, Any] = {
-    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.8}, "adapter": _MASKED},
-    "data": {**_VARIED, "epoch_clips": 80},
+    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.8, "fold_rate": 0.3}, "adapter": _MASKED},
+    "data": {**_VARIED, "epoch_clips": 32},
     "bf16_on_cpu": True,
     "trainer": {"max_epochs": 16},
 }
 _DROPS = {"drop_bands": 2, "drop_stretches": 3}  # in place of masks, for a model that reads samples
 _MOONSHINE: dict[str, Any] = {
-    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.8}},
-    "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 80},
+    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.8, "fold_rate": 0.3}},
+    "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 32},
     "bf16_on_cpu": True,
     "train_only": {"groups": ["encoder"]},
     "trainer": {"max_epochs": 12},

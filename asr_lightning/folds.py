@@ -70,6 +70,7 @@ def train(
     """
     shutil.rmtree(directory, ignore_errors=True)
     untouched = {name: tensor.detach().cpu().clone() for name, tensor in model.model.state_dict().items()}
+    model.settings = model.settings.in_folds()
     parts = []
     for data in folds:
         path = directory / NAME.format(data.fold.number + 1)

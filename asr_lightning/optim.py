@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -39,6 +39,7 @@ class OptimizerSettings:
         warmup: Fraction of the run over which the rate rises linearly; at most 0.2.
         schedule: What follows the warm-up.
         floor: The last step's rate as a fraction of the peak (cosine and linear).
+        fold_rate: What every rate is multiplied by where few clips are trained in folds: small changes are right there.
         fused: PyTorch's AdamW of one kernel. None takes it on CUDA, where it also leaves out a step by itself whose
             gradients are not finite; not with FSDP.
     """
@@ -51,6 +52,7 @@ class OptimizerSettings:
     warmup: float = 0.1
     schedule: Schedule = "cosine"
     floor: float = 0.0
+    fold_rate: float = 1.0
     fused: bool | None = None
 
     def __post_init__(self) -> None:
@@ -63,8 +65,15 @@ class OptimizerSettings:
             raise ValueError(f"pull lies between 0 and 1 / lr, here {1 / fastest:g}, and not at {self.pull:g}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is a factor above 0 and at most 1, not {self.layer_decay:g}")
+        if not 0 < self.fold_rate <= 1:
+            raise ValueError(f"fold_rate is a factor above 0 and at most 1, not {self.fold_rate:g}")
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"unknown schedule {self.schedule!r}: choose cosine, linear or constant")
+
+    def in_folds(self) -> OptimizerSettings:
+        """The settings of a fold of few clips."""
+        slower = {group: lr * self.fold_rate for group, lr in self.group_lrs.items()}
+        return replace(self, lr=self.lr * self.fold_rate, group_lrs=slower, fold_rate=1.0)
 
 
 def parameter_groups(

@@ -53,6 +53,7 @@ class AudioFolderDataModule(LightningDataModule):
         replay: General speech that is trained on as well, so that it is not forgotten: a folder of recordings with
             transcripts, ``bundled`` for English, or ``off``.
         replay_share: How much of it each epoch draws, as a share of what it draws of the training clips.
+        replay_least: How many clips of it each epoch draws at least, if there are so few of the speaker's own.
         epoch_clips: How many training clips an epoch draws at least: fewer are repeated for it, each time varied
             otherwise, so that a few clips get as many steps as many. 0 draws every clip once.
 
@@ -76,6 +77,7 @@ class AudioFolderDataModule(LightningDataModule):
         cache_gib: float = 2.0,
         replay: str = "off",
         replay_share: float = 0.25,
+        replay_least: int = 0,
         epoch_clips: int = 0,
     ) -> None:
         super().__init__()
@@ -83,7 +85,7 @@ class AudioFolderDataModule(LightningDataModule):
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
         _at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
-        _at_least(0, replay_share=replay_share, epoch_clips=epoch_clips)
+        _at_least(0, replay_share=replay_share, replay_least=replay_least, epoch_clips=epoch_clips)
         self.audio_dir = Path(audio_dir)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -97,6 +99,7 @@ class AudioFolderDataModule(LightningDataModule):
         self.limits = limits or AudioLimits(sample_rate=16_000)
         self.replay_dir = {"off": None, "bundled": REPLAY}.get(replay, Path(replay))
         self.replay_share = replay_share
+        self.replay_least = replay_least
         self.epoch_clips = epoch_clips
         self.cache_bytes = int(cache_gib * 2**30)
         self._cache = AudioCache(self.audio_dir, self.limits.sample_rate, self.cache_bytes)
@@ -182,7 +185,7 @@ class AudioFolderDataModule(LightningDataModule):
         """Augmented training batches, other ones in each epoch."""
         own, replay = self.dataset("train"), self._replay()
         clips = own if replay is None else Mixed(own, replay)
-        drawn = round(self.replay_share * max(len(own), self.epoch_clips))
+        drawn = max(round(self.replay_share * max(len(own), self.epoch_clips)), self.replay_least)
         sampler = TrainBatches(
             clips.seconds,
             self.batch_size,

@@ -284,3 +284,12 @@ def test_without_layer_decay_groups_are_what_they_were() -> None:
     adapter = ToyAdapter()
     with pytest.raises(ValueError, match="leave model.optimizer.layer_decay at 1"):
         parameter_groups(adapter.model, adapter.groups, OptimizerSettings(layer_decay=0.9))
+
+
+def test_folds_of_few_clips_take_smaller_steps() -> None:
+    settings = OptimizerSettings(lr=1e-4, group_lrs={"decoder": 1e-5}, fold_rate=0.3, layer_decay=0.8).in_folds()
+    assert settings.lr == pytest.approx(3e-5) and settings.group_lrs["decoder"] == pytest.approx(3e-6)
+    assert settings.layer_decay == 0.8
+    assert settings.in_folds() == settings, "once"
+    with pytest.raises(ValueError, match="fold_rate is a factor"):
+        OptimizerSettings(fold_rate=0.0)

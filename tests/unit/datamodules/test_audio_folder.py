@@ -234,6 +234,16 @@ def test_few_clips_fill_an_epoch(make_folder):
     assert len(own) == 40 and set(own) == {row.uid for row in datamodule.splits["train"]}
 
 
+def test_few_clips_are_joined_by_more_replay(make_folder):
+    """A share of few is less than keeps other voices; with many clips the share is what counts."""
+    folder, general = make_folder(8), make_folder(9, "general")
+    for least, drawn in ((7, 7), (1, 2)):
+        datamodule = data(folder, replay=str(general), replay_share=0.4, replay_least=least)
+        uids = [uid for batch in datamodule.train_dataloader() for uid in batch.uids]
+        own = [uid for uid in uids if not uid.startswith("replay/")]
+        assert len(uids) - len(own) == max(least, round(0.4 * len(own))) == drawn
+
+
 def test_replay_folder_is_named_when_it_is_wrong(make_folder, tmp_path):
     with pytest.raises(ValueError, match="no such audio folder"):
         data(make_folder(8), replay=str(tmp_path / "nowhere")).train_dataloader()
