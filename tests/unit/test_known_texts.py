@@ -361,3 +361,17 @@ def test_texts_without_a_loss_are_another_question(whisper: WhisperAdapter, stor
     found = evaluate(whisper, batches(whisper), known=known)
     assert found.loss == evaluate(whisper, batches(whisper)).loss > 0
     assert len(list(store.iterdir())) == 4
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["whisper-tiny.en", "moonshine-tiny"])
+def test_texts_of_named_models_are_shipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real weights: not a clip of the canary is read. After a change of the clips: benchmarks/make_canary_texts.py."""
+    monkeypatch.setenv("ASR_LIGHTNING_CACHE", "off")
+    native = registry.build(name).native()
+
+    def refuse(batch):
+        raise AssertionError("a text is computed")
+
+    monkeypatch.setattr(native, "transcribe", refuse)
+    assert len(Canary().untouched(native)) >= 200
