@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_lightning import cache, known_texts
+from asr_lightning import cache, known_texts, registry
 from asr_lightning.adapters.moonshine import MoonshineAdapter
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
