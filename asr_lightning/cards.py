@@ -79,15 +79,17 @@ _WHISPER: dict[str, Any] = {
     "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.8, "fold_rate": 0.3}, "adapter": _MASKED},
     "data": {**_VARIED, "epoch_clips": 32},
     "bf16_on_cpu": True,
-    "trainer": {"max_epochs": 16},
+    "early_stopping": {"patience": 10},  # an end at a high rate misses what the cosine's end gives
+    "trainer": {"max_epochs": 10},
 }
 _DROPS = {"drop_bands": 2, "drop_stretches": 3}  # in place of masks, for a model that reads samples
 _MOONSHINE: dict[str, Any] = {
     "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.8, "fold_rate": 0.3}},
     "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 32},
     "bf16_on_cpu": True,
+    "early_stopping": {"patience": 10},
     "train_only": {"groups": ["encoder"]},
-    "trainer": {"max_epochs": 12},
+    "trainer": {"max_epochs": 10},
 }
 
 RECIPES: dict[str, Recipe] = {
