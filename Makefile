@@ -32,7 +32,7 @@ install-skypilot: .venv-skypilot/installed
 	$(@D)/bin/uv pip install -q --python $(@D)/bin/python --no-deps -e .
 	touch $@
 
-# Two of the recipe's eight epochs and fewer candidates: 135 s on two cores, up to twice that on slower ones.
+# Two of the recipe's ten epochs and fewer candidates: 164 s on two cores, up to twice that on slower ones.
 demo: install
 	$(BIN)/python -m asr_lightning specialize $(SAMPLE) --model whisper-tiny.en --run_dir runs/demo \
 		--trainer.max_epochs 2 --selection.average 1 --selection.alphas [0.5]
