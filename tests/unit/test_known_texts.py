@@ -223,10 +223,10 @@ def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache.folder() == Path("/somewhere/asr_lightning")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert cache.folder() == Path("/home/me/.cache/asr_lightning")
+    monkeypatch.setenv("HOME", "/nobody")
+    assert cache.folder() == Path("/nobody/.cache/asr_lightning")
     monkeypatch.setenv(cache.VARIABLE, "~/texts")
-    assert cache.folder() == Path("/home/me/texts")
+    assert cache.folder() == Path("/nobody/texts")
 
 
 def test_an_adapter_that_does_not_say_what_decides_is_always_computed(store: Path) -> None:
