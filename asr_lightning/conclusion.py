@@ -25,7 +25,9 @@ from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports import study as reports
 from asr_lightning.reports.write import write
 from asr_lightning.results import Comparison, Result, Tested, pairs, rates_of, write_json, write_pairs
+from asr_lightning.scoring import score
 from asr_lightning.selection import Candidate, Selection, SelectionSettings
+from asr_lightning.text import normalizer
 from asr_lightning.types import Utterance
 
 TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
@@ -108,7 +110,7 @@ def report(run: Finished, choice: Choice) -> Result:
         "decision": decision(selection, chosen, OUT_OF_FOLD if any(len(end.parts) > 1 for end in run.ends) else ""),
         "dev": rates_of(dev, compare.normalize),
         **compare.rates_of(tested),
-        "canary": {mode: rates_of(p, compare.normalize) for mode, p in canary.items()},
+        "canary": {mode: rates_of(p, normalizer(_canary_normalizer(run))) for mode, p in canary.items()},
         **cost,
     }
     study = _study(run, selection, chosen, dev, tested, results)
@@ -132,8 +134,12 @@ def identity(model: str, source: ASRAdapter, compare: Comparison, target: Path) 
 def _forgetting(run: Finished) -> Forgetting | None:
     if run.canary is None:
         return None
-    compare, settings = run.comparison, run.settings
-    return Forgetting(run.canary, compare.device, compare.normalize, settings.canary_limit, settings.canary_weight)
+    settings, normalize = run.settings, normalizer(_canary_normalizer(run))
+    return Forgetting(run.canary, run.comparison.device, normalize, settings.canary_limit, settings.canary_weight)
+
+
+def _canary_normalizer(run: Finished) -> str:
+    return (run.canary.normalizer if run.canary else None) or run.comparison.normalizer
 
 
 def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
@@ -196,6 +202,7 @@ def _study(
         test=tested.pairs,
         native=tested.native,
         canary_name=run.canary.name if run.canary else "",
+        canary_normalizer=_canary_normalizer(run),
         canary_note=_canary_note(selection, two_modes=tested.native is not None),
         candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
         history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.checks),
@@ -230,11 +237,11 @@ def _candidate(candidate: Candidate, selection: Selection) -> reports.Candidate:
 
 def _canary_wer(candidate: Candidate, selection: Selection) -> float | None:
     """Of the mode that the candidate would be used in; None where it was not read."""
-    if candidate.lost is not None:
-        return selection.wer(next(iter(candidate.lost.transcripts.values())))
-    if candidate.alpha or selection.forgetting is None or not selection.forgetting.before:
+    guard = selection.forgetting
+    if guard is None or not guard.before or (candidate.alpha and candidate.lost is None):
         return None
-    return selection.wer(selection.forgetting.before)
+    transcripts = next(iter(candidate.lost.transcripts.values())) if candidate.lost else guard.before
+    return score(transcripts, guard.normalize).wer
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ class ASRModule(pl.LightningModule):
     Args:
         adapter: The model family, already loaded.
         optimizer: Learning rates and schedule.
-        normalizer: Text normaliser for every WER: none or basic.
+        normalizer: Text normaliser for every WER: none, basic or english.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Text normalisers, by name: what counts as the same word. Standard library only; knows no model.
+"""Text normalisers, by name: what counts as the same word. Loads nothing heavy; knows no model.
 
 A WER without the name of its normaliser means nothing, so every report prints it beside the figure.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import cache
 
 Normalizer = Callable[[str], str]
 
@@ -31,7 +32,24 @@ def basic(text: str) -> str:
     return none("".join(kept).lower())
 
 
-NORMALIZERS: dict[str, Normalizer] = {"none": none, "basic": basic}
+def english(text: str) -> str:
+    """As basic, and with one spelling for numbers, contractions and fillers: "1" is "one", "I'm" is "i am".
+
+    Source: ``EnglishTextNormalizer`` of openai/whisper, the one of the Open ASR Leaderboard, without its list of British
+    spellings, which comes with checkpoints.
+    """
+    return none(_whisper_english()(text))
+
+
+@cache
+def _whisper_english() -> Normalizer:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # a second, but no torch
+
+    made: Normalizer = EnglishTextNormalizer({})
+    return made
+
+
+NORMALIZERS: dict[str, Normalizer] = {"none": none, "basic": basic, "english": english}
 
 
 def normalizer(name: str) -> Normalizer:

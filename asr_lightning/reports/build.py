@@ -36,7 +36,7 @@ def build(study: Study) -> Report:
     if not study.test:
         raise ValueError("no test clip to report on: give the test split at least one clip")
     normalize = normalizer(study.normalizer)
-    test, canary = section(study.test, normalize), _canary(study, normalize)
+    test, canary = section(study.test, normalize), _canary(study)
     report = {
         "schema": SCHEMA,
         "verdict": _verdict(study, test, canary),
@@ -98,9 +98,10 @@ def _exact(counts: UtteranceCounts) -> bool:
     return counts.words.errors == 0
 
 
-def _canary(study: Study, normalize: Normalizer) -> Report:
-    modes = {mode: section(pairs, normalize) for mode, pairs in study.canary.items() if pairs}
-    return {"name": study.canary_name, "note": study.canary_note, "modes": modes}
+def _canary(study: Study) -> Report:
+    name = study.canary_normalizer or study.normalizer
+    modes = {mode: section(pairs, normalizer(name)) for mode, pairs in study.canary.items() if pairs}
+    return {"name": study.canary_name, "normalizer": name, "note": study.canary_note, "modes": modes}
 
 
 def _verdict(study: Study, test: Report, canary: Report) -> Report:

@@ -70,7 +70,8 @@ def _others(report: Report) -> str:
     canary, silence = report["canary"], report["silence"]
     lines = ["## Does it still understand others?"]
     if canary["modes"]:
-        lines.append(plain(f"Measured on {canary['name'] or 'ordinary speech of other people'}. {canary['note']}"))
+        measured = f"Measured on {canary['name'] or 'ordinary speech of other people'}, normaliser {canary['normalizer']}."
+        lines.append(plain(f"{measured} {canary['note']}"))
         lines += [_table(CHANGE_HEAD, [_change(mode, part) for mode, part in canary["modes"].items()])]
     else:
         lines.append("Not measured: no clips of other people were given.")
@@ -149,7 +150,7 @@ def _fine_print(report: Report) -> str:
     facts = {
         "Weights from": report["source"],
         "Audio is read as": report["mode"],
-        "Normaliser of every rate but the raw": report["normalizer"]["version"],
+        "Normaliser of every rate that names no other": report["normalizer"]["version"],
         "Data": f"{data['name']} ({clips})" if clips else data["name"],
         "Data, SHA-256": data["sha256"],
         "Split, SHA-256": data["split_sha256"],

@@ -78,6 +78,7 @@ class Study:
         native: The test clips with both models in the native mode; None where there is only one mode.
         canary: Ordinary speech of other people, by mode; may be empty.
         canary_name: What the canary clips are.
+        canary_normalizer: Name of the text normaliser of its rates; empty for that of the others.
         canary_note: What a reader must know of them.
         candidates: The weights that were compared.
         history: The validations, in order.
@@ -105,6 +106,7 @@ class Study:
     native: tuple[Pair, ...] | None = None
     canary: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
     canary_name: str = ""
+    canary_normalizer: str = ""
     canary_note: str = ""
     candidates: tuple[Candidate, ...] = ()
     history: tuple[Check, ...] = ()

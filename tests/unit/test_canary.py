@@ -83,6 +83,18 @@ def test_a_folder_is_taken_whatever_the_language(tones_once: Path) -> None:
     assert found.kind("allison_1") is None
 
 
+@pytest.mark.parametrize(
+    ("name", "language", "normalizer"),
+    [("bundled", "en", "english"), ("bundled", None, "english"), ("bundled", "fr", None), ("", "English", "english"),
+     ("", "de", None), ("", None, None)],
+)  # fmt: skip
+def test_english_numbers_count_by_how_they_are_said(
+    name: str, language: str | None, normalizer: str | None, tones_once: Path
+) -> None:
+    found = open_canary(name or str(tones_once), language)
+    assert found is not None and found.normalizer == normalizer
+
+
 def test_a_run_knows_its_language_before_the_model_is_loaded(tmp_path: Path) -> None:
     assert registry.language("openai/whisper-tiny", "de") == "de"
     assert registry.language("openai/whisper-tiny", None) is None

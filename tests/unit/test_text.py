@@ -1,6 +1,9 @@
+import subprocess
+import sys
+
 import pytest
 
-from asr_lightning.text import basic, none, normalizer, spreadsheet_cell
+from asr_lightning.text import basic, english, none, normalizer, spreadsheet_cell
 
 STRINGS = [
     "Hello, World!",
@@ -29,8 +32,19 @@ def test_normalizer_golden() -> None:
     assert none("  Two   words. ") == "Two words."
 
 
+def test_english_knows_how_numbers_and_contractions_are_said() -> None:
+    assert english("Press 1, then press two.") == english("press one then press 2")
+    assert english("I'm on the 21st floor") == english("I am on the twenty-first floor")
+    assert english("Four colours") != english("Five colours")
+
+
+def test_english_loads_no_torch() -> None:
+    code = "import sys; from asr_lightning.text import english; english('one'); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="none, basic"):
+    with pytest.raises(ValueError, match="none, basic, english"):
         normalizer("english-ish")
 
 
