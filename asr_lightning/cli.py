@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from asr_lightning import folds, registry, saved
+from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
@@ -85,6 +86,7 @@ class ASRCLI(LightningCLI):
         self._more = tuple(more)
         self._log_clips = log_clips
         self._ends: tuple[End, ...] = ()  # of folds
+        self._go_on = False  # with folds that an earlier start has finished
         self.progress, self.baseline = Progress(), BaselineWER()
         super().__init__(
             ASRModule,
@@ -118,6 +120,7 @@ class ASRCLI(LightningCLI):
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
         parser.add_lightning_class_args(StopEarly, "early_stopping")
+        parser.add_lightning_class_args(AverageSteps, "average_steps")
         parser.add_lightning_class_args(CompileLayers, "compile")
         parser.link_arguments("run_dir", "data.run_dir")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
@@ -147,7 +150,7 @@ class ASRCLI(LightningCLI):
             raise ValueError(f"{self.run_dir} holds no model: run fit first, or name another --run_dir")
         elif self.subcommand == "validate":
             self.options.model.adapter.init_args.source = str(self.model_dir)
-            if (self.run_dir / "checkpoints" / "folds").is_dir():
+            if folds.finished(self.run_dir):
                 logger.warning(
                     "this model was trained in folds, on the dev clips too: results.json has dev out of fold"
                 )
@@ -159,11 +162,12 @@ class ASRCLI(LightningCLI):
         args = self.options.model.adapter.init_args
         self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
         if self.options.ckpt_path == "last":
-            self.options.ckpt_path = str(last_checkpoint(self.run_dir))
+            self._go_on = bool(folds.finished(self.run_dir))
+            self.options.ckpt_path = None if self._go_on else str(last_checkpoint(self.run_dir))
         registry.warn_of_licence(args.source)
-        if self.options.ckpt_path is None:
+        if self.options.ckpt_path is None and not self._go_on:
             set_aside(self.run_dir)
-        elif self.options.trainer.max_steps != -1:
+        elif self.options.ckpt_path and self.options.trainer.max_steps != -1:
             # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
             raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
 
@@ -201,13 +205,12 @@ class ASRCLI(LightningCLI):
         return parser.instantiate_classes(options).adapter
 
     def fit(self, model: ASRModule, datamodule: AudioFolderDataModule, **kwargs: Any) -> None:
-        """Train; with few clips once for each fold, from the same weights."""
-        resumed = kwargs.get("ckpt_path") is not None
-        if not (parts := folds.folds_of(self.options.folds, datamodule, self.trainer, resumed)):
+        """Train, once for each fold from the same weights."""
+        if not (parts := folds.folds_of(self.options.folds, datamodule, self.trainer, bool(kwargs.get("ckpt_path")))):
             self.trainer.fit(model, datamodule=datamodule, **kwargs)
             return
         self.datamodule = self.baseline.data = folds.together(datamodule)
-        end, self.trainer = folds.train(parts, model, self.instantiate_trainer, self.run_dir / "checkpoints" / "folds")
+        end, self.trainer = folds.train(parts, model, self.instantiate_trainer, self.run_dir, self._go_on)
         self._ends = (end,)
 
     def after_fit(self) -> None:
@@ -218,7 +221,7 @@ class ASRCLI(LightningCLI):
         assert self.baseline.dev is not None
         if not (sharded := is_sharded(self.model)):
             self.model.cpu()
-        settings = self.config_init.fit.selection
+        settings, averaged = self.config_init.fit.selection, self.config_init.fit.average_steps
         self.finished = Finished(
             run_dir=self.run_dir,
             model=self.options.model.adapter.init_args.source,
@@ -229,7 +232,7 @@ class ASRCLI(LightningCLI):
             # A part of a network is none: the weights of the best checks fit a fresh one.
             live=self.adapter_from_source() if sharded else self.model.adapter,
             source=self.adapter_from_source(),
-            ends=self._ends or ends_of_checks(self.best, self.datamodule, settings.average),
+            ends=self._ends or ends_of_checks(self.best, averaged, self.datamodule, settings.average),
             checks=() if self._ends else self.best.checks,
             base_dev=self.baseline.dev,
             cost=self._cost,
@@ -254,12 +257,9 @@ class ASRCLI(LightningCLI):
         return Comparison(self.datamodule, self.trainer.strategy.root_device, self.model.normalizer)
 
     def _cost(self) -> Result:
-        utterances = self.progress.num_utterances * self.trainer.world_size
         return {
             "best_epoch": self.best.best[0].epoch if self.best.best else 0.0,
-            "train_seconds": self.progress.train_seconds,
-            "train_utterances_per_second": utterances / max(self.progress.train_seconds, 1e-9),
-            "validation_seconds": self.progress.validation_seconds,
+            **self.progress.cost(self.trainer.world_size),
             "total_seconds": time.monotonic() - self._started,
             "peak_memory_mb": peak_memory_mb(),
         }

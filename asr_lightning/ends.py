@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.keep_best import KeepBest, average
 
 State = dict[str, Tensor]
@@ -46,8 +47,8 @@ class End:
     parts: tuple[Part, ...]
 
 
-def ends_of_checks(best: KeepBest, data: Any, count: int) -> tuple[End, ...]:
-    """The best check, and the average of the best ``count``; empty if there was no check."""
+def ends_of_checks(best: KeepBest, steps: AverageSteps, data: Any, count: int) -> tuple[End, ...]:
+    """The best check, the average of the best ``count``, and that of the later steps; empty if there was no check."""
     checks = [check for check in best.best if best.path(check).exists()]  # a kill may have come between
     if not checks:
         return ()
@@ -56,6 +57,8 @@ def ends_of_checks(best: KeepBest, data: Any, count: int) -> tuple[End, ...]:
     if (used := min(count, len(paths))) > 1:
         part = Part(data, partial(average_of, paths[:used]))
         ends.append(End(f"average of the best {used} checks", (part,)))
+    if steps.count > 1:
+        ends.append(End(f"average of the last {steps.count} steps", (Part(data, lambda: steps.weights),)))
     return tuple(ends)
 
 

@@ -35,8 +35,8 @@ def basic(text: str) -> str:
 def english(text: str) -> str:
     """As basic, and with one spelling for numbers, contractions and fillers: "1" is "one", "I'm" is "i am".
 
-    Source: ``EnglishTextNormalizer`` of openai/whisper, the one of the Open ASR Leaderboard, without its list of British
-    spellings, which comes with checkpoints.
+    Source: ``EnglishTextNormalizer`` of openai/whisper, the one of the Open ASR Leaderboard, without its list of
+    British spellings, which comes with checkpoints.
     """
     return none(_whisper_english()(text))
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asr_lightning.callbacks.baseline import BaselineWER
-from asr_lightning.callbacks.keep_best import KeepBest, epochs_done
+from asr_lightning.callbacks.keep_best import KeepBest, epochs_done, steps_done
 from asr_lightning.jobs import faults
 from asr_lightning.jobs.trainer_status import TrainerStatus
 from asr_lightning.scoring import score
@@ -44,7 +44,7 @@ class JobStatus(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say which epoch it is."""
         if not self._started:
-            self._started, self._first_step = time.monotonic(), trainer.global_step
+            self._started, self._first_step = time.monotonic(), steps_done(trainer)
         number, count = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
         fold = trainer.datamodule.fold
         message = f"training, epoch {number} of {count}" + (f", {fold}" if fold.count > 1 else "")
@@ -80,8 +80,7 @@ class JobStatus(Callback):
 
     def _place(self, trainer: Trainer) -> dict[str, Any]:
         """Epoch of this fold; step, share and time left of all folds."""
-        fold, steps = trainer.datamodule.fold, int(trainer.estimated_stepping_batches)
-        step, steps = fold.number * steps + trainer.global_step, fold.count * steps
+        step, steps = steps_done(trainer), trainer.datamodule.fold.count * int(trainer.estimated_stepping_batches)
         done = step - self._first_step
         eta = (time.monotonic() - self._started) / done * max(steps - step, 0) if done else None
         return {

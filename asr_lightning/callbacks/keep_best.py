@@ -146,6 +146,12 @@ def epochs_done(trainer: Trainer) -> float:
     return trainer.current_epoch + batches / trainer.num_training_batches
 
 
+def steps_done(trainer: Trainer) -> int:
+    """Optimizer steps so far, in all folds of the run."""
+    before: int = trainer.datamodule.fold.number
+    return (before * int(trainer.estimated_stepping_batches) if before else 0) + trainer.global_step
+
+
 def average(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of every floating tensor over ``states``, best first; anything else as the best has it (T62)."""
     return {

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from asr_lightning.callbacks.keep_best import epochs_done
+from asr_lightning.callbacks.keep_best import epochs_done, steps_done
 from asr_lightning.types import SpeechBatch
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Progress(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch at the first epoch, after the baseline has been scored."""
         if not self._started:
-            self._started, self._first_step = time.monotonic(), trainer.global_step
+            self._started, self._first_step = time.monotonic(), steps_done(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpeechBatch, batch_idx: int
@@ -85,12 +85,20 @@ class Progress(Callback):
         """Stop the watch."""
         self._ended = time.monotonic()
 
+    def cost(self, num_processes: int) -> dict[str, float]:
+        """What training took so far, for the results."""
+        return {
+            "train_seconds": self.train_seconds,
+            "train_utterances_per_second": self.num_utterances * num_processes / max(self.train_seconds, 1e-9),
+            "validation_seconds": self.validation_seconds,
+        }
+
     def _clock(self, trainer: Trainer) -> str:
         """Time used and the most that may be left; early stopping can only shorten it."""
         used = time.monotonic() - self._started
-        fold, steps = trainer.datamodule.fold, trainer.estimated_stepping_batches
-        done = fold.number * steps + trainer.global_step - self._first_step
-        left = used / max(done, 1) * (fold.count * steps - fold.number * steps - trainer.global_step)
+        done = steps_done(trainer)
+        planned = trainer.datamodule.fold.count * trainer.estimated_stepping_batches
+        left = used / max(done - self._first_step, 1) * (planned - done)
         return f"{_minutes(used)} used, at most {_minutes(left)} left"
 
     def state_dict(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ LEFTOVERS = (
     "run/model.new",
     "run/checkpoints/new.ckpt",
     "run/checkpoints/best/new.*",
+    "run/checkpoints/folds/*.half",
     "artifacts.new",
     "dataset/.*_files.csv.*.tmp",
 )
@@ -51,7 +52,7 @@ class Assignment:
         device: cpu, mps, cuda or cuda:<number>.
         source: What ``--model`` takes.
         spec: The job's.
-        resume: Go on from the last whole checkpoint, if there is one.
+        resume: Go on from the folds that are finished, or from the last whole checkpoint, if there are any.
     """
 
     attempt: int
@@ -135,18 +136,18 @@ def _error(error: BaseException, job: Path, assignment: Assignment) -> ending.Er
 
 def _work(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str], dict[str, Any]]:
     """Train and package; returns hashes of the artifacts, and metrics."""
-    from asr_lightning import checkpoints, cli, packaging
+    from asr_lightning import cli, packaging
     from asr_lightning.callbacks.job_status import JobStatus
 
     _remove_leftovers()
-    last = checkpoints.newest(RUN / "checkpoints") if assignment.resume else None
+    last = _last() if assignment.resume else None
     if last is None:
         shutil.rmtree(RUN, ignore_errors=True)  # from an attempt that never got to a checkpoint, or is not wanted
         _remove_made_splits()
     else:
         status.update(resumed_from=last.name)
     faults.point("training.loading")
-    cli.main(fit_arguments(assignment, last), STARTED, [JobStatus(status)], log_clips=False)
+    cli.main(fit_arguments(assignment, resumed=last is not None), STARTED, [JobStatus(status)], log_clips=False)
     status.phase("packaging", "packaging model", fraction=0.97)
     artifacts = packaging.package(RUN, ARTIFACTS)
     faults.point("training.packaged")
@@ -154,13 +155,21 @@ def _work(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str]
     return artifacts, metrics_of(read_json(RUN / "report.json") or {})
 
 
-def fit_arguments(assignment: Assignment, checkpoint: Path | None) -> list[str]:
+def _last() -> Path | None:
+    """What an earlier attempt got to: its last finished fold, or the last whole checkpoint."""
+    from asr_lightning import checkpoints, folds
+
+    done = folds.finished(RUN)
+    return done[-1] if done else checkpoints.newest(RUN / "checkpoints")
+
+
+def fit_arguments(assignment: Assignment, resumed: bool) -> list[str]:
     """The command line of ``fit`` that does it, in the job's folder."""
     spec = assignment.spec
     kind, _, number = assignment.device.partition(":")
     given = {
         "--model.adapter.init_args.language": spec.language,
-        "--ckpt_path": checkpoint,
+        "--ckpt_path": "last" if resumed else None,
     }
     return [
         "fit", "--model", assignment.source, f"--data.audio_dir={DATASET}", f"--run_dir={RUN}",

@@ -18,17 +18,21 @@ log = logging.getLogger(__name__)
 FoldCount = int | Literal["auto", "off"]
 
 FEW = 40
-"""Distinct texts of train and dev below which folds are worth their time. A fifth of 40 is a dev of eight: if four of
-them get better and one gets worse, by a word each, the bootstrap's probability is 0.93, and the untouched model stays.
-The same gain on all 40 has 0.999."""
+"""Distinct texts of train and dev below which each fold trains all epochs of the run, at a smaller rate. A fifth of 40 is
+a dev of eight, which can prove nothing: if four of them get better and one gets worse, by a word each, the bootstrap's
+probability is 0.93, and the untouched model stays. The same gain on all 40 has 0.999."""
+
+MANY = 1000
+"""Distinct texts from which one model is trained on train, and dev chooses: it is large enough for that."""
 
 COUNT = 4
 """Models that ``auto`` trains: each learns from three quarters of the clips."""
 
 
 HELP = (
-    "With few clips: how many models are trained, each on the clips outside one fold. Dev is what each reads of its "
-    f"fold, and their average is handed over. auto: {COUNT} for less than {FEW} different texts in train and dev."
+    "How many models are trained, each on the clips outside one fold. Dev is what each reads of its fold, and their "
+    f"average is handed over. The epochs of the run are divided among them, except below {FEW} different texts. auto: "
+    f"{COUNT} for less than {MANY} different texts in train and dev; off: one model, whose checks of dev choose the best."
 )
 """Of the option ``--folds``."""
 
@@ -57,9 +61,9 @@ def num_folds(wanted: FoldCount, splits: Splits) -> int:
     """
     if wanted == "off":
         return 1
-    texts = len({split_key(row.text) for row in _clips(splits)})
+    texts = num_texts(splits)
     if wanted == "auto":
-        return min(COUNT, texts) if 1 < texts < FEW else 1
+        return min(COUNT, texts) if 1 < texts < MANY else 1
     if wanted < 2:
         raise ValueError(f"--folds must be auto, off or a number of at least 2, not {wanted}")
     if texts < wanted:
@@ -68,6 +72,21 @@ def num_folds(wanted: FoldCount, splits: Splits) -> int:
             "record more phrases, or set --folds off"
         )
     return wanted
+
+
+def epochs_each(count: int, epochs: int, splits: Splits) -> int:
+    """How many of the ``epochs`` of a run each of ``count`` folds trains: its share, or all of few clips."""
+    return epochs if is_few(splits) else -(-epochs // count)
+
+
+def is_few(splits: Splits) -> bool:
+    """Whether train and dev have so few texts that small changes are right."""
+    return num_texts(splits) < FEW
+
+
+def num_texts(splits: Splits) -> int:
+    """Different texts in train and dev."""
+    return len({split_key(row.text) for row in _clips(splits)})
 
 
 def fold_splits(splits: Splits, count: int) -> list[Splits]:

@@ -70,8 +70,8 @@ def _others(report: Report) -> str:
     canary, silence = report["canary"], report["silence"]
     lines = ["## Does it still understand others?"]
     if canary["modes"]:
-        measured = f"Measured on {canary['name'] or 'ordinary speech of other people'}, normaliser {canary['normalizer']}."
-        lines.append(plain(f"{measured} {canary['note']}"))
+        name = canary["name"] or "ordinary speech of other people"
+        lines.append(plain(f"Measured on {name}, normaliser {canary['normalizer']}. {canary['note']}"))
         lines += [_table(CHANGE_HEAD, [_change(mode, part) for mode, part in canary["modes"].items()])]
     else:
         lines.append("Not measured: no clips of other people were given.")

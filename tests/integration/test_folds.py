@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,10 +115,28 @@ def test_few_repeated_clips_get_more_steps(tones_once: Path, tmp_path: Path) -> 
     assert run.progress.num_utterances == 4 * 2 * 16
 
 
-def test_a_killed_run_starts_anew(tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """There is nothing to resume, and that is said; a new start removes the folds of the one before."""
+def test_a_killed_run_goes_on_with_the_next_fold(ran: cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
+    """As if it had been killed in the third fold: the first two are not trained again, and the result is the same."""
+    run_dir = Path(shutil.copytree(ran.run_dir, tmp_path / "run"))
+    folder = run_dir / "checkpoints" / "folds"
+    for number in (3, 4):
+        (folder / f"fold-{number}.safetensors").unlink()
+    (folder / "fold-3.half").touch()
+    kept = [(folder / f"fold-{number}.safetensors").stat().st_mtime_ns for number in (1, 2)]
+    again = cli.main(arguments(tones_once, run_dir, "--ckpt_path=last"))
+    assert [(folder / f"fold-{number}.safetensors").stat().st_mtime_ns for number in (1, 2)] == kept
+    weights = [torch.load(run.run_dir / "model" / "toy.pt", weights_only=True) for run in (ran, again)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert again.results is not None and ran.results is not None
+    assert again.results["dev"] == ran.results["dev"]
+
+
+def test_a_run_killed_in_its_first_fold_starts_anew(
+    tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """There is nothing to resume, and that is said; a new start removes what the one before has left."""
     run_dir = tmp_path / "run"
-    stale = run_dir / "checkpoints" / "folds" / "fold-9.safetensors"
+    stale = run_dir / "checkpoints" / "folds" / "fold-1.half"
     stale.parent.mkdir(parents=True)
     stale.touch()
     assert main(arguments(tones_once, run_dir, "--ckpt_path=last")) == 2

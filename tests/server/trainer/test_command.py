@@ -39,13 +39,13 @@ def test_it_holds_its_lock_for_life(job: Path, undisturbed: Path) -> None:
 
 def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_client() -> None:
     spec = JobSpec("whisper-tiny", "de", 4, 7)
-    found = fit_arguments(Assignment(2, "cuda:1", "whisper-tiny", spec, True), Path("run/checkpoints/last.ckpt"))
+    found = fit_arguments(Assignment(2, "cuda:1", "whisper-tiny", spec, True), True)
     assert found == [
         "fit", "--model", "whisper-tiny", "--data.audio_dir=dataset", "--run_dir=run", "--seed_everything=7",
         "--data.seed=7", "--trainer.max_epochs=4", "--trainer.accelerator=cuda", "--trainer.devices=[1]",
-        "--model.adapter.init_args.language=de", "--ckpt_path=run/checkpoints/last.ckpt",
+        "--model.adapter.init_args.language=de", "--ckpt_path=last",
     ]  # fmt: skip
-    found = fit_arguments(Assignment(1, "mps", "toy", JobSpec("toy"), False), None)
+    found = fit_arguments(Assignment(1, "mps", "toy", JobSpec("toy"), False), False)
     assert found[-2:] == ["--trainer.accelerator=mps", "--trainer.devices=1"]
 
 

@@ -1,4 +1,4 @@
-"""Folds of few clips: disjoint by text, all clips covered, and none of test's texts trained on."""
+"""Folds: disjoint by text, all clips covered, and none of test's texts trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from asr_lightning.data.folds import FEW, fold_splits, num_folds, pooled
+from asr_lightning.data.folds import FEW, MANY, epochs_each, fold_splits, num_folds, pooled
 from asr_lightning.data.rows import Row, split_key
 
 
@@ -50,13 +50,20 @@ def test_a_dev_text_that_test_has_is_not_trained_on(caplog: pytest.LogCaptureFix
     assert "dev0" not in {row.uid for fold in folds for row in (*fold["train"], *fold["dev"])}
 
 
-def test_auto_is_for_few_texts() -> None:
+def test_auto_is_for_all_but_large_sets() -> None:
     assert num_folds("auto", splits_of(8)) == 4
-    assert num_folds("auto", splits_of(FEW - 3)) == 4
-    assert num_folds("auto", splits_of(FEW - 2)) == 1, "with the two of dev they are no longer few"
+    assert num_folds("auto", splits_of(MANY - 3)) == 4
+    assert num_folds("auto", splits_of(MANY - 2)) == 1, "with the two of dev there are many"
     assert num_folds("auto", splits_of(1, dev=["one more"])) == 3, "no more folds than texts"
     assert num_folds("off", splits_of(8)) == 1
     assert num_folds(5, splits_of(8)) == 5 and num_folds(2, splits_of(100)) == 2
+
+
+def test_folds_share_the_epochs_except_of_few_clips() -> None:
+    assert epochs_each(4, 16, splits_of(FEW - 2)) == 4
+    assert epochs_each(4, 10, splits_of(100)) == 3
+    assert epochs_each(4, 1, splits_of(100)) == 1
+    assert epochs_each(4, 16, splits_of(FEW - 3)) == 16
 
 
 @pytest.mark.parametrize(("wanted", "message"), [(1, "at least 2"), (99, "set --folds off")])

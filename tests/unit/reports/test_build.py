@@ -100,7 +100,8 @@ def test_a_clear_loss_on_others_is_in_the_sentence() -> None:
 
 def test_other_people_may_have_a_normaliser_of_their_own() -> None:
     numbers = tuple(Pair(name, "Press 1 now", "press one now", "press 1 now") for name in NAMES)
-    assert build(study(canary={"native": numbers}))["canary"]["modes"]["native"]["before"]["wer"] == pytest.approx(1 / 3)
+    plain = build(study(canary={"native": numbers}))["canary"]
+    assert plain["modes"]["native"]["before"]["wer"] == pytest.approx(1 / 3)
     found = build(study(canary={"native": numbers}, canary_normalizer="english"))["canary"]
     assert found["normalizer"] == "english"
     assert found["modes"]["native"]["before"]["wer"] == 0
