@@ -48,8 +48,8 @@ class Canary:
         folder: Holds ``<UID>.<audio suffix>`` and ``<UID>.txt``.
         batch_size: Most clips in a batch.
         normalizer: Name of the text normaliser of its WER; None for that of the run. ``english`` keeps a speaker's way
-            of writing numbers from being taken for forgetting: of 42 words that one run seemed to lose, 24 were "one" in
-            place of "1".
+            of writing numbers from being taken for forgetting: of 42 words that one run seemed to lose, 24 were "one"
+            in place of "1".
     """
 
     def __init__(self, folder: str | Path = ENGLISH, batch_size: int = 16, normalizer: str | None = None) -> None:

@@ -42,7 +42,7 @@ def folds_of(
         ValueError: Folds were asked for by number, and cannot be had.
     """
     obstacle = "several processes" if trainer.world_size > 1 else "a checkpoint" if from_checkpoint else ""
-    if obstacle and wanted not in ("auto", "off"):
+    if obstacle and isinstance(wanted, int):
         raise ValueError(f"{obstacle} cannot be trained in folds: set --folds off, or start a run of one process anew")
     data.prepare_data()
     count = 1 if obstacle else num_folds(wanted, data.splits)

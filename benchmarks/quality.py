@@ -81,7 +81,7 @@ class Run:
     """What identifies a run.
 
     Attributes:
-        arm: ours or peer.
+        arm: ours, peer, or an earlier recipe of ours.
         voice: First word of the voice's name.
         model: Name.
         seed: Of everything random.
@@ -270,7 +270,7 @@ def table(found: Iterable[Result]) -> None:
         for (name, model, arm, clips), results in sorted(by_row.items(), key=lambda item: str(item[0])):
             if name == voice.word:
                 of = "" if clips is None else f", {clips} clips"
-                label = f"{kind}: {voice.name}" if arm == "ours" else f"peer on {voice.name}"
+                label = f"{kind}: {voice.name}" if arm == "ours" else f"{arm} on {voice.name}"
                 print(row(f"{label}{of}, {model.removeprefix('whisper-')}", results))
     kept = [r for results in by_row.values() for r in results if r.arm == "ours" and not r.alpha]
     print(f"runs that kept the untouched model: {len(kept)}")

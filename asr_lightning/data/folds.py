@@ -15,12 +15,13 @@ from asr_lightning.data.splits import Splits, divide
 
 log = logging.getLogger(__name__)
 
-FoldCount = int | Literal["auto", "off"]
+FoldCount = int | Literal["auto", "few", "off"]
 
 FEW = 40
-"""Distinct texts of train and dev below which each fold trains all epochs of the run, at a smaller rate. A fifth of 40 is
-a dev of eight, which can prove nothing: if four of them get better and one gets worse, by a word each, the bootstrap's
-probability is 0.93, and the untouched model stays. The same gain on all 40 has 0.999."""
+"""Distinct texts of train and dev below which each fold trains all epochs of the run, at a smaller rate, since there
+are few steps in an epoch. A fifth of 40 would be a dev of eight, which can prove nothing: if four of them get better
+and one gets worse, by a word each, the bootstrap's probability is 0.93, and the untouched model stays. On all 40 it is
+0.999."""
 
 MANY = 1000
 """Distinct texts from which one model is trained on train, and dev chooses: it is large enough for that."""
@@ -32,7 +33,8 @@ COUNT = 4
 HELP = (
     "How many models are trained, each on the clips outside one fold. Dev is what each reads of its fold, and their "
     f"average is handed over. The epochs of the run are divided among them, except below {FEW} different texts. auto: "
-    f"{COUNT} for less than {MANY} different texts in train and dev; off: one model, whose checks of dev choose the best."
+    f"{COUNT} for less than {MANY} different texts in train and dev; few: {COUNT} for less than {FEW}; off: one model, "
+    "whose checks of dev choose."
 )
 """Of the option ``--folds``."""
 
@@ -62,10 +64,10 @@ def num_folds(wanted: FoldCount, splits: Splits) -> int:
     if wanted == "off":
         return 1
     texts = num_texts(splits)
-    if wanted == "auto":
-        return min(COUNT, texts) if 1 < texts < MANY else 1
+    if isinstance(wanted, str):
+        return min(COUNT, texts) if 1 < texts < {"auto": MANY, "few": FEW}[wanted] else 1
     if wanted < 2:
-        raise ValueError(f"--folds must be auto, off or a number of at least 2, not {wanted}")
+        raise ValueError(f"--folds must be auto, few, off or a number of at least 2, not {wanted}")
     if texts < wanted:
         raise ValueError(
             f"--folds {wanted} needs as many different texts in train and dev, and there are {texts}: "

@@ -55,6 +55,7 @@ def test_auto_is_for_all_but_large_sets() -> None:
     assert num_folds("auto", splits_of(MANY - 3)) == 4
     assert num_folds("auto", splits_of(MANY - 2)) == 1, "with the two of dev there are many"
     assert num_folds("auto", splits_of(1, dev=["one more"])) == 3, "no more folds than texts"
+    assert num_folds("few", splits_of(FEW - 3)) == 4 and num_folds("few", splits_of(FEW - 2)) == 1
     assert num_folds("off", splits_of(8)) == 1
     assert num_folds(5, splits_of(8)) == 5 and num_folds(2, splits_of(100)) == 2
 

@@ -1,0 +1,82 @@
+"""The mean of the weights over the later steps is the mean, also across a resume and with accumulated batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from asr_lightning.adapters.toy import ToyAdapter
+from asr_lightning.callbacks.average_steps import AverageSteps
+from asr_lightning.callbacks.keep_best import average, weights_of
+from asr_lightning.module import ASRModule
+from tests.toy_run import toy_data
+
+
+class Recorder(Callback):
+    """Every step's weights."""
+
+    def __init__(self) -> None:
+        self.steps: dict[int, dict[str, Tensor]] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """The first batch with a new number is the one that the step ended with."""
+        self.steps.setdefault(trainer.global_step, {n: t.clone() for n, t in weights_of(pl_module.model).items()})
+
+
+def train(
+    folder: Path, share: float, epochs: int = 4, accumulate: int = 1, ckpt: Path | None = None, stop: int = -1
+) -> tuple[AverageSteps, Recorder, Trainer]:
+    found, recorder = AverageSteps(share), Recorder()
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, callbacks=[found, recorder],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        limit_val_batches=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module, data = ASRModule(ToyAdapter("toy")), toy_data(folder, batch_size=4)
+    if stop > 0:
+        recorder.on_train_epoch_end = lambda trainer, _: setattr(
+            trainer, "should_stop", trainer.current_epoch + 1 == stop
+        )  # type: ignore[method-assign]
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    return found, recorder, trainer
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """The counter of BatchNorm aside, of which there is no mean."""
+    floats = [name for name, tensor in left.items() if tensor.is_floating_point()]
+    return left.keys() == right.keys() and all(torch.allclose(left[n], right[n], rtol=1e-4, atol=1e-6) for n in floats)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_it_is_the_mean_of_the_later_steps(tones_once: Path, accumulate: int) -> None:
+    found, recorder, trainer = train(tones_once, 0.5, accumulate=accumulate)
+    planned = int(trainer.estimated_stepping_batches)
+    later = [weights for step, weights in recorder.steps.items() if step > planned / 2]
+    assert found.count == len(later) == planned - planned // 2
+    assert same(found.weights, average(later))
+
+
+def test_a_resumed_run_goes_on_with_its_mean(tones_once: Path, tmp_path: Path) -> None:
+    whole, _, _ = train(tones_once, 0.7)
+    _, _, trainer = train(tones_once, 0.7, stop=2)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    resumed, _, _ = train(tones_once, 0.7, ckpt=tmp_path / "last.ckpt")
+    assert resumed.count == whole.count
+    assert same(resumed.weights, whole.weights)
+
+
+def test_none_are_averaged_where_none_is_asked_for(tones_once: Path) -> None:
+    found, _, _ = train(tones_once, 0.0, epochs=1)
+    assert found.weights == {}
+
+
+def test_a_share_is_a_share() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1, not 70"):
+        AverageSteps(70)
