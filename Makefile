@@ -1,5 +1,6 @@
 # make demo   install, then specialize whisper-tiny.en on the sample data set: a few minutes
 # make test   install, then run every test, in the main environment and in the one with NeMo
+# make test-quick   the tests that most changes break, in under three minutes
 PYTHON ?= python3
 BIN := .venv/bin
 NEMO := .venv-nemo/bin
@@ -11,7 +12,7 @@ RENTED := asr_lightning/cloud/locks
 COMPILE_RENTED := $(BIN)/uv pip compile -q --python-platform x86_64-unknown-linux-gnu --python-version 3.11 \
 	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: install install-nemo install-skypilot demo test test-main test-nemo test-jobs test-http check lock help-pages clean
+.PHONY: install install-nemo install-skypilot demo test test-quick test-main test-nemo test-jobs test-http check lock help-pages clean
 
 install: .venv/installed
 
@@ -32,14 +33,19 @@ install-skypilot: .venv-skypilot/installed
 	$(@D)/bin/uv pip install -q --python $(@D)/bin/python --no-deps -e .
 	touch $@
 
-# Two of the recipe's ten epochs and fewer candidates: 164 s on two cores, up to twice that on slower ones.
+# One model, two epochs and fewer candidates: about 160 s on two cores, up to twice that on slower ones.
 demo: install
 	$(BIN)/python -m asr_lightning specialize $(SAMPLE) --model whisper-tiny.en --run_dir runs/demo \
-		--trainer.max_epochs 2 --selection.average 1 --selection.alphas [0.5]
+		--folds off --trainer.max_epochs 2 --selection.average 1 --selection.alphas [0.5]
 
 # Two parts at a time, one thread each: two threads each would wait for one another on two cores.
 test: install install-nemo
 	OMP_NUM_THREADS=1 $(MAKE) -j2 test-main test-nemo test-jobs test-http
+
+# What most changes break, in under three minutes.
+test-quick: install
+	$(BIN)/python -m pytest -m "not once" tests/architecture tests/configs tests/docs tests/unit/data tests/unit/datamodules \
+		tests/unit/reports tests/unit/test_*.py
 
 test-main: install
 	$(BIN)/python -m pytest --ignore tests/server --ignore tests/cloud

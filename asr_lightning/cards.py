@@ -78,20 +78,20 @@ _REPLAY = {"replay": "bundled", "replay_share": 0.5, "replay_least": 60}  # Engl
 _READ = {"margin_seconds": 3.0}
 _MASKED = {"init_args": {**_READ, "num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}}
 _WHISPER: dict[str, Any] = {
-    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.6, "fold_rate": 0.3}, "adapter": _MASKED},
+    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.7, "fold_rate": 0.3}, "adapter": _MASKED},
     "data": {**_VARIED, "epoch_clips": 20},
     "bf16_on_cpu": True,
     "early_stopping": {"patience": 10},  # an end at a high rate misses what the cosine's end gives
-    "trainer": {"max_epochs": 16},
+    "trainer": {"max_epochs": 20},
 }
 _DROPS = {"drop_bands": 2, "drop_stretches": 3}  # in place of masks, for a model that reads samples
 _MOONSHINE: dict[str, Any] = {
-    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.6, "fold_rate": 0.3}},
+    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.7, "fold_rate": 0.3}},
     "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 20},
     "bf16_on_cpu": True,
     "early_stopping": {"patience": 10},
     "train_only": {"groups": ["encoder"]},
-    "trainer": {"max_epochs": 16},
+    "trainer": {"max_epochs": 20},
 }
 
 RECIPES: dict[str, Recipe] = {

@@ -30,7 +30,7 @@ from asr_lightning.module import ASRModule
 
 logger = logging.getLogger(__name__)
 
-FOLDER, NAME = Path("checkpoints", "folds"), "fold-{}.safetensors"
+FOLDER, NAME = Path("checkpoints", "folds"), "fold-{}-of-{}.safetensors"
 
 
 def folds_of(
@@ -59,7 +59,7 @@ def together(data: AudioFolderDataModule) -> AudioFolderDataModule:
 
 def finished(run_dir: Path) -> list[Path]:
     """The weights of the folds that a run has finished, first to last; a kill leaves no half of one."""
-    return sorted((run_dir / FOLDER).glob(NAME.format("*")))
+    return sorted((run_dir / FOLDER).glob(NAME.format("*", "*")))
 
 
 def train(
@@ -90,13 +90,14 @@ def train(
         model.settings = model.settings.in_folds()
     parts = []
     for data in folds:
-        path = directory / NAME.format(data.fold.number + 1)
+        number = data.fold.number + 1
+        path = directory / NAME.format(number, data.fold.count)  # resumed with another count, it is trained anew
         parts.append(Part(data, partial(load_file, path)))
         if path.exists() and data is not folds[-1]:
             logger.info("%s is trained already", data.fold)
             continue
         model.model.load_state_dict(untouched)
-        trainer = make_trainer(path.stem)
+        trainer = make_trainer(f"fold-{number}")
         _make_part(trainer, data)
         trainer.fit(model, datamodule=data)
         write_weights(_averaged(trainer) or weights_of(model.model), half := path.with_suffix(".half"))

@@ -25,7 +25,7 @@ class AverageSteps(Callback):
         share: How much of the planned steps, counted from the end, is averaged; 0 averages none.
     """
 
-    def __init__(self, share: float = 0.7) -> None:
+    def __init__(self, share: float = 0.5) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"average_steps.share is a share of the steps between 0 and 1, not {share:g}")
         self.share = share

@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_EPOCHS = 100
 MAX_SEED = 2**31 - 1
-DEFAULT_EPOCHS = 16  # where a model has no recipe: that of Whisper; docs/recipes.md
+DEFAULT_EPOCHS = 20  # where a model has no recipe: that of Whisper; docs/recipes.md
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,4})?")
 
 

@@ -47,7 +47,7 @@ def folds(ran: cli.ASRCLI, tones_once: Path) -> list[AudioFolderDataModule]:
 def models(ran: cli.ASRCLI) -> Iterator[ToyAdapter]:
     for number in range(1, 5):
         adapter = ToyAdapter()
-        state = load_file(ran.run_dir / "checkpoints" / "folds" / f"fold-{number}.safetensors")
+        state = load_file(ran.run_dir / "checkpoints" / "folds" / f"fold-{number}-of-4.safetensors")
         adapter.model.load_state_dict(state)
         yield adapter
 
@@ -120,11 +120,11 @@ def test_a_killed_run_goes_on_with_the_next_fold(ran: cli.ASRCLI, tones_once: Pa
     run_dir = Path(shutil.copytree(ran.run_dir, tmp_path / "run"))
     folder = run_dir / "checkpoints" / "folds"
     for number in (3, 4):
-        (folder / f"fold-{number}.safetensors").unlink()
-    (folder / "fold-3.half").touch()
-    kept = [(folder / f"fold-{number}.safetensors").stat().st_mtime_ns for number in (1, 2)]
+        (folder / f"fold-{number}-of-4.safetensors").unlink()
+    (folder / "fold-3-of-4.half").touch()
+    kept = [(folder / f"fold-{number}-of-4.safetensors").stat().st_mtime_ns for number in (1, 2)]
     again = cli.main(arguments(tones_once, run_dir, "--ckpt_path=last"))
-    assert [(folder / f"fold-{number}.safetensors").stat().st_mtime_ns for number in (1, 2)] == kept
+    assert [(folder / f"fold-{number}-of-4.safetensors").stat().st_mtime_ns for number in (1, 2)] == kept
     weights = [torch.load(run.run_dir / "model" / "toy.pt", weights_only=True) for run in (ran, again)]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     assert again.results is not None and ran.results is not None
@@ -136,13 +136,13 @@ def test_a_run_killed_in_its_first_fold_starts_anew(
 ) -> None:
     """There is nothing to resume, and that is said; a new start removes what the one before has left."""
     run_dir = tmp_path / "run"
-    stale = run_dir / "checkpoints" / "folds" / "fold-1.half"
+    stale = run_dir / "checkpoints" / "folds" / "fold-1-of-4.half"
     stale.parent.mkdir(parents=True)
     stale.touch()
     assert main(arguments(tones_once, run_dir, "--ckpt_path=last")) == 2
     assert "start the run again without --ckpt_path" in capsys.readouterr().err
     assert main(arguments(tones_once, run_dir, "--trainer.max_epochs=1")) == 0
-    assert sorted(path.name for path in stale.parent.iterdir()) == [f"fold-{n}.safetensors" for n in range(1, 5)]
+    assert sorted(path.name for path in stale.parent.iterdir()) == [f"fold-{n}-of-4.safetensors" for n in range(1, 5)]
 
 
 def test_a_budget_is_divided(tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
