@@ -26,6 +26,7 @@ from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.data.folds import Fold, FoldCount, epochs_each, fold_splits, is_few, num_folds, pooled
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.ends import End, Part, State
+from asr_lightning.jobs import faults
 from asr_lightning.module import ASRModule
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def train(
         trainer.fit(model, datamodule=data)
         write_weights(_averaged(trainer) or weights_of(model.model), half := path.with_suffix(".half"))
         half.replace(path)
+        faults.point("training.fold.kept")
         for log in trainer.loggers:
             if isinstance(log, WandbLogger):
                 log.experiment.finish()  # the next fold is a run of its own

@@ -121,7 +121,7 @@ def test_lora_by_one_line(cache: Path, tones: Path, tmp_path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             keys.append(set(file.keys()))
     assert keys[0] == keys[1]
-    with safe_open(run_dir / "checkpoints" / "folds" / "fold-1.safetensors", framework="pt") as file:
+    with safe_open(run_dir / "checkpoints" / "folds" / "fold-1-of-4.safetensors", framework="pt") as file:
         keys.append(set(file.keys()))
     assert any("lora_A" in name for name in keys[2]), "each of the folds is merged before they are averaged"
 

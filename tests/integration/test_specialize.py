@@ -81,10 +81,10 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     model = str(tiny_whisper(tmp_path / "tiny", multilingual=False))
     more = ["--canary", "off", "--data.augmentation.speeds=[0.9,1.1]", "--trainer.max_epochs=1", "--data.batch_size=8"]
     more += ["--data.augmentation.trail_silence_seconds=0.5", "--data.replay=bundled"]
-    more += ["--model.adapter.init_args.num_time_masks=2", "--model.adapter.init_args.num_freq_masks=2"]
+    more += ["--model.adapter.init_args.num_time_masks=2", "--model.adapter.init_args.num_freq_masks=2", "--folds=2"]
     for name in ("once", "again"):
         assert main(["specialize", str(folder), "--model", model, "--run_dir", str(tmp_path / name), *more]) == 0
-    once, again = (hashes(tmp_path / name / "checkpoints" / "best") for name in ("once", "again"))
+    once, again = (hashes(tmp_path / name / "checkpoints" / "folds") for name in ("once", "again"))
     assert once == again and len(once) == 2
 
 
@@ -94,10 +94,10 @@ def test_merged_lora_is_chosen_among_plain_weights(tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     shutil.copytree(CLIPS, folder, ignore=lambda _, names: [n for n in names if n[:1] in "12" or n.endswith("csv")])
     model = tiny_whisper(tmp_path / "tiny", multilingual=False)
-    more = ["--canary=off", "--trainer.max_epochs=1", "--model.adapter.init_args.lora.rank=2"]
+    more = ["--canary=off", "--trainer.max_epochs=1", "--model.adapter.init_args.lora.rank=2", "--folds=off"]
     assert main(["specialize", str(folder), "--model", str(model), "--run_dir", str(tmp_path / "run"), *more]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [candidate["alpha"] for candidate in report["candidates"]] == [0, 1, 1, 0.9, 0.75, 0.6, 0.5, 0.25]
+    assert [candidate["alpha"] for candidate in report["candidates"]] == [0, 1, 1, 1, 0.9, 0.75, 0.6, 0.5, 0.25]
     plain, saved = (load_file(f / "model.safetensors") for f in (model, tmp_path / "run" / "model"))
     assert plain.keys() == saved.keys()
 

@@ -18,18 +18,19 @@ def test_a_killed_whisper_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"dropout": 0.1, "apply_spec_augment": True}))
     once, again = tmp_path / "once", tmp_path / "again"
-    _write_clips(once / "dataset", count=48)  # fewer texts would be trained in folds, which start anew
+    _write_clips(once / "dataset", count=48)
     shutil.copytree(once, again)
     options = {"source": str(source), "model": "tiny", "language": "de", "epochs": 2}
     for job in (once, again):
         assign(job, **options)
     assert train(once) == 0, log(once)
-    assert train(again, "training.best.kept:kill:3") == -9, log(again)
+    assert train(again, "training.fold.kept:kill:2") == -9, log(again)
     assign(again, attempt=2, resume=True, **options)
     assert train(again) == 0, log(again)
-    assert read(again, "progress.json")["resumed_from"] == "last.ckpt"
-    kept = [sorted((job / "run" / "checkpoints" / "best").iterdir()) for job in (once, again)]
-    assert [path.name for path in kept[0]] == [path.name for path in kept[1]], "their hashes are in their names"
+    assert read(again, "progress.json")["resumed_from"] == "fold-2-of-4.safetensors"
+    kept = [sorted((job / "run" / "checkpoints" / "folds").iterdir()) for job in (once, again)]
+    assert len(kept[0]) == 4
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*kept, strict=True))
     first, second = (load_file(job / "run" / "model" / "model.safetensors") for job in (once, again))
     assert all(first[name].equal(second[name]) for name in first)
     assert read(once, "exit.json")["metrics"] == read(again, "exit.json")["metrics"]
