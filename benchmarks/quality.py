@@ -274,6 +274,10 @@ def table(found: Iterable[Result]) -> None:
                 print(row(f"{label}{of}, {model.removeprefix('whisper-')}", results))
     kept = [r for results in by_row.values() for r in results if r.arm == "ours" and not r.alpha]
     print(f"runs that kept the untouched model: {len(kept)}")
+    costs = [r.seconds for results in by_row.values() for r in results if r.arm == "ours" and r.clips is None]
+    shares = [1 - cost["train_seconds"] / cost["total_seconds"] for cost in costs if cost]
+    if shares:
+        print(f"share of a run's time that is not training: {min(shares):.0%} to {max(shares):.0%}")
 
 
 def main() -> None:

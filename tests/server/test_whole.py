@@ -108,7 +108,7 @@ def test_seeds_commands_train_whisper_and_fetch_a_model_that_loads(tmp_path: Pat
         assert " 409 " in busy.splitlines()[0]
         assert re.search(r"(?im)^retry-after: \d+", busy)
         assert training_id in busy
-        answers = wait_for(server, lambda answer: answer["status"] == "idle")
+        answers = wait_for(server, lambda answer: answer["status"] == "idle", 500)
         assert answers[-1]["progress"] == "finished", answers[-1]
         stages = [answer["progress"] for answer in answers]
         assert {"running base model evaluation", "finished"} <= set(stages), stages
