@@ -86,7 +86,7 @@ _WHISPER: dict[str, Any] = {
 }
 _DROPS = {"drop_bands": 2, "drop_stretches": 3}  # in place of masks, for a model that reads samples
 _MOONSHINE: dict[str, Any] = {
-    "model": {"optimizer": {"lr": 1e-4, "layer_decay": 0.7, "fold_rate": 0.3}},
+    "model": {"optimizer": {"lr": 2e-4, "fold_rate": 0.3}},
     "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 20},
     "bf16_on_cpu": True,
     "early_stopping": {"patience": 10},

@@ -12,6 +12,7 @@ from make_tones import PHRASES, write_tones
 
 from asr_lightning import saved
 from asr_lightning.adapters.toy import ToyAdapter
+from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.canary import Canary, open_canary
 from asr_lightning.ends import ends_of_checks
@@ -62,7 +63,7 @@ class Run:
         guard = Forgetting(canary, "cpu", basic, settings.canary_limit, settings.canary_weight) if canary else None
         self.selection = Selection("cpu", basic, settings, guard, base)
         self.target = work / "model"
-        ends = ends_of_checks(self.best, self.data, settings.average)
+        ends = ends_of_checks(self.best, AverageSteps(0), self.data, settings.average)
         self.chosen: Candidate = self.selection.run(self.live, self.source, ends, self.target)
 
 
