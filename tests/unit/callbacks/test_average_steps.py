@@ -44,14 +44,14 @@ def train(
         recorder.on_train_epoch_end = lambda trainer, _: setattr(
             trainer, "should_stop", trainer.current_epoch + 1 == stop
         )  # type: ignore[method-assign]
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt)
     return found, recorder, trainer
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     """The counter of BatchNorm aside, of which there is no mean."""
     floats = [name for name, tensor in left.items() if tensor.is_floating_point()]
-    return left.keys() == right.keys() and all(torch.allclose(left[n], right[n], rtol=1e-4, atol=1e-6) for n in floats)
+    return left.keys() == right.keys() and all(torch.allclose(left[n], right[n], rtol=1e-3, atol=1e-5) for n in floats)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
