@@ -50,7 +50,8 @@ def ours(source: Path, run_dir: Path, groups: list[str], epochs: int, audio_dir:
     from asr_lightning import cli
 
     arguments = [
-        "fit", "--folds=off", "--model.adapter=asr_lightning.adapters.nemo.NeMoAdapter", f"--model.adapter.init_args.source={source}",
+        "fit", "--model.adapter=asr_lightning.adapters.nemo.NeMoAdapter", f"--model.adapter.init_args.source={source}",
+        "--folds=off",
         *(f"--model.adapter.init_args.{name}={value}" for name, value in MASKS.items()),
         "--model.optimizer.lr=2e-3", f"--data.audio_dir={audio_dir}", "--data.batch_size=8", f"--run_dir={run_dir}",
         f"--train_only.groups={groups}", "--train_only.batch_norm=train", f"--trainer.max_epochs={epochs}",
