@@ -117,17 +117,8 @@ def specialize(job: Job, epochs: int, folder: Path) -> dict[str, float]:
     left of that is the untouched model on dev, and on test at the end.
     """
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "asr_lightning",
-            "fit",
-            "--folds=off",
-            "--run_dir",
-            str(folder),
-            "--data.audio_dir",
-            job.clips,
-        ),
+        *(sys.executable, "-m", "asr_lightning", "fit", "--folds=off", "--run_dir", str(folder)),
+        *("--data.audio_dir", job.clips),
         *("--model.adapter", "asr_lightning.adapters.whisper.WhisperAdapter"),
         *("--model.adapter.init_args.source", job.model, "--data.batch_size", str(job.batch_size)),
         *("--data.num_workers", str(job.workers), "--trainer.accelerator", job.device, "--trainer.devices", "1"),
