@@ -33,7 +33,7 @@ install-skypilot: .venv-skypilot/installed
 	$(@D)/bin/uv pip install -q --python $(@D)/bin/python --no-deps -e .
 	touch $@
 
-# One model, three epochs and fewer candidates: about 160 s on two cores, up to twice that on slower ones.
+# One model, three epochs and fewer candidates: about 210 s on two cores, up to twice that on slower ones.
 demo: install
 	$(BIN)/python -m asr_lightning specialize $(SAMPLE) --model whisper-tiny.en --run_dir runs/demo \
 		--folds off --trainer.max_epochs 3 --selection.average 1 --selection.alphas [0.5]
