@@ -107,10 +107,22 @@ class Canary:
             known: Texts that an untouched model has written before.
             drafts: What a similar model wrote. An attention decoder starts from it: the same text in less time.
         """
+        found = {t.uid: t.hypothesis for t in self.read(adapter, device, every, known, drafts)}
+        return tuple(Transcript(uid, text, found[uid]) for uid, text in self.references.items() if uid in found)
+
+    def read(
+        self,
+        adapter: ASRAdapter,
+        device: torch.device | str = "cpu",
+        every: int = 1,
+        known: KnownTexts = NOTHING_KNOWN,
+        drafts: Sequence[Transcript] = (),
+    ) -> Iterator[Transcript]:
+        """``transcripts`` one after another, short clips first, for whoever may stop before the end."""
         adapter.model.to(device)
         batches = self._batches(adapter, every, {draft.uid: draft.hypothesis for draft in drafts})
-        found = {t.uid: t.hypothesis for t in transcribe_all(adapter, batches, device, known)}
-        return tuple(Transcript(uid, text, found[uid]) for uid, text in self.references.items() if uid in found)
+        for transcript in transcribe_all(adapter, batches, device, known):
+            yield transcript._replace(reference=self.references[transcript.uid])
 
     def untouched(self, adapter: ASRAdapter, device: torch.device | str = "cpu") -> tuple[Transcript, ...]:
         """``transcripts`` of a model that nobody has trained; computed where they are not known from before."""

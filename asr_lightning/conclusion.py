@@ -236,9 +236,9 @@ def _candidate(candidate: Candidate, selection: Selection) -> reports.Candidate:
 
 
 def _canary_wer(candidate: Candidate, selection: Selection) -> float | None:
-    """Of the mode that the candidate would be used in; None where it was not read."""
+    """Of the mode that the candidate would be used in; None where it was not read, or not to its end."""
     guard = selection.forgetting
-    if guard is None or not guard.before or (candidate.alpha and candidate.lost is None):
+    if guard is None or not guard.before or (candidate.alpha and not (candidate.lost and candidate.lost.complete)):
         return None
     transcripts = next(iter(candidate.lost.transcripts.values())) if candidate.lost else guard.before
     return score(transcripts, guard.normalize).wer

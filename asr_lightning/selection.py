@@ -194,12 +194,13 @@ class Selection:
             if not self._passes_dev(base, candidate):
                 continue
             if self.forgetting:
-                candidate.lost = self.forgetting.loss(line.untouched, line.at(candidate.alpha))
+                most = chosen.cost[0] - candidate.wer
+                candidate.lost = self.forgetting.loss(line.untouched, line.at(candidate.alpha), most)
                 _log_loss(candidate)
             if candidate.cost < chosen.cost:
                 chosen = candidate
             elif candidate.lost:
-                candidate.note = f"what the canary loses, {candidate.lost.change.points}, outweighs the gain"
+                candidate.note = f"what the canary loses, {candidate.lost.points}, outweighs the gain"
         return chosen
 
     def _passes_dev(self, base: Candidate, candidate: Candidate) -> bool:
@@ -225,5 +226,5 @@ class Selection:
 
 def _log_loss(candidate: Candidate) -> None:
     if candidate.lost:
-        named = candidate.name, candidate.alpha, candidate.lost.change.points
+        named = candidate.name, candidate.alpha, candidate.lost.points
         logger.info("candidate: %s, alpha %g: canary WER %s", *named)

@@ -125,12 +125,30 @@ def test_a_loss_within_chance_costs_nothing(tones_once: Path, tmp_path: Path) ->
     guard = Forgetting(canary, "cpu", basic, limit=0.0, weight=1.0)
     guard.before = tuple(Transcript(uid, text, text) for uid, text in canary.references.items())
     read = [t._replace(hypothesis=t.reference) for t in guard.before]
-    canary.transcripts = lambda *_, **__: (read[0]._replace(hypothesis="wrong"), *read[1:])  # type: ignore[method-assign]
+    canary.read = lambda *_, **__: (t for t in (read[0]._replace(hypothesis="wrong"), *read[1:]))  # type: ignore[method-assign]
     loss = guard.loss(adapter, adapter)
     assert loss is not None
     assert loss.change.difference > 0.02 and loss.change.low <= 0
     assert loss.penalty == 0
     assert loss.change.points.startswith(f"+{100 * loss.change.difference:.1f} points (")
+
+
+def test_a_loss_that_cannot_win_is_not_read_to_its_end(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of the rest, that it is free of errors, makes the bound one that the whole canary never goes below."""
+    monkeypatch.setattr("asr_lightning.forgetting.LOOK_EVERY", 2)
+    canary, adapter = Canary(tones_once), ToyAdapter("toy")  # an untrained toy reads nothing right
+    guard = Forgetting(canary, "cpu", basic, limit=0.5, weight=2.0)
+    guard.before = tuple(Transcript(uid, text, text) for uid, text in canary.references.items())
+    whole = guard.loss(adapter, adapter)
+    assert whole is not None and whole.complete and whole.change.low > 0.5
+    for most in (0.1, 0.4, 0.8):
+        bound = guard.loss(adapter, adapter, most)
+        assert bound is not None and not bound.complete
+        assert most < bound.penalty <= whole.penalty
+        read = len(bound.transcripts["native"])
+        assert 0 < read < len(canary.references) and read % 2 == 0
+        assert bound.points == f"at least {bound.change.points}"
+    assert guard.loss(adapter, adapter, whole.penalty) == whole, "no more than that may be lost, and no more is"
 
 
 def test_a_canary_in_another_language_has_no_say(
