@@ -5,8 +5,7 @@ The public names load on first use, so importing the package costs no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from asr_lightning._lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -16,16 +15,17 @@ _HOMES = {
     "AudioFolderDataModule": "datamodules.audio_folder",
     "AudioLimits": "types",
     "Collator": "protocols",
+    "EvaluationOutput": "types",
     "LossOutput": "types",
+    "OptimizerSettings": "optim",
+    "Recognizer": "recognizer",
     "SpeechBatch": "types",
+    "Transcription": "recognizer",
     "Utterance": "types",
+    "adapters": "adapters",
+    "callbacks": "callbacks",
     "check_adapter": "checks",
+    "load": "recognizer",
 }
 __all__ = ["__version__", *_HOMES]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its home (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

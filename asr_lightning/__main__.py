@@ -1,4 +1,7 @@
-"""``python -m asr_lightning COMMAND``: finds the command, then lets it import what it needs. Loads no torch."""
+"""``python -m asr_lightning COMMAND``, or ``asr-lightning COMMAND``. Loads no torch.
+
+Finds the command, then lets it import what it needs.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 partly, 2 refused with a message."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "--version"):
+    if arguments in (["-V"], ["--version"]):
+        sys.stdout.write(f"{__version__}\n")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage())
         return 0
     command = arguments[0]

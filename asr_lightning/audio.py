@@ -44,8 +44,8 @@ REMEDY = "convert it to wav with another program, record it again, or move it ou
 class AudioError(ValueError):
     """A recording that cannot be used; the message names the file, the cause and the remedy."""
 
-    def __init__(self, path: Path, cause: str) -> None:
-        super().__init__(f"{path}: {cause}; {REMEDY}")
+    def __init__(self, path: Path, cause: str, remedy: str = REMEDY) -> None:
+        super().__init__(f"{path}: {cause}; {remedy}")
 
 
 class TooLongError(AudioError):
@@ -85,7 +85,7 @@ def decode(path: str | Path, max_samples: int | None = None) -> tuple[Samples, i
     """
     path = Path(path)
     if not path.is_file():
-        raise AudioError(path, "there is no such file")
+        raise AudioError(path, "there is no such file", "check its name and its folder")
     if path.stat().st_size == 0:
         raise AudioError(path, "the file is empty (0 bytes)")
     if _ends_inside_ogg_page(path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +117,7 @@ class Canary:
         every: int = 1,
         known: KnownTexts = NOTHING_KNOWN,
         drafts: Sequence[Transcript] = (),
-    ) -> Iterator[Transcript]:
+    ) -> Generator[Transcript]:
         """``transcripts`` one after another, short clips first, for whoever may stop before the end."""
         adapter.model.to(device)
         batches = self._batches(adapter, every, {draft.uid: draft.hypothesis for draft in drafts})

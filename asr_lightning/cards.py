@@ -61,6 +61,9 @@ class ModelCard:
         return self.parameters * 4 / 1000
 
 
+MULTILINGUAL_VOCABULARY = 51865
+"""Smallest vocabulary of a multilingual Whisper; ``.en`` has one less. Source: openai/whisper ``model.py``."""
+
 _FROM_NVIDIA = {
     "model": {"optimizer": {"lr": 3e-5, "warmup": 0.02, "floor": 0.03}},
     "data": {"batch_size": 8},

@@ -18,7 +18,7 @@ from torch import nn
 
 from asr_lightning.groups import group_of, train_only
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.types import SpeechBatch, Utterance
+from asr_lightning.types import LossOutput, SpeechBatch, Utterance
 
 TOLERANCE = 1e-5
 TEXTS = ("open the window", "close the old door")
@@ -90,24 +90,20 @@ def check_collator_pickles(adapter: ASRAdapter) -> str:
     """The collator pickles and holds no model."""
     collator = adapter.collator()
     size = len(pickle.dumps(collator))
-    require(_first_module(vars(collator).values() if hasattr(collator, "__dict__") else ()) is None, "it holds a model")
+    held = vars(collator).values() if hasattr(collator, "__dict__") else ()
+    require(not any(isinstance(value, nn.Module) for value in held), "it holds a model")
     again = pickle.loads(pickle.dumps(collator))(utterances(adapter))
     require(_equal(again, make_batch(adapter)), "a pickled collator makes another batch")
     return f"{size:,} bytes"
 
 
-def _first_module(values: object) -> nn.Module | None:
-    return next((v for v in values if isinstance(v, nn.Module)), None)  # type: ignore[attr-defined]
-
-
 def check_batch(adapter: ASRAdapter) -> None:
     """Lengths, dtypes and padding of a batch agree."""
     batch = make_batch(adapter)
-    size = len(TEXTS)
     require(batch.texts == tuple(TEXTS), f"texts were altered: {batch.texts}")
     tensors = {"seconds": batch.seconds, "targets": batch.targets, "target_lengths": batch.target_lengths}
     for name, tensor in {**tensors, **batch.inputs}.items():
-        require(tensor.shape[0] == size, f"{name} has first dimension {tensor.shape[0]}, not {size}")
+        require(len(tensor) == len(TEXTS), f"{name} has first dimension {len(tensor)}, not {len(TEXTS)}")
         require(tensor.dtype != torch.float64, f"{name} is float64, which MPS lacks")
     require(batch.targets.dtype == torch.int64, f"targets are {batch.targets.dtype}, not int64")
     for row, length in zip(batch.targets, batch.target_lengths.tolist(), strict=True):
@@ -132,7 +128,7 @@ def check_loss(adapter: ASRAdapter) -> None:
 
 
 def check_untouched(adapter: ASRAdapter) -> None:
-    """``loss`` and ``transcribe`` change neither batch nor modes nor requires_grad."""
+    """``loss``, ``transcribe`` and ``evaluate`` change neither batch nor modes nor requires_grad."""
     batch = make_batch(adapter)
     before = batch.clone()
     for training in (True, False):
@@ -140,9 +136,9 @@ def check_untouched(adapter: ASRAdapter) -> None:
         state = _state(adapter.model)
         adapter.loss(batch)
         require(_equal(batch, before), "loss changed the batch; clone before masking or adding noise")
-        adapter.transcribe(batch)
-        require(_equal(batch, before), "transcribe changed the batch")
-        require(_state(adapter.model) == state, "transcribe or loss changed train mode or requires_grad")
+        adapter.transcribe(batch), adapter.evaluate(batch)
+        require(_equal(batch, before), "transcribe or evaluate changed the batch")
+        require(_state(adapter.model) == state, "loss, transcribe or evaluate changed train mode or requires_grad")
 
 
 def _state(model: nn.Module) -> list[bool]:
@@ -220,11 +216,11 @@ def check_padding(adapter: ASRAdapter) -> str:
 
 
 def check_save(adapter: ASRAdapter) -> None:
-    """``save``, then ``type(adapter)(directory)``: equal weights, equal text."""
+    """``save`` into a folder that it makes, then ``type(adapter)(directory)``: equal weights, equal text."""
     batch = make_batch(adapter)
-    with tempfile.TemporaryDirectory() as directory:
-        adapter.save(Path(directory))
-        again: ASRAdapter = type(adapter)(directory)  # type: ignore[call-arg]
+    with tempfile.TemporaryDirectory() as temporary:
+        adapter.save(directory := Path(temporary, "models", "mine"))
+        again: ASRAdapter = type(adapter)(str(directory))  # type: ignore[call-arg]
         want, have = adapter.model.state_dict(), again.model.state_dict()
         require(want.keys() == have.keys(), f"saved keys differ: {sorted(want.keys() ^ have.keys())[:5]}")
         changed = [name for name in want if not torch.equal(want[name].cpu(), have[name].cpu())]
@@ -258,6 +254,23 @@ def check_transcribe(adapter: ASRAdapter) -> None:
     require(_state(adapter.model) == before, "evaluating() does not restore the modes")
 
 
+def check_evaluate(adapter: ASRAdapter) -> None:
+    """``evaluate`` gives what ``loss`` and ``transcribe`` give, whatever was asked before it."""
+    batch, native = make_batch(adapter), adapter.native()
+    other = native.collator()(utterances(adapter))
+    with torch.no_grad(), adapter.evaluating():
+        loss, texts, others = adapter.loss(batch), adapter.transcribe(batch), native.loss(other)
+    output = adapter.evaluate(batch)
+    require(not output.loss.loss.requires_grad, "the loss of evaluate has a gradient: wrap it in torch.no_grad")
+    require(_close(output.loss, loss), f"evaluate gives the loss {output.loss.loss.item()}, loss {loss.loss.item()}")
+    require(output.texts == texts, f"evaluate writes {output.texts}, transcribe {texts}")
+    require(_close(native.evaluate(other).loss, others), "the loss of native() depends on what was asked before it")
+
+
+def _close(left: LossOutput, right: LossOutput) -> bool:
+    return left.weight == right.weight and bool(torch.isclose(left.loss, right.loss, rtol=TOLERANCE, atol=0))
+
+
 def check_native(adapter: ASRAdapter) -> str:
     """``native()`` shares the network, and its own native form is itself or equal."""
     native = adapter.native()
@@ -282,5 +295,6 @@ CHECKS: dict[str, Check] = {
     "save and reload": check_save,
     "ten steps reduce the loss": check_learning,
     "transcribe keeps order and length": check_transcribe,
+    "evaluate is loss and transcribe": check_evaluate,
     "native input convention": check_native,
 }

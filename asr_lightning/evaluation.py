@@ -32,9 +32,9 @@ def pooled(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(transcripts, parts[0].loss if len(parts) == 1 else total / max(len(transcripts), 1))
 
 
-def transcribe_batch(adapter: ASRAdapter, batch: SpeechBatch) -> list[Transcript]:
-    """The adapter's text for each utterance of ``batch``, beside its reference."""
-    return _transcripts(batch, adapter.transcribe(batch))
+def transcripts_of(batch: SpeechBatch, texts: Sequence[str]) -> list[Transcript]:
+    """What a model wrote for each utterance of ``batch``, beside its reference."""
+    return [Transcript(*row) for row in zip(batch.uids, batch.texts, texts, strict=True)]
 
 
 def transcribe_all(
@@ -53,7 +53,7 @@ def transcribe_all(
 
     with adapter.evaluating():
         for batch in batches:
-            yield from _transcripts(batch, known.of("text", batch, read).texts)
+            yield from transcripts_of(batch, known.of("text", batch, read).texts)
 
 
 @torch.no_grad()
@@ -66,9 +66,8 @@ def evaluate(
     """Transcripts and mean loss of ``batches``, with the model in evaluation mode; ``known`` as above."""
 
     def score(batch: SpeechBatch) -> Known:
-        moved = batch.to(device)
-        output = adapter.loss(moved)  # before the text, which it may share work with
-        return Known(adapter.transcribe(moved), output.loss.item(), output.weight)
+        output, texts = adapter.evaluate(batch.to(device))
+        return Known(texts, output.loss.item(), output.weight)
 
     transcripts: list[Transcript] = []
     total, weight = 0.0, 0
@@ -76,9 +75,5 @@ def evaluate(
         for batch in batches:
             found = known.of("loss and text", batch, score)
             total, weight = total + found.loss * found.weight, weight + found.weight
-            transcripts += _transcripts(batch, found.texts)
+            transcripts += transcripts_of(batch, found.texts)
     return Evaluation(tuple(transcripts), total / max(weight, 1))
-
-
-def _transcripts(batch: SpeechBatch, hypotheses: Sequence[str]) -> list[Transcript]:
-    return [Transcript(*row) for row in zip(batch.uids, batch.texts, hypotheses, strict=True)]

@@ -6,7 +6,6 @@ Validation, freezing, stopping and saving are callbacks; this file says only wha
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from asr_lightning import metrics, optim
-from asr_lightning.evaluation import transcribe_batch
+from asr_lightning.evaluation import transcripts_of
 from asr_lightning.optim import OptimizerSettings
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import Transcript, count_edits
@@ -79,8 +78,7 @@ class ASRModule(pl.LightningModule):
         self.steps.add(self.global_step, batch.uids, output.loss, output.parts)
         if self.steps.due:
             self._log_steps()
-        loader: Any = self.trainer.train_dataloader
-        weight = 0 if loader.sampler.is_repeat(batch_idx) else output.weight  # another process counts it
+        weight = 0 if batch.is_duplicate else output.weight
         self._weight += weight
         return output.loss * weight
 
@@ -120,8 +118,8 @@ class ASRModule(pl.LightningModule):
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> dict[str, list[Transcript]]:
         """Score one batch; the transcripts are for callbacks."""
-        output = self.adapter.loss(batch)
-        transcripts = transcribe_batch(self.adapter, batch)
+        output, texts = self.adapter.evaluate(batch)
+        transcripts = transcripts_of(batch, texts)
         self.losses.update(batch.uids[:1], [[output.loss.item() * output.weight, output.weight]])
         rows = [metrics.counts_row(count_edits(t.reference, t.hypothesis, self.normalize)) for t in transcripts]
         self.counts.update(batch.uids, rows)

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch, Utterance
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch, Utterance
 
 
 class Collator(Protocol):
@@ -47,7 +47,7 @@ class Collator(Protocol):
 
 @runtime_checkable
 class ASRAdapter(Protocol):
-    """One model family behind ten members: four facts, six verbs.
+    """One model family behind eleven members: four facts, seven verbs.
 
     Constructor convention: the first parameter is ``source: str``, a hub id or a directory written by ``save``; the
     rest are typed and have defaults. Loading happens there, so a bad source fails before training starts.
@@ -92,6 +92,13 @@ class ASRAdapter(Protocol):
         """
         ...
 
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """``loss`` and ``transcribe`` of ``batch`` in eval mode and without gradients.
+
+        One call, so that an adapter can share the work: the encoder need not run twice for every dev clip.
+        """
+        ...
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Wraps a whole evaluation pass: eval mode inside, every submodule's mode restored after."""
         ...
@@ -104,7 +111,7 @@ class ASRAdapter(Protocol):
         ...
 
     def save(self, directory: Path) -> None:
-        """Write upstream's own format into an existing, empty ``directory``.
+        """Write upstream's own format into ``directory``, which is empty or will be made.
 
         Loadable without this package, and by ``type(self)(str(directory))``.
         """

@@ -6,6 +6,7 @@ Another package adds its own by the entry point group ``asr_lightning.models``: 
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr_lightning import saved
-from asr_lightning.cards import ADAPTERS, ALIASES, CARDS, CAREFUL, RECIPES, ModelCard, Recipe
+from asr_lightning.cards import ADAPTERS, ALIASES, CARDS, CAREFUL, MULTILINGUAL_VOCABULARY, RECIPES, ModelCard, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,6 @@ KINDS = {
 CTC = Kind(f"{ADAPTERS}.hf_ctc.HFCTCAdapter", "wav2vec2")
 """By ``model_type``; every other folder is taken for a CTC model. A Moonshine folder does not say its language. Most
 are English, and so is what the recipe replays; the others are trained with ``--data.replay off``."""
-
-MULTILINGUAL_VOCABULARY = 51865
-"""Smallest vocabulary of a multilingual Whisper. Source: openai/whisper ``model.py``."""
 
 MEDIUM_WIDTH = 1024
 """``d_model`` of Whisper medium. Source: the configurations on the hub."""
@@ -147,17 +145,24 @@ def epochs_of(name: str, otherwise: int) -> int:
     return int(choose(name).recipe.get("trainer", {}).get("max_epochs", otherwise))
 
 
-def build(name: str) -> Any:
+def build(name: str, **options: Any) -> Any:
     """The adapter of ``name``, loaded; a folder that ``save`` wrote with the options it was used with.
 
+    Args:
+        name: As for ``choose``.
+        options: Of the adapter, in place of those.
+
     Raises:
-        ValueError: There is no such model, or it cannot be loaded.
+        ValueError: There is no such model, or it cannot be loaded, or it does not have one of ``options``.
     """
     if saved.record(name) is not None:
-        return saved.load(name)
+        return saved.load(name, **options)
     choice = choose(name)
     module, _, adapter = choice.adapter.rpartition(".")
-    return saved.class_named(module, adapter)(choice.source)
+    kind = saved.class_named(module, adapter)
+    if unknown := [option for option in options if option not in inspect.signature(kind).parameters]:
+        raise ValueError(f"{name} takes no {' and no '.join(unknown)}: leave it out")
+    return kind(choice.source, **options)
 
 
 def expand(arguments: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FILE_NAME = "asr_lightning.json"
-VERBS = ("collator", "loss", "transcribe", "evaluating", "native", "save")
+VERBS = ("collator", "loss", "transcribe", "evaluate", "evaluating", "native", "save")
 
 
 def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class Utterance:
         sample_rate: Hz.
         text: The reference exactly as the user wrote it; empty when there is none (``predict``).
         split_key: Speaker, day or prompt; equal keys never cross a split.
+        is_duplicate: Another process trains on the same utterance in the same epoch, and counts it. This one only
+            keeps its process busy.
     """
 
     uid: str
@@ -34,6 +37,7 @@ class Utterance:
     sample_rate: int
     text: str
     split_key: str | None = None
+    is_duplicate: bool = False
 
     @property
     def seconds(self) -> float:
@@ -56,6 +60,7 @@ class SpeechBatch:
             -100 where nothing is scored.
         target_lengths: int64 ``[B]``, positions up to and including the last scored one. Stays on the CPU.
         scored: int64 ``[N]``, places of what is scored in ``targets.flatten()``, in order.
+        is_duplicate: Whether another process has this batch too, and counts it.
 
     What the host decides by stays on the CPU, and ``scored`` is made there: to ask a GPU is to wait for it.
     """
@@ -68,6 +73,7 @@ class SpeechBatch:
     targets: Tensor
     target_lengths: Tensor
     scored: Tensor
+    is_duplicate: bool = False
 
     @classmethod
     def of(
@@ -92,6 +98,7 @@ class SpeechBatch:
             targets=targets,
             target_lengths=target_lengths,
             scored=(targets.flatten() != IGNORED).nonzero()[:, 0],
+            is_duplicate=all(utterance.is_duplicate for utterance in utterances),
         )
 
     def __len__(self) -> int:
@@ -141,6 +148,18 @@ class LossOutput:
     loss: Tensor
     weight: int
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class EvaluationOutput(NamedTuple):
+    """What one pass over a batch says of it.
+
+    Attributes:
+        loss: As ``ASRAdapter.loss`` gives it, without gradient.
+        texts: As ``ASRAdapter.transcribe`` gives them.
+    """
+
+    loss: LossOutput
+    texts: list[str]
 
 
 @dataclass(frozen=True)

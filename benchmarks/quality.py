@@ -69,7 +69,7 @@ class Voice:
 ENGLISH = ("whisper-tiny.en", "moonshine-tiny")
 VOICES = (
     Voice("kerstin, German woman", "kerstin_de", True, ("whisper-base",), "de"),
-    Voice("ocean, Mandarin accent, adults", "ocean_adults", True, ENGLISH),
+    Voice("ocean, Mandarin accent", "ocean_adults", True, ENGLISH),
     Voice("carlo, Italian man, prompts", "examples/italian_prompts/clips", True, ("whisper-base",), "it"),
     Voice("sample, German accent", "examples/german_accent/clips", False, ENGLISH),
     Voice("second, Japanese accent", "runs/second_speaker/clips", False, ENGLISH),
@@ -236,9 +236,9 @@ def interval(results: Sequence[Result]) -> tuple[float, float]:
 
 
 HEADER = (
-    f"{'voice, model':48}{'seeds':>6}{'before':>8}{'after':>8}{'cut':>7}  {'95 % interval':17}{'alpha':13}"
-    f"{'canary before, change of each seed'}"
-)
+    f"{'voice, model':48}{'seeds':>6}{'before':>8}{'after':>8}{'cut':>7}  {'95 % interval':16}"
+    f"{'dev: before, after':>20}  {'alpha':14}{'canary, points':24}{'its human part':24}"
+).rstrip()
 
 
 def row(name: str, results: Sequence[Result]) -> str:
@@ -247,16 +247,35 @@ def row(name: str, results: Sequence[Result]) -> str:
     low, high = interval(results)
     between = "" if np.isnan(low) else f"{low:.1%} to {high:.1%}"
     alphas = " ".join(f"{result.alpha:g}" for result in results)
-    return f"{name:48}{len(results):>6}{before:>8.1%}{after:>8.1%}{cut:>7.1%}  {between:17}{alphas:13}{canary(results)}"
+    return (
+        f"{name:48}{len(results):>6}{before:>8.1%}{after:>8.1%}{cut:>7.1%}  {between:16}{dev(results):>20}"
+        f"  {alphas:14}{canary(results, human=False):24}{canary(results, human=True):24}"
+    ).rstrip()
 
 
-def canary(results: Sequence[Result]) -> str:
-    """WER before, and the change of each seed in points, read as the model is used."""
-    read = [next(iter(result.canary.values())) for result in results if result.canary]
-    if not read:
-        return "not read"
-    changes = " ".join(f"{100 * part['difference']:+.1f}" for part in read)
-    return f"{read[0]['before']:.1%}, {changes}"
+def dev(results: Sequence[Result]) -> str:
+    """Mean WER on dev, before and after; in folds, dev is every clip of train and dev, each read out of its fold."""
+    pairs = [
+        (result.candidates[0]["dev_wer"], min(c["dev_wer"] for c in result.candidates if c["alpha"] == result.alpha))
+        for result in results
+        if result.candidates
+    ]
+    return "" if not pairs else "{:.1%}, {:.1%}".format(*np.mean(pairs, axis=0))
+
+
+def canary(results: Sequence[Result], human: bool) -> str:
+    """Mean change with the mean ends of its intervals, in points, read as the model is used."""
+    parts = [part for part in (canary_part(result, human) for result in results) if part]
+    if not parts:
+        return ""
+    change, low, high = (100 * np.mean([part[end] for part in parts]) for end in ("difference", "low", "high"))
+    return f"{change:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def canary_part(result: Result, human: bool) -> dict[str, float] | None:
+    """Of the mode that the model is used in: what it read of everybody, or of people."""
+    mode = next(iter(result.canary), "")
+    return result.canary.get(f"{mode}, human speech" if human else mode)
 
 
 def table(found: Iterable[Result]) -> None:

@@ -20,9 +20,7 @@ from transformers import (
 
 from asr_lightning.adapters import _ctranslate2, _hf, _pretrained, _wheels
 from asr_lightning.adapters._hf import SourceError
-
-MULTILINGUAL_VOCABULARY = 51865
-"""Smallest vocabulary of a multilingual Whisper; ``.en`` has one less. Source: openai/whisper ``model.py``."""
+from asr_lightning.cards import MULTILINGUAL_VOCABULARY
 
 MAX_INITIAL_TIMESTAMP = 50
 """Latest first timestamp, in steps of 20 ms. Source: openai/whisper-tiny ``generation_config.json``."""

@@ -25,9 +25,9 @@ from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_char
 from asr_lightning.adapters._lora import ATTENTION, LoRA, Network
 from asr_lightning.adapters._masks import SpecAugment
 from asr_lightning.adapters._parakeet_features import ParakeetFeatures
-from asr_lightning.modes import Shared
+from asr_lightning.modes import evaluation_mode
 from asr_lightning.protocols import ASRAdapter, Collator
-from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
 DEFAULTS: dict[str, Any] = {"language": None, "unknown_characters": "refuse", "max_seconds": 30.0}
 FEED_FORWARD = ("intermediate_dense", "output_dense")
@@ -81,7 +81,6 @@ class HFCTCAdapter:
         is_parakeet = isinstance(self.extractor, ParakeetFeatureExtractor)
         self._features = ParakeetFeatures(self.extractor) if is_parakeet else None
         self._network = Network(self.model, lora, self._lora_targets(lora))
-        self._shared: Shared[tuple[Tensor, Tensor]] = Shared()
 
     def _load(self, source: str, language: str | None) -> None:
         folder = _pretrained.folder_of(source)
@@ -170,13 +169,26 @@ class HFCTCAdapter:
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Mean over utterances of the CTC loss per label."""
-        return ctc_loss(*self._shared.of(batch, self._logits), batch, self.model.config.pad_token_id)
+        return self._loss(batch, *self._logits(batch))
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
         """Best label per frame, repeats and blanks dropped."""
         with self.evaluating():
-            labels = greedy_labels(*self._shared.of(batch, self._logits), self.model.config.pad_token_id)
+            return self._texts(*self._logits(batch))
+
+    @torch.no_grad()
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both from one pass."""
+        with self.evaluating():
+            logits, frames = self._logits(batch)
+            return EvaluationOutput(self._loss(batch, logits, frames), self._texts(logits, frames))
+
+    def _loss(self, batch: SpeechBatch, logits: Tensor, frames: Tensor) -> LossOutput:
+        return ctc_loss(logits, frames, batch, self.model.config.pad_token_id)
+
+    def _texts(self, logits: Tensor, frames: Tensor) -> list[str]:
+        labels = greedy_labels(logits, frames, self.model.config.pad_token_id)
         return [self.vocabulary.decode(row).strip() for row in labels]
 
     def _logits(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
@@ -196,7 +208,7 @@ class HFCTCAdapter:
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
-        return self._shared.evaluating(self.model)
+        return evaluation_mode(self.model)
 
     def native(self) -> ASRAdapter:
         """Itself: these models read audio at its true length."""

@@ -26,9 +26,9 @@ from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._masks import SpecAugment
 from asr_lightning.adapters._parakeet_features import ParakeetFeatures
 from asr_lightning.devices import in_float32, send
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.modes import evaluation_mode, loss_and_texts
 from asr_lightning.protocols import ASRAdapter, Collator
-from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
 FAMILIES = {"parakeet_rnnt": ParakeetForRNNT, "parakeet_tdt": ParakeetForTDT}
 DEFAULTS: dict[str, Any] = {"unknown_characters": "refuse", "max_seconds": 30.0}
@@ -155,6 +155,10 @@ class HFTransducerAdapter:
         written = inside & (found.sequences != self.model.config.blank_token_id)
         rows = zip(found.sequences.cpu(), written.cpu(), strict=True)
         return [self.vocabulary.decode(row[mask].tolist()).strip() for row, mask in rows]
+
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both, one after the other."""
+        return loss_and_texts(self, batch)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""

@@ -16,20 +16,14 @@ import torch
 from asr_lightning import saved
 from asr_lightning.adapters import _pretrained
 from asr_lightning.adapters._attention import no_host_reads
-from asr_lightning.adapters._greedy import Decoder, GreedyRules, TeacherForced, greedy, teacher_forced
+from asr_lightning.adapters._attention_decoder import AttentionDecoder
+from asr_lightning.adapters._greedy import GreedyRules, TeacherForced
 from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._moonshine_source import load_moonshine
-from asr_lightning.adapters._seq2seq import (
-    CAP_TOKENS_PER_SECOND,
-    check_smoothing,
-    refuse_long,
-    scored_cross_entropy,
-    shift_once,
-    token_caps,
-)
-from asr_lightning.modes import Shared
+from asr_lightning.adapters._seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing, refuse_long, shift_once
+from asr_lightning.modes import evaluation_mode
 from asr_lightning.protocols import ASRAdapter, Collator
-from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch, Utterance
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch, Utterance
 
 STREAMING = "moonshine_streaming"
 PAD_TO_MULTIPLE = {"moonshine": 1, STREAMING: 80}
@@ -137,7 +131,6 @@ class MoonshineAdapter:
         self.pad_to_multiple = PAD_TO_MULTIPLE[self.model.config.model_type]
         self._set_special_tokens()
         self._network = Network(self.model, lora)
-        self._shared: Shared[TeacherForced] = Shared()
 
     def _set_special_tokens(self) -> None:
         """Start, end and pad token, once, and for ``generate`` and every saved folder (pitfall T23)."""
@@ -167,32 +160,40 @@ class MoonshineAdapter:
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Cross entropy per token over the explicit alignment of the collator; ``labels`` are never passed."""
-        smoothing = self.label_smoothing if self.model.training else 0.0
-        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.scored_targets, smoothing)
+        return self._decoder.loss(self._forced(batch), batch)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
         """Greedy text, each clip capped by its own duration."""
-        room = self.model.config.max_position_embeddings - len(self.rules.prompt)
-        caps = token_caps(batch.seconds, self.options["max_tokens_per_second"], room)
         with self.evaluating():
-            tokens = greedy(self._decoder, self._shared.take(batch, self._forced), batch.targets, caps)
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+            return self._decoder.texts(self._forced(batch), batch)
+
+    @torch.no_grad()
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both from one pass; the text is decoded from that of ``batch`` as a draft."""
+        with self.evaluating():
+            return self._decoder.evaluate(self._forced(batch), batch)
 
     @property
-    def _decoder(self) -> Decoder:
-        return Decoder(self.model.model.decoder, self.model.proj_out, self.rules)
+    def _decoder(self) -> AttentionDecoder:
+        return AttentionDecoder(
+            self.model,
+            self.tokenizer,
+            self.rules,
+            self.options["max_tokens_per_second"],
+            self.model.config.max_position_embeddings,
+            self.label_smoothing,
+        )
 
     def _forced(self, batch: SpeechBatch) -> TeacherForced:
         audio, mask = batch.inputs["input_values"], batch.inputs["attention_mask"]
         with no_host_reads(audio.device):
             encoded = self.model.model.encoder(audio, attention_mask=mask)
-        return teacher_forced(self._decoder, encoded.last_hidden_state, batch, encoded.attention_mask)
+        return self._decoder.forced(encoded.last_hidden_state, batch, encoded.attention_mask)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
-        return self._shared.evaluating(self.model)
+        return evaluation_mode(self.model)
 
     def native(self) -> ASRAdapter:
         """Itself: Moonshine reads audio at its true length."""

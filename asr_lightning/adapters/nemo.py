@@ -25,9 +25,9 @@ from asr_lightning.adapters._labels import (
 )
 from asr_lightning.adapters._nemo_collator import NeMoCollator
 from asr_lightning.devices import send
-from asr_lightning.modes import Shared
+from asr_lightning.modes import evaluation_mode
 from asr_lightning.protocols import ASRAdapter, Collator
-from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
 LINEAR_ADAPTER = "linear"
 """Name of the adapter modules inside the checkpoint."""
@@ -94,7 +94,6 @@ class NeMoAdapter:
             "freq_bins": freq_bins,
         }
         self._load(source, self.options["linear_adapter_dim"])
-        self._shared: Shared[tuple[Tensor, Tensor]] = Shared()
 
     def _load(self, source: str, linear_adapter_dim: int) -> None:
         """Load the network, and choose what the rest of this class uses of it."""
@@ -155,15 +154,27 @@ class NeMoAdapter:
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """The checkpoint's own loss and reduction; both parts of a hybrid, weighted."""
-        targets = batch.targets.clamp(min=0)  # NeMo reads lengths, not -100
-        target_lengths = send(batch.target_lengths, targets.device)
-        return self.head.loss(*self._shared.of(batch, self._encode), targets, target_lengths)
+        return self._loss(batch, *self._encode(batch))
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
         """Greedy text of the whole batch in one pass."""
-        with self._shared.evaluating(self.model):
-            return [text.strip() for text in self.head.decode(*self._shared.of(batch, self._encode))]
+        with evaluation_mode(self.model):
+            return self._texts(*self._encode(batch))
+
+    @torch.no_grad()
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both from one pass of the encoder."""
+        with evaluation_mode(self.model):
+            encoded, frames = self._encode(batch)
+            return EvaluationOutput(self._loss(batch, encoded, frames), self._texts(encoded, frames))
+
+    def _loss(self, batch: SpeechBatch, encoded: Tensor, frames: Tensor) -> LossOutput:
+        targets = batch.targets.clamp(min=0)  # NeMo reads lengths, not -100
+        return self.head.loss(encoded, frames, targets, send(batch.target_lengths, targets.device))
+
+    def _texts(self, encoded: Tensor, frames: Tensor) -> list[str]:
+        return [text.strip() for text in self.head.decode(encoded, frames)]
 
     def _encode(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Encoder output ``[B, D, F']`` and its true frames ``[B]``.
@@ -183,7 +194,7 @@ class NeMoAdapter:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        with self._shared.evaluating(self.model):
+        with evaluation_mode(self.model):
             self._switch_cuda_graphs(True)
             try:
                 yield
@@ -204,6 +215,7 @@ class NeMoAdapter:
 
     def save(self, directory: Path) -> None:
         """Write ``model.nemo``, which NeMo's ``restore_from`` reads, with the original tokenizer and configuration."""
+        directory.mkdir(parents=True, exist_ok=True)
         with _nemo_source.quiet():
             self.model.save_to(str(directory / _nemo_source.FILE_NAME))
         saved.describe(directory, self, {**self.options, **self.masks})

@@ -15,9 +15,9 @@ from torch.nn.functional import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_lightning import saved
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.modes import evaluation_mode, loss_and_texts
 from asr_lightning.protocols import ASRAdapter, Collator
-from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch, Utterance
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch, Utterance
 
 ALPHABET = "_ 'abcdefghijklmnopqrstuvwxyz"  # position 0 is the CTC blank
 SAMPLES = 320  # samples per frame: 40 ms at 8 kHz
@@ -106,6 +106,10 @@ class ToyAdapter:
         labels = (torch.unique_consecutive(row[:length]).tolist() for row, length in frames)
         return ["".join(ALPHABET[i] for i in row if i).strip() for row in labels]
 
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both, one after the other."""
+        return loss_and_texts(self, batch)
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside, every submodule's own mode after."""
         return evaluation_mode(self.model)
@@ -116,5 +120,6 @@ class ToyAdapter:
 
     def save(self, directory: Path) -> None:
         """Write ``toy.pt``, a plain state dict."""
+        directory.mkdir(parents=True, exist_ok=True)
         torch.save(self.model.state_dict(), directory / "toy.pt")
         saved.describe(directory, self, {"max_seconds": self.limits.max_seconds})

@@ -17,17 +17,18 @@ from torch import Tensor
 
 from asr_lightning import saved
 from asr_lightning.adapters import _pretrained, _whisper_prompt
-from asr_lightning.adapters._greedy import Decoder, GreedyRules, TeacherForced, greedy, teacher_forced
+from asr_lightning.adapters._attention_decoder import AttentionDecoder
+from asr_lightning.adapters._greedy import GreedyRules, TeacherForced
 from asr_lightning.adapters._lora import LoRA, Network
 from asr_lightning.adapters._masks import SpecAugment
-from asr_lightning.adapters._seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing, scored_cross_entropy, token_caps
+from asr_lightning.adapters._seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing
 from asr_lightning.adapters._whisper_collator import WhisperCollator
 from asr_lightning.adapters._whisper_encoder import encode
 from asr_lightning.adapters._whisper_features import LogMel
 from asr_lightning.adapters._whisper_source import load_whisper
-from asr_lightning.modes import Shared
+from asr_lightning.modes import evaluation_mode
 from asr_lightning.protocols import ASRAdapter, Collator
-from asr_lightning.types import AudioLimits, LossOutput, SpeechBatch
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
 FRAMES_PER_SECOND = 100
 TRAIN_MARGIN_SECONDS = 0.64
@@ -110,7 +111,6 @@ class WhisperAdapter:
         self._log_mel = self._new_log_mel()
         self._train_log_mel = self._new_log_mel(TRAIN_MARGIN_SECONDS)
         self._network = Network(self.model, lora)
-        self._shared: Shared[TeacherForced] = Shared()
 
     def _new_log_mel(self, most: float = float("inf")) -> LogMel:
         margin = min(self.margin_seconds, most) if self.context == "true_length" else None
@@ -153,26 +153,34 @@ class WhisperAdapter:
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
         """Cross entropy per token."""
-        smoothing = self.label_smoothing if self.model.training else 0.0
-        return scored_cross_entropy(self._shared.of(batch, self._forced).logits, batch.scored_targets, smoothing)
+        return self._decoder.loss(self._forced(batch), batch)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
         """Greedy text without timestamps, each clip capped by its own duration."""
-        room = self.model.config.max_target_positions - len(self.rules.prompt)
-        caps = token_caps(batch.seconds, self.max_tokens_per_second, room)
         with self.evaluating():
-            tokens = greedy(self._decoder, self._shared.take(batch, self._forced), batch.targets, caps)
-        texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+            return self._decoder.texts(self._forced(batch), batch)
+
+    @torch.no_grad()
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both from one pass; the text is decoded from that of ``batch`` as a draft."""
+        with self.evaluating():
+            return self._decoder.evaluate(self._forced(batch), batch)
 
     @property
-    def _decoder(self) -> Decoder:
-        return Decoder(self.model.model.decoder, self.model.proj_out, self.rules)
+    def _decoder(self) -> AttentionDecoder:
+        return AttentionDecoder(
+            self.model,
+            self.processor.tokenizer,
+            self.rules,
+            self.max_tokens_per_second,
+            self.model.config.max_target_positions,
+            self.label_smoothing,
+        )
 
     def _forced(self, batch: SpeechBatch) -> TeacherForced:
         """Our encoder in place of upstream's, which checks the length and masks the caller's tensor in place."""
-        return teacher_forced(self._decoder, encode(self.model.model.encoder, self._augmented(batch)), batch)
+        return self._decoder.forced(encode(self.model.model.encoder, self._augmented(batch)), batch)
 
     def features(self, batch: SpeechBatch) -> Tensor:
         """Log-mel float32 ``[B, M, F]``, on the device of the batch."""
@@ -181,7 +189,7 @@ class WhisperAdapter:
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside; every submodule's own mode after."""
-        return self._shared.evaluating(self.model)
+        return evaluation_mode(self.model)
 
     def native(self) -> ASRAdapter:
         """The same network and processor, fed the 30 s window."""

@@ -1,1 +1,25 @@
-"""When things happen: validate, freeze, stop, save. Callbacks know the adapter's contract and no model."""
+"""When things happen: validate, freeze, stop, save. Callbacks know the adapter's contract and no model.
+
+The classes load on first use.
+"""
+
+from __future__ import annotations
+
+from asr_lightning._lazy import lazy
+
+_HOMES = {
+    "AverageSteps": "average_steps",
+    "BaselineWER": "baseline",
+    "CompileLayers": "compile_layers",
+    "FiniteGradients": "finite",
+    "HalfEpochValidation": "half_epoch",
+    "KeepBest": "keep_best",
+    "KeepLast": "keep_last",
+    "LogClips": "log_clips",
+    "Progress": "progress",
+    "StopEarly": "early_stopping",
+    "TimeBudget": "time_budget",
+    "TrainOnly": "train_only",
+}
+__all__ = [*_HOMES]
+__getattr__ = lazy(__name__, _HOMES)

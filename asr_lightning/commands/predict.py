@@ -9,12 +9,9 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from asr_lightning.text import spreadsheet_cell
-
-if TYPE_CHECKING:
-    from asr_lightning.types import AudioLimits, Utterance
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--output", type=Path, help="FILE.jsonl, FILE.csv or FILE.txt; without it, to the terminal")
     options.add_argument("--batch_size", type=int, default=16)
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    options.add_argument("--native", action="store_true", help="read audio as the untouched model does")
+    options.add_argument("--language", help="of a multilingual model that was not saved with one, such as de")
+    native = "read audio as the untouched model does; a model that nobody has specialized is always read so"
+    options.add_argument("--native", action="store_true", help=native)
     return options
 
 
@@ -82,45 +81,26 @@ def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[list[dict[str, object]], list[str]]:
     """Rows of file, seconds and text in the order of ``files``, and a message for each file that was refused."""
-    from asr_lightning import registry
-    from asr_lightning.devices import accelerator_in_use
-    from asr_lightning.evaluation import transcribe_all
+    from asr_lightning.recognizer import load
 
-    adapter = registry.build(options.model)
-    adapter = adapter.native() if options.native else adapter
-    device = accelerator_in_use(options.device)
-    adapter.model.to(device)
-    clips, failures = load_all(files, adapter.limits)
-    clips.sort(key=lambda clip: clip.seconds)  # equal lengths share a batch
-    collate = adapter.collator()
-    batches = (collate(clips[i : i + options.batch_size]) for i in range(0, len(clips), options.batch_size))
-    texts = {t.uid: t.hypothesis for t in transcribe_all(adapter, batches, device)}
-    seconds = {clip.uid: round(clip.seconds, 3) for clip in clips}
-    rows = [{"file": str(f), "seconds": seconds[str(f)], "text": texts[str(f)]} for f in files if str(f) in texts]
-    return rows, failures
-
-
-def load_all(files: list[Path], limits: AudioLimits) -> tuple[list[Utterance], list[str]]:
-    """Utterances of the files within ``limits``, and a message for each of the others."""
-    import torch
-
-    from asr_lightning.audio import AudioError, load
-    from asr_lightning.types import Utterance
-
+    recognizer = load(
+        options.model,
+        device=options.device,
+        language=options.language,
+        native=options.native,
+        batch_size=options.batch_size,
+    )
     clips, failures = [], []
     for file in files:
         try:
-            clip = Utterance(str(file), torch.from_numpy(load(file, limits.sample_rate)), limits.sample_rate, text="")
-        except AudioError as error:
+            clips.append(recognizer.clip(file))
+        except ValueError as error:
             failures.append(str(error))
-            continue
-        if limits.max_seconds is not None and clip.seconds > limits.max_seconds:
-            failures.append(f"{file}: {clip.seconds:.1f} s, and this model reads {limits.max_seconds:g} s; cut it")
-        elif clip.seconds < limits.min_seconds:
-            failures.append(f"{file}: {clip.seconds:.2f} s is shorter than {limits.min_seconds:g} s")
-        else:
-            clips.append(clip)
-    return clips, failures
+    rows = [
+        {"file": clip.uid, "seconds": round(found.seconds, 3), "text": found.text}
+        for clip, found in zip(clips, recognizer.read(clips), strict=True)
+    ]
+    return rows, failures
 
 
 def write(rows: list[dict[str, object]], file: TextIO, suffix: str) -> None:

@@ -195,7 +195,7 @@ class AudioFolderDataModule(LightningDataModule):
             num_drawn=drawn,
             epoch_clips=self.epoch_clips,
         )
-        return LateLoader(WholeBatches(clips), sampler=sampler, **self._options(self.collator))
+        return LateLoader(WholeBatches(clips, sampler), sampler=sampler, **self._options(self.collator))
 
     def _replay(self) -> UtteranceDataset | None:
         """General speech, checked and varied as the speaker's own recordings are; None for none.
@@ -235,7 +235,7 @@ class AudioFolderDataModule(LightningDataModule):
         place = self._place() if distributed else (0, 1)
         uids = [row.uid for row in dataset.rows]
         sampler = EvaluationBatches(dataset.seconds, uids, self.eval_batch_size, *place)
-        return DataLoader(WholeBatches(dataset), sampler=sampler, **self._options(collator or self.collator))
+        return DataLoader(WholeBatches(dataset, sampler), sampler=sampler, **self._options(collator or self.collator))
 
     def transfer_batch_to_device(self, batch: SpeechBatch, device: torch.device, dataloader_idx: int) -> SpeechBatch:
         """Lightning would wait for each tensor of a batch; pinned ones travel while a GPU computes."""

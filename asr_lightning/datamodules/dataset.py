@@ -6,9 +6,10 @@ Knows seconds and samples; knows no token and no model. The same epoch, seed and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -29,11 +30,13 @@ class Pick(NamedTuple):
         epoch: In training; None in dev and test, which are never varied.
         clip: Index of the utterance.
         repeat: How often this epoch has drawn it before.
+        is_duplicate: Whether another process has drawn it too, and counts it.
     """
 
     epoch: int | None
     clip: int
     repeat: int = 0
+    is_duplicate: bool = False
 
 
 class AudioCache:
@@ -126,6 +129,14 @@ class UtteranceDataset(Dataset):
         return Utterance(row.uid, waveform, self.cache.sample_rate, " ".join(texts))
 
 
+class Batches(Protocol):
+    """What ``WholeBatches`` asks of a sampler."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[Pick]]: ...
+
+
 class Mixed:
     """Two datasets one behind the other: the speaker's own utterances, then general speech.
 
@@ -152,17 +163,29 @@ class Mixed:
 class WholeBatches(Dataset):
     """A dataset addressed by whole batches, as a ``DataLoader`` with ``batch_size=None`` asks for them.
 
-    The epoch travels with the index because a loader worker never hears of ``set_epoch``.
+    The epoch travels with the index because a loader worker never hears of ``set_epoch``. A number stands for a batch
+    of the sampler's first epoch: ``Trainer(overfit_batches=…)`` puts a sampler of its own into the loader.
+
+    Args:
+        utterances: What batches are made of.
+        sampler: Says which utterances share a batch.
     """
 
-    def __init__(self, utterances: UtteranceDataset | Mixed) -> None:
+    def __init__(self, utterances: UtteranceDataset | Mixed, sampler: Batches) -> None:
         self.utterances = utterances
+        self.sampler = sampler
 
     def __len__(self) -> int:
-        return len(self.utterances)
+        return len(self.sampler)
 
-    def __getitem__(self, picks: list[Pick]) -> list[Utterance]:
-        return [self.utterances.utterance(pick.clip, pick.epoch, pick.repeat) for pick in picks]
+    def __getitem__(self, batch: list[Pick] | int) -> list[Utterance]:
+        match batch:
+            case int():
+                picks = list(self.sampler)[batch]
+            case _:
+                picks = batch
+        found = ((self.utterances.utterance(pick.clip, pick.epoch, pick.repeat), pick) for pick in picks)
+        return [replace(utterance, is_duplicate=pick.is_duplicate) for utterance, pick in found]
 
 
 def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list[float]:

@@ -29,7 +29,7 @@ def cut(order: Sequence[int], batch_size: int) -> list[list[int]]:
 
 
 class _Batches(DistributedSampler):
-    """Deals a list of batches to processes; one that would get fewer repeats batches, so that none waits."""
+    """Deals a list of batches to processes; one that would get fewer gets duplicates, so that none waits."""
 
     def __init__(self, seconds: Sequence[float], batch_size: int, rank: int, world_size: int, seed: int = 0) -> None:
         super().__init__(range(len(seconds)), num_replicas=world_size, rank=rank, seed=seed)  # type: ignore[arg-type]
@@ -50,15 +50,11 @@ class _Batches(DistributedSampler):
         return -(-count // self.num_replicas)
 
     def __iter__(self) -> Iterator[list[Pick]]:
-        """The batches of this process."""
+        """The batches of this process; what another process has too is marked as a duplicate."""
         everyone = self.batches()
-        needed = len(self) * self.num_replicas
-        repeated = [everyone[position % len(everyone)] for position in range(needed)]
-        return iter(repeated[self.rank :: self.num_replicas])
-
-    def is_repeat(self, number: int) -> bool:
-        """Whether batch ``number`` of this process is one that another has too, there to keep this one busy."""
-        return number * self.num_replicas + self.rank >= -(-self.num_clips // self.batch_size)
+        for position in range(self.rank, len(self) * self.num_replicas, self.num_replicas):
+            batch = everyone[position % len(everyone)]
+            yield batch if position < len(everyone) else [pick._replace(is_duplicate=True) for pick in batch]
 
 
 class TrainBatches(_Batches):

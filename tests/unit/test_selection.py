@@ -134,7 +134,7 @@ def test_a_loss_within_chance_costs_nothing(tones_once: Path, tmp_path: Path) ->
 
 
 def test_a_loss_that_cannot_win_is_not_read_to_its_end(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said of the rest, that it is free of errors, makes the bound one that the whole canary never goes below."""
+    """Clips that were not read count as free of errors, so that the whole canary never shows a smaller loss."""
     monkeypatch.setattr("asr_lightning.forgetting.LOOK_EVERY", 2)
     canary, adapter = Canary(tones_once), ToyAdapter("toy")  # an untrained toy reads nothing right
     guard = Forgetting(canary, "cpu", basic, limit=0.5, weight=2.0)

@@ -47,6 +47,25 @@ def test_loss_equals_hf_with_labels_in_the_window(whisper: WhisperAdapter):
 
 
 @torch.no_grad()
+def test_a_native_loss_after_another_one_is_its_own(whisper: WhisperAdapter):
+    """One batch read in both modes within one evaluation pass: neither gets what the other has computed."""
+    batch = whisper.collator()(make_clips())
+    with whisper.evaluating():
+        own, native, again = whisper.loss(batch).loss, whisper.native().loss(batch).loss, whisper.loss(batch).loss
+    assert torch.equal(own, again) and not torch.isclose(own, native, rtol=1e-5)
+    assert torch.equal(native, whisper.native().evaluate(batch).loss.loss)
+
+
+def test_an_evaluation_runs_the_encoder_once(whisper: WhisperAdapter):
+    batch, runs = whisper.collator()(make_clips()), []
+    whisper.model.model.encoder.layers[0].register_forward_hook(lambda *_: runs.append(1))
+    whisper.evaluate(batch)
+    assert len(runs) == 1
+    whisper.loss(batch), whisper.transcribe(batch)
+    assert len(runs) == 3
+
+
+@torch.no_grad()
 def test_transcribe_equals_hf_generate_in_the_window(whisper: WhisperAdapter):
     """Same encoder, same prompt, same suppressed tokens, same text as upstream's ordinary generate."""
     whisper.max_tokens_per_second = 30.0

@@ -26,9 +26,13 @@ def test_one_index_or_a_batch(mixed_folder):
     assert (one.uid, one.text, one.sample_rate) == ("rec 01.é", "call my sister", 16_000)
     assert one.waveform.dtype == torch.float32 and one.waveform.ndim == 1
     assert one.seconds == dataset.seconds[1] == pytest.approx(0.5, abs=0.1)
-    assert [utterance.uid for utterance in WholeBatches(dataset)[[Pick(None, 3), Pick(None, 1)]]] == [
-        "rec 03.é",
-        "rec 01.é",
+    batches = WholeBatches(dataset, [[Pick(None, 0)], [Pick(None, 2), Pick(None, 1)]])
+    assert len(batches) == 2
+    assert [utterance.uid for utterance in batches[1]] == ["rec 02.é", "rec 01.é"]
+    picked = batches[[Pick(None, 3), Pick(None, 1, is_duplicate=True)]]
+    assert [(utterance.uid, utterance.is_duplicate) for utterance in picked] == [
+        ("rec 03.é", False),
+        ("rec 01.é", True),
     ]
 
 

@@ -12,6 +12,10 @@ from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches, c
 RECORDED = [[0, 6, 5, 1, 2], [8, 3, 4, 7, 11]]
 
 
+def clips(batch: list[Pick]) -> list[int]:
+    return [pick.clip for pick in batch]
+
+
 def seconds_of(num: int) -> list[float]:
     return [random.Random(index).lognormvariate(1, 0.5) for index in range(num)]
 
@@ -34,15 +38,12 @@ def test_every_clip_once_an_epoch(num, size, world):
         assert {len(batches) for batches in dealt} == {len(sampler) for sampler in samplers} == {len(samplers[0])}
         assert all(pair[0] == epoch for batches in dealt for batch in batches for pair in batch)
         in_turn = [batch for step in zip(*dealt, strict=True) for batch in step]
-        first_deal = in_turn[: -(-num // size)]  # the rest is repeated
-        assert sorted(index for batch in first_deal for _, index, _ in batch) == list(range(num))
-        assert all(batch in first_deal for batch in in_turn)
+        first_deal = in_turn[: -(-num // size)]  # the rest are duplicates
+        assert sorted(index for batch in first_deal for index in clips(batch)) == list(range(num))
+        assert all(clips(batch) in map(clips, first_deal) for batch in in_turn)
+        assert {pick.is_duplicate for batch in in_turn[len(first_deal) :] for pick in batch} <= {True}
         counted = [
-            index
-            for sampler, batches in zip(samplers, dealt, strict=True)
-            for number, batch in enumerate(batches)
-            if not sampler.is_repeat(number)
-            for _, index, _ in batch
+            index for batches in dealt for batch in batches if not batch[0].is_duplicate for index in clips(batch)
         ]
         assert sorted(counted) == list(range(num))
 
@@ -51,7 +52,7 @@ def test_batches_change_with_epoch_and_seed_only():
     def batches(epoch: int, seed: int) -> list[list[tuple[int, int]]]:
         sampler = TrainBatches(seconds_of(100), 8, 0, 1, seed)
         sampler.set_epoch(epoch)
-        return [sorted(index for _, index, _ in batch) for batch in sampler]
+        return [sorted(clips(batch)) for batch in sampler]
 
     assert batches(1, 0) == batches(1, 0)
     assert batches(1, 0) != batches(2, 0) and batches(1, 0) != batches(1, 1)
@@ -64,7 +65,7 @@ def test_buckets_are_narrow():
     sampler = TrainBatches(seconds, 16, 0, 1)
     for epoch in range(5):
         sampler.set_epoch(epoch)
-        batches = [[seconds[index] for _, index, _ in batch] for batch in sampler]
+        batches = [[seconds[index] for index in clips(batch)] for batch in sampler]
         computed = sum(max(batch) * len(batch) for batch in batches)
         assert sum(seconds) / computed > 0.8
     unsorted = [seconds[start : start + 16] for start in range(0, 200, 16)]
@@ -85,13 +86,13 @@ def test_shape_count_bounded():
 def test_evaluation_batches_do_not_depend_on_processes(num, size):
     seconds, uids = seconds_of(num), [f"u{index}" for index in range(num)]
     alone = list(EvaluationBatches(seconds, uids, size))
-    assert [index for batch in alone for _, index, _ in batch] == sorted(range(num), key=lambda index: seconds[index])
+    assert [index for batch in alone for index in clips(batch)] == sorted(range(num), key=lambda index: seconds[index])
     for world in (2, 3, 8):
         dealt = [EvaluationBatches(seconds, uids, size, rank, world) for rank in range(world)]
         assert len({len(list(sampler)) for sampler in dealt}) == 1
         assert all(len(list(sampler)) == len(sampler) for sampler in dealt)
         in_turn = [batch for step in zip(*dealt, strict=True) for batch in step]
-        assert in_turn[: len(alone)] == alone and all(batch in alone for batch in in_turn)
+        assert in_turn[: len(alone)] == alone and all(clips(batch) in map(clips, alone) for batch in in_turn)
 
 
 def test_evaluation_order_is_fixed_and_uid_breaks_ties():
@@ -110,7 +111,7 @@ def test_every_own_clip_and_some_replay_each_epoch(world):
             sampler.set_epoch(epoch)
         dealt = [list(sampler) for sampler in samplers]
         assert {len(batches) for batches in dealt} == {len(sampler) for sampler in samplers}
-        used = {index for batches in dealt for batch in batches for _, index, _ in batch}
+        used = {index for batches in dealt for batch in batches for index in clips(batch)}
         assert set(range(20)) <= used and len(used) == 25
         drawn.append(frozenset(used - set(range(20))))
     assert len(set(drawn)) > 1
@@ -121,7 +122,7 @@ def test_draws_without_epoch_clips_stay_what_they_were():
     """Recorded before ``epoch_clips`` was added: the figures of the recipes were measured with these batches."""
     sampler = TrainBatches(seconds_of(12), 5, 0, 1, 3, num_replay=4, num_drawn=2)
     sampler.set_epoch(2)
-    assert [[index for _, index, _ in batch] for batch in sampler] == RECORDED
+    assert [clips(batch) for batch in sampler] == RECORDED
 
 
 @pytest.mark.parametrize(("num", "least", "world"), list(itertools.product([1, 3, 10, 40], [0, 7, 55], [1, 2, 3])))
