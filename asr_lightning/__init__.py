@@ -18,7 +18,9 @@ _HOMES = {
     "EvaluationOutput": "types",
     "LossOutput": "types",
     "OptimizerSettings": "optim",
+    "Outcome": "run.outcome",
     "Recognizer": "recognizer",
+    "RunSpec": "run.spec",
     "SpeechBatch": "types",
     "Transcription": "recognizer",
     "Utterance": "types",
@@ -26,6 +28,7 @@ _HOMES = {
     "callbacks": "callbacks",
     "check_adapter": "checks",
     "load": "recognizer",
+    "specialize": "run.specialize",
 }
 __all__ = ["__version__", *_HOMES]
 __getattr__ = lazy(__name__, _HOMES)

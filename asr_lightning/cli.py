@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,32 +20,25 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from asr_lightning import folds, registry, saved
 from asr_lightning.callbacks.average_steps import AverageSteps
-from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
-from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
-from asr_lightning.callbacks.keep_best import KeepBest
-from asr_lightning.callbacks.keep_last import KeepLast
-from asr_lightning.callbacks.log_clips import LogClips
-from asr_lightning.callbacks.progress import Progress
-from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.callbacks.train_only import TrainOnly
-from asr_lightning.canary import open_canary
 from asr_lightning.checkpoints import CheckedCheckpoints
-from asr_lightning.conclusion import Choice, Finished, choose, identity, report
 from asr_lightning.data.folds import HELP, FoldCount
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-from asr_lightning.devices import peak_memory_mb
-from asr_lightning.ends import End, ends_of_checks
+from asr_lightning.errors import OptionError
 from asr_lightning.module import ASRModule
 from asr_lightning.precision import precision_of
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.quiet import quieten
-from asr_lightning.results import Comparison, Result, write_json, write_pairs
-from asr_lightning.run_folder import SaveConfig, last_checkpoint, loggers_of, run_dir_of, set_aside
+from asr_lightning.results import Comparison, rates_of, write_json, write_pairs
+from asr_lightning.run.outcome import Scores
+from asr_lightning.run.runner import Runner
+from asr_lightning.run.spec import RunSpec
+from asr_lightning.run_folder import SaveConfig, loggers_of, run_dir_of
 from asr_lightning.selection import SelectionSettings
-from asr_lightning.sharded import ShardedStrategy, disconnect, is_sharded
+from asr_lightning.sharded import ShardedStrategy
 
 logger = logging.getLogger(__name__)
 
@@ -69,25 +62,33 @@ DESCRIPTIONS = {
 
 
 class ASRCLI(LightningCLI):
-    """fit, validate and test over one run folder.
+    """fit, validate and test over one run folder: options in, and the objects that they describe.
+
+    Args:
+        started: ``time.monotonic()`` at the start of the process.
+        callbacks: Of the caller's own, called before all others while training.
+        log_clips: Whether TensorBoard gets sound and text of some dev clips.
+        more: Options that somebody has typed beside a ``RunSpec``.
+        kwargs: Of ``LightningCLI``.
 
     Attributes:
-        results: What ``fit`` or ``test`` found, for the caller to print; None on ranks other than 0.
-        finished: The run of ``fit`` as it was when training was over.
-        choice: What it hands over.
+        runner: Does ``fit``.
+        scores: What ``test`` found; None on ranks other than 0.
     """
 
-    results: Result | None = None
-    finished: Finished
-    choice: Choice
+    runner: Runner
+    scores: Scores | None = None
 
-    def __init__(self, started: float, more: Sequence[Callback] = (), log_clips: bool = True, **kwargs: Any) -> None:
-        self._started = started
-        self._more = tuple(more)
-        self._log_clips = log_clips
-        self._ends: tuple[End, ...] = ()  # of folds
-        self._go_on = False  # with folds that an earlier start has finished
-        self.progress, self.baseline = Progress(), BaselineWER()
+    def __init__(
+        self,
+        started: float,
+        callbacks: Sequence[Callback] = (),
+        log_clips: bool = True,
+        more: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._runner_options = (started, tuple(callbacks), log_clips)
+        self._more = more
         super().__init__(
             ASRModule,
             AudioFolderDataModule,
@@ -97,6 +98,18 @@ class ASRCLI(LightningCLI):
             auto_configure_optimizers=False,
             **kwargs,
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Take the options from a command line, or from a ``RunSpec`` and what somebody has typed beside it."""
+        if not isinstance(args, RunSpec):
+            super().parse_arguments(parser, args)
+            return
+        fit = self._subcommand_parsers["fit"]
+        try:
+            options = fit.parse_args(list(self._more), namespace=fit.parse_object(args.plan()))
+        except ArgumentError as error:
+            raise OptionError(str(error)) from error
+        self.config = Namespace(subcommand="fit", fit=options)
 
     def _parse_ckpt_path(self) -> None:
         """Take no options from a checkpoint, as Lightning 2.6 would: its hash has not been checked here."""
@@ -145,7 +158,9 @@ class ASRCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle which run this is before anything heavy is loaded."""
         if self.subcommand == "fit":
-            self._prepare_run()
+            self.runner = Runner(self.options, *self._runner_options)
+            self.runner.prepare()
+            self.options.ckpt_path = self.runner.ckpt_path
         elif not self.model_dir.is_dir():
             raise ValueError(f"{self.run_dir} holds no model: run fit first, or name another --run_dir")
         elif self.subcommand == "validate":
@@ -154,22 +169,6 @@ class ASRCLI(LightningCLI):
                 logger.warning(
                     "this model was trained in folds, on the dev clips too: results.json has dev out of fold"
                 )
-
-    def _prepare_run(self) -> None:
-        """Resume the run in ``run_dir``, or set an earlier one aside: nothing is overwritten."""
-        if self.options.trainer.val_check_interval is not None:
-            raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
-        args = self.options.model.adapter.init_args
-        self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
-        if self.options.ckpt_path == "last":
-            self._go_on = bool(folds.finished(self.run_dir))
-            self.options.ckpt_path = None if self._go_on else str(last_checkpoint(self.run_dir))
-        registry.warn_of_licence(args.source)
-        if self.options.ckpt_path is None and not self._go_on:
-            set_aside(self.run_dir)
-        elif self.options.ckpt_path and self.options.trainer.max_steps != -1:
-            # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
-            raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
 
     def instantiate_trainer(self, part: str = "", **kwargs: Any) -> Trainer:
         """A trainer with the run's loggers and callbacks, and the precision of the device; ``part`` names its logs."""
@@ -181,21 +180,9 @@ class ASRCLI(LightningCLI):
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)
         tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version=part)
-        callbacks = [*self._more, *_listed(trainer.callbacks), *self._callbacks(tensorboard)]
+        callbacks = [*self.runner.own_callbacks, *_listed(trainer.callbacks), *self.runner.callbacks(tensorboard)]
         loggers = trainer.logger if trainer.logger not in (None, True) else loggers_of(tensorboard, self.options.wandb)
         return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
-
-    def _callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
-        folder = self.run_dir / "checkpoints"
-        self.best = KeepBest(folder / "best")
-        last = KeepLast(folder, self.best)
-        found = [self.baseline, FiniteGradients(), self.progress, self.best, last]
-        if self._log_clips:
-            found.append(LogClips(tensorboard))
-        if self.options.budget is not None:
-            num_canary = len(self.canary.references) if self.canary else 0
-            found.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
-        return found
 
     def adapter_from_source(self) -> ASRAdapter:
         """The untouched model, loaded again with the options of this run."""
@@ -206,39 +193,12 @@ class ASRCLI(LightningCLI):
 
     def fit(self, model: ASRModule, datamodule: AudioFolderDataModule, **kwargs: Any) -> None:
         """Train, once for each fold from the same weights."""
-        if not (parts := folds.folds_of(self.options.folds, datamodule, self.trainer, bool(kwargs.get("ckpt_path")))):
-            self.trainer.fit(model, datamodule=datamodule, **kwargs)
-            return
-        self.datamodule = self.baseline.data = folds.together(datamodule)
-        end, self.trainer = folds.train(parts, model, self.instantiate_trainer, self.run_dir, self._go_on)
-        self._ends = (end,)
+        self.runner.train(model, datamodule, self.trainer, self.instantiate_trainer, **kwargs)
 
     def after_fit(self) -> None:
-        """Choose the weights, score the model as any user would load it, and write results and report, alone."""
-        disconnect(self.trainer.strategy)
-        if not self.trainer.is_global_zero:
-            return
-        assert self.baseline.dev is not None
-        if not (sharded := is_sharded(self.model)):
-            self.model.cpu()
-        settings, averaged = self.config_init.fit.selection, self.config_init.fit.average_steps
-        self.finished = Finished(
-            run_dir=self.run_dir,
-            model=self.options.model.adapter.init_args.source,
-            seed=int(self.options.seed_everything),
-            comparison=self._comparison(),
-            settings=settings,
-            canary=self.canary,
-            # A part of a network is none: the weights of the best checks fit a fresh one.
-            live=self.adapter_from_source() if sharded else self.model.adapter,
-            source=self.adapter_from_source(),
-            ends=self._ends or ends_of_checks(self.best, averaged, self.datamodule, settings.average),
-            checks=() if self._ends else self.best.checks,
-            base_dev=self.baseline.dev,
-            cost=self._cost,
-        )
-        self.choice = choose(self.finished)
-        self.results = report(self.finished, self.choice)
+        """Choose the weights, test them and report."""
+        options = self.config_init.fit
+        self.runner.conclude(options.selection, options.average_steps, self.adapter_from_source)
 
     def test(self, **kwargs: Any) -> None:
         """Score the run's model beside the untouched one on the test split, and write ``test.json``."""
@@ -246,23 +206,20 @@ class ASRCLI(LightningCLI):
             return
         self.datamodule.prepare_data()
         self.datamodule.setup("test")
-        base, compare = self.model.adapter, self._comparison()
+        base, device = self.model.adapter, self.trainer.strategy.root_device
+        compare = Comparison(self.datamodule, device, self.model.normalizer)
         tested = compare.test(base, saved.load(self.model_dir))
         write_pairs(self.run_dir / "test_transcripts.csv", tested.pairs)
-        model = self.options.model.adapter.init_args.source
-        self.results = {**identity(model, base, compare, self.model_dir), **compare.rates_of(tested)}
-        write_json(self.run_dir / "test.json", self.results)
-
-    def _comparison(self) -> Comparison:
-        return Comparison(self.datamodule, self.trainer.strategy.root_device, self.model.normalizer)
-
-    def _cost(self) -> Result:
-        return {
-            "best_epoch": self.best.best[0].epoch if self.best.best else 0.0,
-            **self.progress.cost(self.trainer.world_size),
-            "total_seconds": time.monotonic() - self._started,
-            "peak_memory_mb": peak_memory_mb(),
-        }
+        self.scores = Scores(
+            run_dir=self.run_dir,
+            model=self.options.model.adapter.init_args.source,
+            source=base.source,
+            normalizer=compare.normalizer,
+            clips=compare.clips,
+            test=rates_of(tested.pairs, compare.normalize),
+            native=rates_of(tested.native or tested.pairs, compare.normalize).wer,
+        )
+        write_json(self.run_dir / "test.json", self.scores.as_results())
 
 
 def _listed(given: Any) -> list[Any]:
@@ -270,30 +227,47 @@ def _listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
-def main(
-    arguments: Sequence[str],
-    started: float | None = None,
-    callbacks: Sequence[Callback] = (),
-    log_clips: bool = True,
-) -> ASRCLI:
+def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
     """Run one of fit, validate and test.
 
     Args:
         arguments: The command line after the program's name.
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
+    """
+    return _cli(registry.expand(arguments), run_dir_of(arguments), started or time.monotonic())
+
+
+def run(
+    spec: RunSpec,
+    more: Sequence[str] = (),
+    started: float | None = None,
+    callbacks: Sequence[Callback] = (),
+    log_clips: bool = True,
+) -> Runner:
+    """Do what ``spec`` asks for.
+
+    Args:
+        spec: The run.
+        more: Options of ``fit`` that somebody has typed beside it; they come last.
+        started: ``time.monotonic()`` at the start of the process, for the run's total time.
         callbacks: Of the caller's own, called before all others while training.
         log_clips: Whether TensorBoard gets sound and text of some dev clips.
+
+    Raises:
+        ValueError: There is no such model or option, or a value cannot be; the recordings cannot be used.
     """
-    run_dir = run_dir_of(arguments)
+    return _cli(spec, spec.run_dir, started or time.monotonic(), callbacks, log_clips, more).runner
+
+
+def _cli(asked: Sequence[str] | RunSpec, run_dir: Path | None, *options: Any) -> ASRCLI:
     recorded = [str(run_dir / "config.yaml")] if run_dir else []
     kwargs: dict[str, Any] = {
         name: {"usage": f"python -m asr_lightning {name} [options]", "description": description}
         for name, description in DESCRIPTIONS.items()
     }
+    kwargs["exit_on_error"] = not isinstance(asked, RunSpec)
     for name in ("validate", "test"):
         kwargs[name]["default_config_files"] = recorded
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
-    return ASRCLI(
-        started or time.monotonic(), callbacks, log_clips, args=registry.expand(arguments), parser_kwargs=kwargs
-    )
+    return ASRCLI(*options, args=asked, parser_kwargs=kwargs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from asr_lightning.forgetting import AS_TRAINED, NATIVE, SPOT_CHECK, Forgetting
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports import study as reports
 from asr_lightning.reports.write import write
-from asr_lightning.results import Comparison, Result, Tested, pairs, rates_of, write_json, write_pairs
+from asr_lightning.results import Comparison, Tested, pairs, write_json, write_pairs
+from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.scoring import score
 from asr_lightning.selection import Candidate, Selection, SelectionSettings
 from asr_lightning.text import normalizer
@@ -70,7 +71,7 @@ class Finished:
     ends: tuple[End, ...]
     checks: Sequence[Check]
     base_dev: Evaluation
-    cost: Callable[[], Result]
+    cost: Callable[[], Cost]
 
 
 @dataclass(frozen=True)
@@ -94,41 +95,15 @@ def choose(run: Finished, forgetting: Forgetting | None = None) -> Choice:
     return Choice(selection, selection.run(run.live, run.source, run.ends, run.run_dir / "model"))
 
 
-def report(run: Finished, choice: Choice) -> Result:
+def report(run: Finished, choice: Choice) -> Outcome:
     """Test the chosen model, and write ``results.json``, ``test_transcripts.csv`` and the report."""
-    compare, target, selection, chosen = run.comparison, run.run_dir / "model", choice.selection, choice.chosen
-    shipped = saved.load(target)
-    tested = compare.test(run.source, shipped)
-    dev = pairs(run.base_dev.transcripts, chosen.dev.transcripts)
+    shipped = saved.load(run.run_dir / "model")
+    tested = run.comparison.test(run.source, shipped)
     write_pairs(run.run_dir / "test_transcripts.csv", tested.pairs)
-    silence = (_of_silence(run.source.native(), compare.device), _of_silence(shipped, compare.device))
-    canary, cost = _canary(selection, chosen), run.cost()
-    results = {
-        **identity(run.model, run.source, compare, target),
-        "alpha": chosen.alpha,
-        "chosen": chosen.name,
-        "decision": decision(selection, chosen, OUT_OF_FOLD if any(len(end.parts) > 1 for end in run.ends) else ""),
-        "dev": rates_of(dev, compare.normalize),
-        **compare.rates_of(tested),
-        "canary": {mode: rates_of(p, normalizer(_canary_normalizer(run))) for mode, p in canary.items()},
-        **cost,
-    }
-    study = _study(run, selection, chosen, dev, tested, results)
-    written = write(replace(study, canary=canary, cost=cost, silence=silence), run.run_dir)
-    results["verdict"] = written["verdict"]["sentence"]
-    write_json(run.run_dir / "results.json", results)
-    return results
-
-
-def identity(model: str, source: ASRAdapter, compare: Comparison, target: Path) -> Result:
-    """What a results file is about."""
-    return {
-        "model": model,
-        "source": source.source,
-        "normalizer": compare.normalizer,
-        "clips": {split: len(rows) for split, rows in compare.data.splits.items()},
-        "saved": target.name,
-    }
+    study = _study(run, choice, tested, _of_silence(run.source.native(), run), _of_silence(shipped, run))
+    outcome = Outcome.of(write(study, run.run_dir), run.run_dir)
+    write_json(run.run_dir / "results.json", outcome.as_results())
+    return outcome
 
 
 def _forgetting(run: Finished) -> Forgetting | None:
@@ -173,47 +148,43 @@ def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.
     return found
 
 
-def _of_silence(adapter: ASRAdapter, device: torch.device | str) -> str:
+def _of_silence(adapter: ASRAdapter, run: Finished) -> str:
     """What ``adapter`` writes for three seconds in which nobody speaks."""
-    rate = adapter.limits.sample_rate
+    rate, device = adapter.limits.sample_rate, run.comparison.device
     noise = torch.randn(int(SILENT_SECONDS * rate), generator=torch.Generator().manual_seed(0)) * SILENT_LEVEL
     adapter.model.to(device)
     (text,) = adapter.transcribe(adapter.collator()([Utterance("silence", noise, rate, "")]).to(device))
     return text
 
 
-def _study(
-    run: Finished,
-    selection: Selection,
-    chosen: Candidate,
-    dev: tuple[reports.Pair, ...],
-    tested: Tested,
-    results: Result,
-) -> reports.Study:
-    data = run.comparison.data
+def _study(run: Finished, choice: Choice, tested: Tested, silent_before: str, silent_after: str) -> reports.Study:
+    data, selection, chosen = run.comparison.data, choice.selection, choice.chosen
     return reports.Study(
         model=run.model,
         source=run.source.source,
         normalizer=run.comparison.normalizer,
         kept_base=not chosen.alpha,
-        decision=results["decision"],
+        decision=decision(selection, chosen, OUT_OF_FOLD if any(len(end.parts) > 1 for end in run.ends) else ""),
         mode=AS_TRAINED if chosen.alpha and tested.native else NATIVE,
-        dev=dev,
+        dev=pairs(run.base_dev.transcripts, chosen.dev.transcripts),
         test=tested.pairs,
         native=tested.native,
+        canary=_canary(selection, chosen),
         canary_name=run.canary.name if run.canary else "",
         canary_normalizer=_canary_normalizer(run),
         canary_note=_canary_note(selection, two_modes=tested.native is not None),
         candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
         history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.checks),
-        clips=results["clips"],
+        clips=run.comparison.clips,
         seconds={split: sum(data.dataset(split).seconds) for split in data.splits},
         data_name=str(data.audio_dir),
         data_sha256=data_sha256(data.audio_dir, data.splits),
         split_sha256=split_sha256(data.splits),
+        cost=asdict(run.cost()),
         seed=run.seed,
         versions=versions(TOOLS),
         device=str(run.comparison.device),
+        silence=(silent_before, silent_after),
         audio={row.uid: data.audio_dir / row.file_name for row in data.splits["test"]},
     )
 

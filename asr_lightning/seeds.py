@@ -15,7 +15,7 @@ from asr_lightning import saved
 from asr_lightning.callbacks.keep_best import average
 from asr_lightning.conclusion import Choice, Finished, choose, report
 from asr_lightning.ends import End, Part
-from asr_lightning.results import Result
+from asr_lightning.run.outcome import Outcome
 
 SECONDS = ("train_seconds", "validation_seconds", "total_seconds")
 
@@ -28,13 +28,13 @@ class Seed:
         number: The seed.
         finished: As it was after training.
         choice: What it hands over.
-        results: As in its results file.
+        outcome: What its files say.
     """
 
     number: int
     finished: Finished
     choice: Choice
-    results: Result
+    outcome: Outcome
 
     @property
     def cost(self) -> tuple[float, float]:
@@ -69,7 +69,7 @@ def average_of(seeds: Sequence[Seed], run_dir: Path) -> Seed | None:
         Part(part.data, partial(average, [seed.choice.selection.parts[number] for seed in used]))
         for number, part in enumerate(first.ends[0].parts)
     )
-    costs = {name: sum(seed.results[name] for seed in seeds) for name in SECONDS}
+    costs = {name: sum(getattr(seed.outcome.cost, name) for seed in seeds) for name in SECONDS}
     run = replace(
         first,
         run_dir=run_dir,
@@ -77,7 +77,7 @@ def average_of(seeds: Sequence[Seed], run_dir: Path) -> Seed | None:
         live=saved.load(used[0].finished.run_dir / "model"),
         ends=(End(f"average of {len(used)} seeds", parts),),
         checks=(),
-        cost=lambda: {**first.cost(), **costs},
+        cost=lambda: replace(first.cost(), **costs),
     )
     run_dir.mkdir(parents=True)
     choice = choose(run, seeds[0].choice.selection.forgetting)

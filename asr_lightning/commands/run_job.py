@@ -1,7 +1,7 @@
 """``run-job``: one job of the training server, from its data set to verified artifacts and ``exit.json``.
 
-Trains by the options of ``fit``; there is no second training path. The server starts it; a person needs it only to see
-what a job does.
+Makes a ``RunSpec`` of what the server asks for; there is no second training path. The server starts it; a person needs
+it only to see what a job does.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import Any
 
 from asr_lightning import cache
 from asr_lightning.data.manifest import CSV_NAMES
+from asr_lightning.errors import OptionError
 from asr_lightning.jobs import ending, faults
 from asr_lightning.jobs.files import read_json, write_json
 from asr_lightning.jobs.spec import JobSpec
 from asr_lightning.jobs.trainer_status import TrainerStatus
 from asr_lightning.jobs.worker import hold_locks, is_cancelled
+from asr_lightning.run.spec import RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +129,7 @@ def _error(error: BaseException, job: Path, assignment: Assignment) -> ending.Er
     if is_cancelled(job) and type(error).__name__ == "SIGTERMException":
         return ending.error_of(ending.CancelledError(), job)
     refused = {"code": "invalid_parameter", "param": "language"}
-    if isinstance(error, SystemExit) and assignment.spec.language is not None:  # the parser's: there is no such option
+    if isinstance(error, OptionError) and assignment.spec.language is not None:  # there is no such option
         return refused | {"message": f"{assignment.spec.model} takes no language: leave it out"}
     if isinstance(error, ValueError) and "language=" in str(error):  # the adapter's, which names its option
         return refused | {"message": ending.one_line(str(error), job)}
@@ -147,12 +149,14 @@ def _work(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str]
     else:
         status.update(resumed_from=last.name)
     faults.point("training.loading")
-    cli.main(fit_arguments(assignment, resumed=last is not None), STARTED, [JobStatus(status)], log_clips=False)
+    spec = spec_of(assignment, resumed=last is not None)
+    outcome = cli.run(spec, started=STARTED, callbacks=[JobStatus(status)], log_clips=False).outcome
+    assert outcome is not None, "a job is one process"
     status.phase("packaging", "packaging model", fraction=0.97)
     artifacts = packaging.package(RUN, ARTIFACTS)
     faults.point("training.packaged")
     status.update(fraction=1.0)
-    return artifacts, metrics_of(read_json(RUN / "report.json") or {})
+    return artifacts, outcome.as_metrics()
 
 
 def _last() -> Path | None:
@@ -163,38 +167,20 @@ def _last() -> Path | None:
     return done[-1] if done else checkpoints.newest(RUN / "checkpoints")
 
 
-def fit_arguments(assignment: Assignment, resumed: bool) -> list[str]:
-    """The command line of ``fit`` that does it, in the job's folder."""
-    spec = assignment.spec
+def spec_of(assignment: Assignment, resumed: bool) -> RunSpec:
+    """The run that it asks for, in the job's folder."""
     kind, _, number = assignment.device.partition(":")
-    given = {
-        "--model.adapter.init_args.language": spec.language,
-        "--ckpt_path": "last" if resumed else None,
-    }
-    return [
-        "fit", "--model", assignment.source, f"--data.audio_dir={DATASET}", f"--run_dir={RUN}",
-        f"--seed_everything={spec.seed}", f"--data.seed={spec.seed}", f"--trainer.max_epochs={spec.epochs}",
-        f"--trainer.accelerator={kind}", f"--trainer.devices={f'[{number}]' if number else 1}",
-        *(f"{name}={value}" for name, value in given.items() if value is not None),
-    ]  # fmt: skip
-
-
-def metrics_of(report: dict[str, Any]) -> dict[str, Any]:
-    """The few figures of a report that a job shows."""
-    test, change = report["test"], report["test"]["change"]
-    canary = {
-        mode: {"before": part["before"]["wer"], "after": part["after"]["wer"], "delta": part["change"]["difference"]}
-        for mode, part in report["canary"]["modes"].items()
-    }
-    return {
-        "before": test["before"]["wer"],
-        "after": test["after"]["wer"],
-        "delta": change["difference"],
-        "interval": [change["low"], change["high"]],
-        "p_better": change["p_better"],
-        "canary": canary or None,
-        "verdict": report["verdict"]["sentence"],
-    }
+    return RunSpec(
+        data=DATASET,
+        run_dir=RUN,
+        model=assignment.source,
+        language=assignment.spec.language,
+        epochs=assignment.spec.epochs,
+        seed=assignment.spec.seed,
+        accelerator=kind,
+        devices=(int(number),) if number else 1,
+        resume=resumed,
+    )
 
 
 def _remove_made_splits() -> None:

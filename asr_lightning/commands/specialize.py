@@ -1,6 +1,6 @@
 """``specialize``: a folder of recordings in, a model and a report out. The short way; ``fit`` is the full one.
 
-It writes the options of ``fit`` and runs it, once for each seed; there is no second training path.
+It makes a ``RunSpec`` and runs it, once for each seed; there is no second training path.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import argparse
 import shutil
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec
 
 if TYPE_CHECKING:
     from asr_lightning.seeds import Seed
 
 STARTED = time.monotonic()
-DEFAULT_MODEL = "whisper-tiny.en"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,50 +46,45 @@ def run(command: str, arguments: list[str]) -> int:
     options, more = parser().parse_known_args(arguments)
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
-    run_dir = options.run_dir or Path("runs") / options.data.resolve().name
-    if options.seeds == 1:
-        return _show(_fit(options, more, options.seed, run_dir).results, run_dir)
-    from asr_lightning.run_folder import set_aside
-    from asr_lightning.seeds import Seed, average_of, best_of
+    spec = spec_of(options)
+    if options.seeds > 1:
+        return _run_seeds(spec, options.seeds, more)
+    from asr_lightning import cli
 
-    set_aside(run_dir)
-    found = []
-    for seed in range(options.seed, options.seed + options.seeds):
-        run = _fit(options, more, seed, run_dir / f"seed-{seed}")
-        if run.results is not None:
-            found.append(Seed(seed, run.finished, run.choice, run.results))
-    if found:
-        _show_spread(found, average_of(found, run_dir / "average") or best_of(found), run_dir)
+    outcome = cli.run(spec, more, STARTED).outcome
+    if outcome is not None:
+        print(outcome.summary)
     return 0
 
 
-def fit_arguments(options: argparse.Namespace, more: list[str], seed: int, run_dir: Path) -> list[str]:
-    """The command line of ``fit`` that does it."""
-    given = {
-        "--model.adapter.init_args.language": options.language,
-        "--budget": options.budget,
-        "--selection.canary": options.canary,
-    }
-    return [
-        "fit", "--model", options.model, f"--data.audio_dir={options.data}", f"--run_dir={run_dir}",
-        f"--seed_everything={seed}", f"--data.seed={seed}",
-        *(f"{name}={value}" for name, value in given.items() if value is not None), *more,
-    ]  # fmt: skip
+def spec_of(options: argparse.Namespace) -> RunSpec:
+    """What the parsed ``options`` ask for."""
+    return RunSpec(
+        data=options.data,
+        run_dir=options.run_dir or Path("runs") / options.data.resolve().name,
+        model=options.model,
+        language=options.language,
+        seed=options.seed,
+        budget=options.budget,
+        canary=options.canary,
+    )
 
 
-def _fit(options: argparse.Namespace, more: list[str], seed: int, run_dir: Path) -> Any:
-    """One run; it has results in the first process only."""
+def _run_seeds(spec: RunSpec, count: int, more: list[str]) -> int:
+    """One run for each seed, in folders of their own; it has an outcome in the first process only."""
     from asr_lightning import cli
+    from asr_lightning.run_folder import set_aside
+    from asr_lightning.seeds import Seed, average_of, best_of
 
-    started = STARTED if seed == options.seed else time.monotonic()
-    return cli.main(fit_arguments(options, more, seed, run_dir), started)
-
-
-def _show(result: dict[str, Any] | None, run_dir: Path) -> int:
-    from asr_lightning import results
-
-    if result is not None:
-        print(results.summary(result, run_dir))
+    set_aside(spec.run_dir)
+    found = []
+    for seed in range(spec.seed, spec.seed + count):
+        one = replace(spec, seed=seed, run_dir=spec.run_dir / f"seed-{seed}")
+        ran = cli.run(one, more, STARTED if seed == spec.seed else time.monotonic())
+        if ran.outcome is not None:
+            found.append(Seed(seed, ran.finished, ran.choice, ran.outcome))
+    if found:
+        _show_spread(found, average_of(found, spec.run_dir / "average") or best_of(found), spec.run_dir)
     return 0
 
 
@@ -98,18 +95,19 @@ def _show_spread(found: list[Seed], kept: Seed, run_dir: Path) -> None:
     averaged = kept not in found
     print(f"\n{'seed':>7}{'dev after':>12}{'test before':>14}{'after':>9}{'cut':>8}{'alpha':>8}")
     for seed in [*found, *([kept] if averaged else [])]:
-        wer, dev = seed.results["test"]["wer"], seed.results["dev"]["wer"]
+        outcome, name = seed.outcome, "average" if seed is kept and averaged else seed.number
+        wer = outcome.test.wer
         print(
-            f"{'average' if seed is kept and averaged else seed.number:>7}{dev['after']:>12.1%}{wer['before']:>14.1%}"
-            f"{wer['after']:>9.1%}{1 - wer['after'] / max(wer['before'], 1e-9):>8.0%}{seed.results['alpha']:>8g}"
+            f"{name:>7}{outcome.dev.wer.after:>12.1%}{wer.before:>14.1%}{wer.after:>9.1%}{wer.cut:>8.0%}"
+            f"{outcome.alpha:>8g}"
         )
-    after = [seed.results["test"]["wer"]["after"] for seed in found]
+    after = [seed.outcome.test.wer.after for seed in found]
     print(f"\ntest WER {statistics.mean(after):.1%} on average, from {min(after):.1%} to {max(after):.1%}")
     for name in ("model", "report.html", "report.json", "report.md", "results.json"):
         source, target = kept.finished.run_dir / name, run_dir / name
         shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
-    seeds = {str(seed.number): seed.results for seed in found}
+    seeds = {str(seed.number): seed.outcome.as_results() for seed in found}
     write_json(run_dir / "seeds.json", {"kept": "average" if averaged else kept.number, "seeds": seeds})
-    why = f"the {kept.results['chosen']}" if averaged else f"seed {kept.number}, the best on dev"
+    why = f"the {kept.outcome.chosen}" if averaged else f"seed {kept.number}, the best on dev"
     print(f"kept: {why}\nmodel:   {run_dir / 'model'}\nreport:  {run_dir / 'report.html'}")
-    print(f"\n{kept.results['verdict']}")
+    print(f"\n{kept.outcome.verdict}")

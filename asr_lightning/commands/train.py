@@ -18,10 +18,11 @@ def run(command: str, arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write((PAGES / f"{command}.txt").read_text(encoding="utf-8"))
         return 0
-    from asr_lightning import cli, results
+    from asr_lightning import cli
 
-    found = cli.main([command, *arguments], STARTED)
-    if found.results is not None:
-        lines = results.summary(found.results, found.run_dir) if command == "fit" else results.table(found.results)
-        print(lines)
+    ran = cli.main([command, *arguments], STARTED)
+    if command == "fit" and ran.runner.outcome is not None:
+        print(ran.runner.outcome.summary)
+    if ran.scores is not None:
+        print(ran.scores.table)
     return 0

@@ -20,6 +20,7 @@ from asr_lightning.callbacks.keep_best import average
 from asr_lightning.data.folds import fold_splits
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.evaluation import evaluate
+from asr_lightning.run.spec import RunSpec
 from tests.server.trainer.jobs import make_job
 from tests.toy_run import toy_data
 
@@ -55,14 +56,14 @@ def models(ran: cli.ASRCLI) -> Iterator[ToyAdapter]:
 def test_dev_is_what_each_model_reads_of_its_own_fold(ran: cli.ASRCLI, folds: list[AudioFolderDataModule]) -> None:
     pairs = zip(models(ran), folds, strict=True)
     expected = [text for adapter, data in pairs for text in evaluate(adapter, data.loader("dev")).transcripts]
-    candidate = next(c for c in ran.choice.selection.candidates if c.alpha == 1)
+    candidate = next(c for c in ran.runner.choice.selection.candidates if c.alpha == 1)
     assert list(candidate.dev.transcripts) == expected
     assert len({text.uid for text in expected}) == len(PHRASES) - 1
     assert candidate.name == "average of 4 folds"
 
 
 def test_what_is_handed_over_is_their_mean(ran: cli.ASRCLI) -> None:
-    chosen, base = ran.choice.chosen, ToyAdapter().model.state_dict()
+    chosen, base = ran.runner.choice.chosen, ToyAdapter().model.state_dict()
     assert 0 < chosen.alpha <= 1
     mean = average([adapter.model.state_dict() for adapter in models(ran)])
     for name, tensor in saved.load(ran.run_dir / "model").model.state_dict().items():
@@ -102,8 +103,9 @@ def test_poisoned_clips_keep_the_untouched_model(ran: cli.ASRCLI, tmp_path: Path
     run = cli.main(
         arguments(folder, tmp_path / "run", f"--model.adapter.init_args.source={source}", "--trainer.max_epochs=3")
     )
-    assert run.results is not None and run.choice.chosen.alpha == 0
-    assert run.results["decision"].startswith("The untouched model was kept: average of 4 folds at alpha")
+    outcome = run.runner.outcome
+    assert outcome is not None and outcome.alpha == run.runner.choice.chosen.alpha == 0
+    assert outcome.decision.startswith("The untouched model was kept: average of 4 folds at alpha")
     kept, base = (torch.load(path / "toy.pt", weights_only=True) for path in (run.model_dir, source))
     assert all(torch.equal(tensor, base[name]) for name, tensor in kept.items())
 
@@ -111,8 +113,8 @@ def test_poisoned_clips_keep_the_untouched_model(ran: cli.ASRCLI, tmp_path: Path
 def test_few_repeated_clips_get_more_steps(tones_once: Path, tmp_path: Path) -> None:
     more = ["--data.epoch_clips=16", "--trainer.max_epochs=2", "--data.augmentation.speeds=[0.9,1.0,1.1]"]
     run = cli.main(arguments(tones_once, tmp_path / "run", *more))
-    assert run.trainer.global_step == 2 * 4
-    assert run.progress.num_utterances == 4 * 2 * 16
+    assert run.runner.trainer.global_step == 2 * 4
+    assert run.runner.progress.num_utterances == 4 * 2 * 16
 
 
 def test_a_killed_run_goes_on_with_the_next_fold(ran: cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
@@ -127,8 +129,8 @@ def test_a_killed_run_goes_on_with_the_next_fold(ran: cli.ASRCLI, tones_once: Pa
     assert [(folder / f"fold-{number}-of-4.safetensors").stat().st_mtime_ns for number in (1, 2)] == kept
     weights = [torch.load(run.run_dir / "model" / "toy.pt", weights_only=True) for run in (ran, again)]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
-    assert again.results is not None and ran.results is not None
-    assert again.results["dev"] == ran.results["dev"]
+    assert again.runner.outcome is not None and ran.runner.outcome is not None
+    assert again.runner.outcome.dev == ran.runner.outcome.dev
 
 
 def test_a_run_killed_in_its_first_fold_starts_anew(
@@ -167,8 +169,9 @@ def test_a_job_counts_all_folds(tones_once: Path, tmp_path: Path) -> None:
 
     status, seen = TrainerStatus(make_job(tmp_path / "job", tones_once), 1, 2), []
     status.update = lambda **changes: (seen.append(changes), TrainerStatus.update(status, **changes))  # type: ignore[method-assign]
-    more = ["--trainer.max_epochs=2"]
-    cli.main(arguments(tones_once, tmp_path / "run", *more), callbacks=[JobStatus(status)], log_clips=False)
+    options = {"folds": "auto", "half_epoch_validation": {"half": False}}
+    spec = RunSpec(tones_once, tmp_path / "run", "toy", epochs=2, options=options)
+    cli.run(spec, callbacks=[JobStatus(status)], log_clips=False)
     fractions = [changes["fraction"] for changes in seen if "fraction" in changes]
     assert fractions == sorted(fractions) and fractions[-1] == 0.85
     assert status.progress["step"] == status.progress["steps"]

@@ -127,7 +127,7 @@ def test_fit_takes_the_canary_of_its_language(
     found: list[Canary | None] = []
 
     def stop(run: cli.ASRCLI) -> None:
-        found.append(run.canary)
+        found.append(run.runner.canary)
         raise StopError
 
     monkeypatch.setattr(cli.ASRCLI, "instantiate_classes", stop)

@@ -112,7 +112,7 @@ def test_a_run_that_stopped_early_inside_an_epoch_is_not_trained_on(tones: Path,
     shutil.rmtree(copy / "model")
     again = fit(tones, copy, *early, "--ckpt_path=last")
     assert again.best.checks == once.best.checks
-    assert again.results is not None and again.results["train_seconds"] == 0
+    assert again.runner.outcome is not None and again.runner.outcome.cost.train_seconds == 0
     models = [torch.load(folder / "model" / "toy.pt", weights_only=True) for folder in (tmp_path / "run", copy)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 

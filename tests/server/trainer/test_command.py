@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
-from asr_lightning.commands.run_job import Assignment, fit_arguments, metrics_of
+from asr_lightning.commands.run_job import Assignment, spec_of
 from asr_lightning.jobs.spec import JobSpec
-from asr_lightning.reports.build import section
-from asr_lightning.reports.study import Pair
-from asr_lightning.text import basic
+from asr_lightning.reports.build import build
+from asr_lightning.reports.study import Candidate, Pair, Study
+from asr_lightning.run.outcome import Cost, Outcome
+from asr_lightning.run.spec import RunSpec
 from tests.server.trainer.jobs import read
 
 
@@ -39,22 +42,32 @@ def test_it_holds_its_lock_for_life(job: Path, undisturbed: Path) -> None:
 
 def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_client() -> None:
     spec = JobSpec("whisper-tiny", "de", 4, 7)
-    found = fit_arguments(Assignment(2, "cuda:1", "whisper-tiny", spec, True), True)
-    assert found == [
-        "fit", "--model", "whisper-tiny", "--data.audio_dir=dataset", "--run_dir=run", "--seed_everything=7",
-        "--data.seed=7", "--trainer.max_epochs=4", "--trainer.accelerator=cuda", "--trainer.devices=[1]",
-        "--model.adapter.init_args.language=de", "--ckpt_path=last",
-    ]  # fmt: skip
-    found = fit_arguments(Assignment(1, "mps", "toy", JobSpec("toy"), False), False)
-    assert found[-2:] == ["--trainer.accelerator=mps", "--trainer.devices=1"]
+    found = spec_of(Assignment(2, "cuda:1", "whisper-tiny", spec, True), True)
+    paths = {"data": Path("dataset"), "run_dir": Path("run")}
+    assert found == RunSpec(
+        **paths, model="whisper-tiny", language="de", epochs=4, seed=7, accelerator="cuda", devices=(1,), resume=True
+    )
+    plan = found.plan()
+    assert plan["trainer"] == {"max_epochs": 4, "accelerator": "cuda", "devices": [1]}
+    assert (plan["seed_everything"], plan["data"]["seed"], plan["ckpt_path"]) == (7, 7, "last")
+    assert plan["model"]["adapter"]["init_args"]["language"] == "de"
+    found = spec_of(Assignment(1, "mps", "toy", JobSpec("toy"), False), False)
+    assert (found.accelerator, found.devices, found.resume) == ("mps", 1, False)
 
 
 def test_metrics_tell_what_the_canary_lost() -> None:
-    part = section([Pair("1", "a b", "a b", "a c"), Pair("2", "c d", "c d", "c d")], basic)
-    report = {"test": part, "canary": {"modes": {"native": part}}, "verdict": {"sentence": "Worse."}}
-    found = metrics_of(report)
+    pairs = (Pair("1", "a b", "a b", "a c"), Pair("2", "c d", "c d", "c d"))
+    costs = dict.fromkeys((field.name for field in fields(Cost)), 1.0)
+    study = Study(
+        "toy", "toy", "basic", False, "Chosen: one.", "native", pairs, pairs, canary={"native": pairs},
+        candidates=(Candidate("one", 1.0, 0.25, chosen=True),), cost=costs,
+    )  # fmt: skip
+    outcome = Outcome.of(build(study), Path("run"))
+    found = outcome.as_metrics()
+    json.dumps(found)
     assert found["canary"] == {"native": {"before": 0.0, "after": 0.25, "delta": 0.25}}
-    assert (found["delta"], found["verdict"]) == (0.25, "Worse.")
+    assert (found["before"], found["after"], found["delta"]) == (0.0, 0.25, 0.25)
+    assert found["verdict"] == outcome.verdict and outcome.verdict.startswith("No clear change: on 2 test clips")
 
 
 def test_a_trainer_says_that_it_is_there_before_it_imports_torch() -> None:

@@ -294,16 +294,15 @@ def test_linear_adapter_starts_as_the_identity(make_nemo, tmp_path: Path) -> Non
     assert again.transcribe(batch) == light.transcribe(batch)
 
 
-def test_loss_and_text_of_a_check_share_one_encoding(make_nemo) -> None:
-    """In an evaluation pass only: outside it weights may change between the two."""
+def test_loss_and_text_of_an_evaluation_share_one_encoding(make_nemo) -> None:
     adapter = make_nemo("ctc")
     adapter.model.eval()
     calls: list[int] = []
     adapter.model.encoder.register_forward_hook(lambda *_: calls.append(1))
     first, second = batch_of(adapter), batch_of(adapter)
-    with adapter.evaluating(), torch.no_grad():
-        expected = [adapter.loss(first).loss, adapter.transcribe(first), adapter.loss(second).loss]
+    output, other = adapter.evaluate(first), adapter.evaluate(second)
     assert len(calls) == 2
+    expected = [output.loss.loss, output.texts, other.loss.loss]
     assert [adapter.loss(first).loss, adapter.transcribe(first), adapter.loss(second).loss] == expected
     assert len(calls) == 5
     with torch.no_grad():

@@ -1,0 +1,266 @@
+"""What came of a run: figures, verdict and where things are. Loads no torch.
+
+Every results file and table of a run is made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asr_lightning.reports.statistics import Verdict
+
+
+class Change(NamedTuple):
+    """An error rate before and after, as fractions."""
+
+    before: float
+    after: float
+
+    @property
+    def cut(self) -> float:
+        """Share of the errors that is gone; 0 where there were none."""
+        return 1 - self.after / self.before if self.before else 0.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Error rates of one set of clips.
+
+    Attributes:
+        wer: Corpus WER.
+        cer: Corpus CER.
+        mean_wer: Mean of the WER of each clip.
+    """
+
+    wer: Change
+    cer: Change
+    mean_wer: Change
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Rates:
+        """Those of a section of ``report.json``."""
+        before, after = section["before"], section["after"]
+        return cls(*(Change(before[name], after[name]) for name in ("wer", "cer", "mean_wer")))
+
+    def as_dict(self) -> dict[str, dict[str, float]]:
+        """For JSON."""
+        return {name: change._asdict() for name, change in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How sure the change of a WER is, as fractions; below zero is better.
+
+    Attributes:
+        difference: After minus before.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        p_better: Share of the bootstrap's draws in which the WER is lower after.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_better: float
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Interval:
+        """That of a section of ``report.json``."""
+        return cls(**{name: section["change"][name] for name in ("difference", "low", "high", "p_better")})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took.
+
+    Attributes:
+        best_epoch: Of the best check; 0 where there was none.
+        train_seconds: Training alone.
+        train_utterances_per_second: Meanwhile.
+        validation_seconds: Checks of dev while training.
+        total_seconds: From the start of the process on.
+        peak_memory_mb: Of the GPU if one was used, else of the process.
+    """
+
+    best_epoch: float
+    train_seconds: float
+    train_utterances_per_second: float
+    validation_seconds: float
+    total_seconds: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well the model of a run reads the test clips.
+
+    Attributes:
+        run_dir: Folder of the run.
+        model: As the user named it.
+        source: Where its weights came from.
+        normalizer: Name of the text normaliser of every rate but the canary's.
+        clips: How many, by split.
+        test: On the test clips, as the model is used; before is the untouched model, natively.
+        native: WER on test with both models read natively.
+    """
+
+    run_dir: Path
+    model: str
+    source: str
+    normalizer: str
+    clips: Mapping[str, int]
+    test: Rates
+    native: Change
+
+    @property
+    def model_dir(self) -> Path:
+        """The model that is handed over: an ordinary folder of its makers' format."""
+        return self.run_dir / "model"
+
+    def as_results(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "model": self.model,
+            "source": self.source,
+            "normalizer": self.normalizer,
+            "clips": dict(self.clips),
+            "saved": self.model_dir.name,
+            "test": self.test.as_dict(),
+            "native_mode": {"test": {"wer": self.native._asdict()}},
+        }
+
+    @property
+    def table(self) -> str:
+        """The figures as text: a row for each set, WER and CER before and after in percent."""
+        head = f"{'':22}{'WER before':>12}{'after':>9}{'cut':>9}{'CER before':>14}{'after':>9}"
+        return "\n".join([head, *self._rows()])
+
+    def _rows(self) -> list[str]:
+        test = _row(f"test ({self.clips['test']} clips)", self.test.wer, self.test.cer)
+        return [test, _row("test, native mode", self.native)]
+
+
+@dataclass(frozen=True)
+class Outcome(Scores):
+    """A finished run.
+
+    Attributes:
+        alpha: Share of the specialized weights in what is handed over; 0 is the untouched model.
+        chosen: Which weights, in words.
+        decision: Why, in one sentence.
+        verdict: Whether it helped, in a sentence or two.
+        verdict_word: The same in a word.
+        dev: On the clips that chose the weights.
+        interval: How sure the change on test is.
+        canary: What other people's speech gained or lost, by mode.
+        canary_intervals: How sure that is, by mode.
+        cost: What it took.
+    """
+
+    alpha: float
+    chosen: str
+    decision: str
+    verdict: str
+    verdict_word: Verdict
+    dev: Rates
+    interval: Interval
+    canary: Mapping[str, Rates]
+    canary_intervals: Mapping[str, Interval]
+    cost: Cost
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any], run_dir: Path) -> Outcome:
+        """What ``report.json`` in ``run_dir`` says."""
+        (chosen,) = (candidate for candidate in report["candidates"] if candidate["chosen"])
+        modes = report["canary"]["modes"]
+        return cls(
+            run_dir=run_dir,
+            model=report["model"],
+            source=report["source"],
+            normalizer=report["normalizer"]["name"],
+            clips=report["data"]["clips"],
+            test=Rates.of(report["test"]),
+            native=Rates.of(report["native"] or report["test"]).wer,
+            alpha=chosen["alpha"],
+            chosen=chosen["name"],
+            decision=report["decision"],
+            verdict=report["verdict"]["sentence"],
+            verdict_word=report["verdict"]["word"],
+            dev=Rates.of(report["dev"]),
+            interval=Interval.of(report["test"]),
+            canary={mode: Rates.of(section) for mode, section in modes.items()},
+            canary_intervals={mode: Interval.of(section) for mode, section in modes.items()},
+            cost=Cost(**report["cost"]),
+        )
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.run_dir / "report.html"
+
+    def as_results(self) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        return {
+            **super().as_results(),
+            "alpha": self.alpha,
+            "chosen": self.chosen,
+            "decision": self.decision,
+            "dev": self.dev.as_dict(),
+            "canary": {mode: rates.as_dict() for mode, rates in self.canary.items()},
+            **asdict(self.cost),
+            "verdict": self.verdict,
+        }
+
+    def as_metrics(self) -> dict[str, Any]:
+        """The few figures that a job shows."""
+        canary = {
+            mode: {**rates.wer._asdict(), "delta": self.canary_intervals[mode].difference}
+            for mode, rates in self.canary.items()
+        }
+        return {
+            **self.test.wer._asdict(),
+            "delta": self.interval.difference,
+            "interval": [self.interval.low, self.interval.high],
+            "p_better": self.interval.p_better,
+            "canary": canary or None,
+            "verdict": self.verdict,
+        }
+
+    def _rows(self) -> list[str]:
+        dev = _row(f"dev ({self.clips['dev']} clips)", self.dev.wer, self.dev.cer)
+        canary = [_row(f"canary, {mode}", rates.wer, rates.cer) for mode, rates in self.canary.items()]
+        return [dev, *super()._rows(), *canary]
+
+    @property
+    def summary(self) -> str:
+        """The closing lines of a run: the table, what it took, where things are, and the verdict."""
+        cost = self.cost
+        return "\n".join(
+            [
+                "",
+                f"{self.model} specialized on {self.clips['train']} clips",
+                f"weights from: {self.source}",
+                "",
+                self.table,
+                "",
+                f"training {cost.train_seconds:.0f} s ({cost.train_utterances_per_second:.1f} utterances/s), "
+                f"validation {cost.validation_seconds:.0f} s, whole run {cost.total_seconds:.0f} s, "
+                f"peak memory {cost.peak_memory_mb:.0f} MB",
+                f"model:   {self.model_dir}",
+                f"results: {self.run_dir / 'results.json'}",
+                f"texts:   {self.run_dir / 'test_transcripts.csv'}",
+                f"report:  {self.report}",
+                "",
+                *([] if self.verdict.startswith(self.decision.rstrip(".")) else [self.decision]),
+                self.verdict,
+            ]
+        )
+
+
+def _row(name: str, wer: Change, cer: Change | None = None) -> str:
+    cut = f"{wer.cut:.0%}" if wer.before else "-"
+    row = f"{name:22}{wer.before:>12.1%}{wer.after:>9.1%}{cut:>9}"
+    return row + (f"{cer.before:>14.1%}{cer.after:>9.1%}" if cer else "")

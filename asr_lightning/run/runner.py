@@ -1,0 +1,174 @@
+"""Does one run of ``fit``: trains, in folds where that is asked for, chooses the weights, tests them and reports.
+
+Every entry ends here, and there is no second training path. Knows the contract and no model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from asr_lightning import folds, registry
+from asr_lightning.callbacks.average_steps import AverageSteps
+from asr_lightning.callbacks.baseline import BaselineWER
+from asr_lightning.callbacks.finite import FiniteGradients
+from asr_lightning.callbacks.keep_best import KeepBest
+from asr_lightning.callbacks.keep_last import KeepLast
+from asr_lightning.callbacks.log_clips import LogClips
+from asr_lightning.callbacks.progress import Progress
+from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
+from asr_lightning.canary import open_canary
+from asr_lightning.conclusion import Choice, Finished, choose, report
+from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.devices import peak_memory_mb
+from asr_lightning.ends import End, ends_of_checks
+from asr_lightning.module import ASRModule
+from asr_lightning.protocols import ASRAdapter
+from asr_lightning.results import Comparison
+from asr_lightning.run.outcome import Cost, Outcome
+from asr_lightning.run_folder import last_checkpoint, set_aside
+from asr_lightning.selection import SelectionSettings
+from asr_lightning.sharded import disconnect, is_sharded
+
+logger = logging.getLogger(__name__)
+
+
+class Runner:
+    """One run, from its options to its outcome.
+
+    Args:
+        options: Of ``fit``, resolved.
+        started: ``time.monotonic()`` at the start of the process.
+        callbacks: Of the caller's own, called before all others while training.
+        log_clips: Whether TensorBoard gets sound and text of some dev clips.
+
+    Attributes:
+        ckpt_path: What training is resumed from; None for a start.
+        outcome: What came of it; None before the end, and in processes other than the first.
+        finished: The run as it was when training was over.
+        choice: What it hands over.
+    """
+
+    def __init__(
+        self, options: Namespace, started: float, callbacks: Sequence[Callback] = (), log_clips: bool = True
+    ) -> None:
+        self.options = options
+        self.run_dir = Path(options.run_dir)
+        self.ckpt_path: str | None = options.ckpt_path
+        self.outcome: Outcome | None = None
+        self.finished: Finished
+        self.choice: Choice
+        self.progress, self.baseline = Progress(), BaselineWER()
+        self._started = started
+        self.own_callbacks = tuple(callbacks)
+        self._log_clips = log_clips
+        self._ends: tuple[End, ...] = ()  # of folds
+        self._go_on = False  # with folds that an earlier start has finished
+
+    def prepare(self) -> None:
+        """Resume the run in ``run_dir``, or set an earlier one aside, before anything heavy is loaded.
+
+        Raises:
+            ValueError: The options contradict each other, or there is nothing to resume.
+        """
+        if self.options.trainer.val_check_interval is not None:
+            raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
+        args = self.options.model.adapter.init_args
+        self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
+        if self.ckpt_path == "last":
+            self._go_on = bool(folds.finished(self.run_dir))
+            self.ckpt_path = None if self._go_on else str(last_checkpoint(self.run_dir))
+        registry.warn_of_licence(args.source)
+        if self.ckpt_path is None and not self._go_on:
+            set_aside(self.run_dir)
+        elif self.ckpt_path and self.options.trainer.max_steps != -1:
+            # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
+            raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
+
+    def callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
+        """For one trainer. The progress and the look at dev before training are those of the whole run."""
+        folder = self.run_dir / "checkpoints"
+        self.best = KeepBest(folder / "best")
+        last = KeepLast(folder, self.best)
+        found: list[Callback] = [self.baseline, FiniteGradients(), self.progress, self.best, last]
+        if self._log_clips:
+            found.append(LogClips(tensorboard))
+        if self.options.budget is not None:
+            num_canary = len(self.canary.references) if self.canary else 0
+            found.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
+        return found
+
+    def train(
+        self,
+        module: ASRModule,
+        data: AudioFolderDataModule,
+        trainer: Trainer,
+        make_trainer: Callable[[str], Trainer],
+        **kwargs: Any,
+    ) -> None:
+        """Train once with ``trainer``; or once for each fold, from the same weights.
+
+        Args:
+            module: What is trained.
+            data: All recordings.
+            trainer: For a training without folds.
+            make_trainer: Makes one for a fold; its argument names what it logs.
+            kwargs: Of ``Trainer.fit``.
+        """
+        self.module, self.data, self.trainer = module, data, trainer
+        if not (parts := folds.folds_of(self.options.folds, data, trainer, self.ckpt_path is not None)):
+            trainer.fit(module, datamodule=data, **kwargs)
+            return
+        self.data = self.baseline.data = folds.together(data)
+        end, self.trainer = folds.train(parts, module, make_trainer, self.run_dir, self._go_on)
+        self._ends = (end,)
+
+    def conclude(
+        self, settings: SelectionSettings, averaged: AverageSteps, make_source: Callable[[], ASRAdapter]
+    ) -> None:
+        """Choose the weights, score the model as any user would load it, and write results and report, alone.
+
+        Args:
+            settings: How weights are chosen.
+            averaged: The callback that has averaged steps.
+            make_source: Loads the untouched model.
+        """
+        disconnect(self.trainer.strategy)
+        if not self.trainer.is_global_zero:
+            return
+        assert self.baseline.dev is not None
+        if not (sharded := is_sharded(self.module)):
+            self.module.cpu()
+        self.finished = Finished(
+            run_dir=self.run_dir,
+            model=self.options.model.adapter.init_args.source,
+            seed=int(self.options.seed_everything),
+            comparison=Comparison(self.data, self.trainer.strategy.root_device, self.module.normalizer),
+            settings=settings,
+            canary=self.canary,
+            # A process holds a part of a sharded network: the weights of the best checks fit a fresh one.
+            live=make_source() if sharded else self.module.adapter,
+            source=make_source(),
+            ends=self._ends or ends_of_checks(self.best, averaged, self.data, settings.average),
+            checks=() if self._ends else self.best.checks,
+            base_dev=self.baseline.dev,
+            cost=self._cost,
+        )
+        self.choice = choose(self.finished)
+        self.outcome = report(self.finished, self.choice)
+
+    def _cost(self) -> Cost:
+        return Cost(
+            best_epoch=self.best.best[0].epoch if self.best.best else 0.0,
+            **self.progress.cost(self.trainer.world_size),
+            total_seconds=time.monotonic() - self._started,
+            peak_memory_mb=peak_memory_mb(),
+        )

@@ -1,0 +1,91 @@
+"""One run, whichever way it is started: the same ``RunSpec``, the same plan, the same weights to the last bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import asr_lightning as asr
+from asr_lightning.__main__ import main
+from tests.server.trainer.jobs import make_job, train
+
+EPOCHS = 3
+
+
+def hash_of(model_dir: Path) -> str:
+    return hashlib.sha256((model_dir / "toy.pt").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def outcome(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> asr.Outcome:
+    run_dir = tmp_path_factory.mktemp("entries") / "python"
+    return asr.specialize(tones_once, "toy", run_dir=run_dir, epochs=EPOCHS, accelerator="cpu")
+
+
+def test_an_outcome_is_what_the_files_say(outcome: asr.Outcome, tones_once: Path) -> None:
+    report, results = (json.loads((outcome.run_dir / name).read_text()) for name in ("report.json", "results.json"))
+    assert results == outcome.as_results()
+    assert outcome.test.wer == (report["test"]["before"]["wer"], report["test"]["after"]["wer"])
+    assert outcome.verdict == report["verdict"]["sentence"] and outcome.report.is_file()
+    assert outcome.dev.wer.after <= outcome.dev.wer.before
+    assert outcome.table in outcome.summary and outcome.summary.endswith(outcome.verdict)
+    assert asr.load(outcome.model_dir).transcribe(tones_once / "001.wav").seconds > 0
+
+
+def test_specialize_and_fit_give_the_same_weights(outcome: asr.Outcome, tones_once: Path, tmp_path: Path) -> None:
+    options = ["--trainer.max_epochs", str(EPOCHS), "--trainer.accelerator", "cpu"]
+    assert main(["specialize", str(tones_once), "--model", "toy", "--run_dir", str(tmp_path / "one"), *options]) == 0
+    paths = ["--data.audio_dir", str(tones_once), "--run_dir", str(tmp_path / "two")]
+    assert main(["fit", "--model", "toy", *paths, *options]) == 0
+    configs = []
+    for run_dir in (outcome.run_dir, tmp_path / "one", tmp_path / "two"):
+        assert hash_of(run_dir / "model") == hash_of(outcome.model_dir)
+        config = yaml.safe_load((run_dir / "config.yaml").read_text())
+        configs.append({name: value for name, value in config.items() if name not in ("run_dir", "data", "trainer")})
+    assert configs[0] == configs[1] == configs[2]
+
+
+def test_a_job_gives_the_same_weights(outcome: asr.Outcome, tones_once: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "job", tones_once, epochs=EPOCHS)
+    assert train(job) == 0, (job / "trainer.log").read_text()
+    assert hash_of(job / "run" / "model") == hash_of(outcome.model_dir)
+    ended = json.loads((job / "exit.json").read_text())
+    assert ended["metrics"] == json.loads(json.dumps(outcome.as_metrics()))
+
+
+def test_a_wrong_option_is_refused_before_anything_is_written(tones_once: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    for options, message in [({"trainer": {"epochs": 3}}, "epochs"), ({"data": {"batch_size": "many"}}, "batch_size")]:
+        with pytest.raises(ValueError, match=message):
+            asr.specialize(tones_once, "toy", run_dir=run_dir, options=options)
+    with pytest.raises(ValueError, match="language"):
+        asr.specialize(tones_once, "toy", run_dir=run_dir, language="de")
+    with pytest.raises(ValueError, match="did you mean moonshine-tiny"):
+        asr.specialize(tones_once, "moonshine-tini", run_dir=run_dir)
+    assert not run_dir.exists()
+
+
+def test_an_earlier_run_is_set_aside(outcome: asr.Outcome, tones_once: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(outcome.run_dir, tmp_path / "run"))
+    asr.specialize(tones_once, "toy", run_dir=run_dir, epochs=1)
+    assert hash_of(tmp_path / "run-2" / "model") == hash_of(outcome.model_dir)
+
+
+def test_a_script_of_four_lines(tones_once: Path, tmp_path: Path) -> None:
+    """As the page has it, in an interpreter of its own."""
+    code = f"""
+import asr_lightning as asr
+outcome = asr.specialize({str(tones_once)!r}, model="toy", run_dir="here", epochs=2)
+print("WER", outcome.test.wer.before, outcome.test.wer.after, outcome.verdict_word)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("WER 1.0 ")
+    assert (tmp_path / "here" / "report.html").is_file()
