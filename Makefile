@@ -80,7 +80,7 @@ lock: install
 
 # Print the options of fit, validate and test into the pages that their --help shows.
 help-pages: install
-	$(BIN)/python -m asr_lightning.commands.help_pages
+	$(BIN)/python -m asr_lightning.cli.help_pages
 
 clean:
 	rm -rf .venv .venv-nemo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

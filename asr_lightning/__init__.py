@@ -17,7 +17,8 @@ _HOMES = {
     "Collator": "protocols",
     "EvaluationOutput": "types",
     "LossOutput": "types",
-    "OptimizerSettings": "optim",
+    "ModelCard": "adapters.cards",
+    "OptimizerSettings": "training.optim",
     "Outcome": "run.outcome",
     "Recognizer": "recognizer",
     "RunSpec": "run.spec",
@@ -26,9 +27,9 @@ _HOMES = {
     "Utterance": "types",
     "adapters": "adapters",
     "callbacks": "callbacks",
-    "check_adapter": "checks",
+    "check_adapter": "conformance",
     "load": "recognizer",
-    "specialize": "run.specialize",
+    "specialize": "api",
 }
 __all__ = ["__version__", *_HOMES]
 __getattr__ = lazy(__name__, _HOMES)

@@ -6,11 +6,12 @@ Finds the command, then lets it import what it needs.
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 
-from asr_lightning import __version__, memory
+from asr_lightning import __version__
+from asr_lightning.training import memory
+from asr_lightning.training.logs import configure_logging
 
 COMMANDS = {
     "specialize": ("specialize", "the short way: a folder of recordings in, a model and a report out"),
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     configure_logging()
     memory.keep()
-    module = importlib.import_module(f"asr_lightning.commands.{COMMANDS[command][0]}")
+    module = importlib.import_module(f"asr_lightning.cli.{COMMANDS[command][0]}")
     try:
         return module.run(command, arguments[1:])
     except (ValueError, OSError) as error:
@@ -60,15 +61,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         sys.stderr.write(f"error: {error}\n(ASR_LIGHTNING_DEBUG=1 shows where)\n")
         return 2
-
-
-def configure_logging() -> None:
-    """Plain lines of our own messages from rank 0; Lightning starts the other ranks with LOCAL_RANK set."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    ours = logging.getLogger("asr_lightning")
-    ours.handlers = [handler]
-    ours.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from asr_lightning import metrics, optim
-from asr_lightning.evaluation import transcripts_of
-from asr_lightning.optim import OptimizerSettings
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.scoring import Transcript, count_edits
-from asr_lightning.sharded import whole_weights
-from asr_lightning.step_log import StepLog
-from asr_lightning.text import normalizer as normalizer_named
+from asr_lightning.scoring import metrics
+from asr_lightning.scoring.edits import Transcript, count_edits
+from asr_lightning.scoring.evaluation import transcripts_of
+from asr_lightning.scoring.text import normalizer as normalizer_named
+from asr_lightning.training import optim
+from asr_lightning.training.optim import OptimizerSettings
+from asr_lightning.training.sharded import whole_weights
+from asr_lightning.training.step_log import StepLog
 from asr_lightning.types import SpeechBatch
 
 

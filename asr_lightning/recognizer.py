@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_lightning import audio, registry, saved
-from asr_lightning.devices import accelerator_in_use
-from asr_lightning.evaluation import transcribe_all
+from asr_lightning.adapters import registry, saved
+from asr_lightning.data import audio
 from asr_lightning.protocols import ASRAdapter
+from asr_lightning.scoring.evaluation import transcribe_all
+from asr_lightning.training.devices import accelerator_in_use
 from asr_lightning.types import Utterance
 
 Audio = str | os.PathLike[str] | bytes | np.ndarray[Any, Any] | Tensor

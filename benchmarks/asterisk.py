@@ -14,7 +14,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from asr_lightning.text import basic
+from asr_lightning.scoring.text import basic
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 TRANSCRIPTS = "/usr/share/doc/asterisk-core-sounds-{0}/core-sounds-{0}.txt.gz"

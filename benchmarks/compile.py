@@ -40,8 +40,8 @@ def run(compiled: bool, steps: int, batch_size: int, mode: str) -> dict[str, Any
     from asr_lightning.adapters.whisper import WhisperAdapter
     from asr_lightning.callbacks.compile_layers import CompileLayers
     from asr_lightning.callbacks.train_only import TrainOnly
-    from asr_lightning.devices import resolve_precision
     from asr_lightning.module import ASRModule
+    from asr_lightning.training.devices import resolve_precision
 
     class Clock(Callback):
         def on_train_batch_start(self, *_: Any) -> None:

@@ -111,7 +111,7 @@ LARGER: dict[str, tuple[str, Shape]] = {
         1024, 24, 8193, lstms=2, num_mel_bins=128, attention_bias=False, convolution_bias=False
     ),
 }
-"""Names are those of ``asr_lightning/cards.py``, but for parakeet-*-110m: NVIDIA's FastConformer in transformers."""
+"""Names are those of ``adapters/cards.py``, but for parakeet-*-110m: NVIDIA's FastConformer in transformers."""
 
 
 def main() -> None:
@@ -140,8 +140,8 @@ def measure(name: str, batch_size: int, num_steps: int) -> str:
 
     from asr_lightning.callbacks.train_only import TrainOnly
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-    from asr_lightning.devices import peak_memory_mb
     from asr_lightning.module import ASRModule
+    from asr_lightning.training.devices import peak_memory_mb
 
     class Clock(Callback):
         def on_train_batch_start(self, *_: Any) -> None:
@@ -229,7 +229,7 @@ def compare_lengths(repeats: int) -> None:
     """A table: rows are lengths and tasks, columns are models."""
     import torch
 
-    from asr_lightning.groups import train_only
+    from asr_lightning.training.groups import train_only
 
     cap = {"max_tokens_per_second": TOKENS_PER_SECOND}
     adapters = {

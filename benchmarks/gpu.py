@@ -184,7 +184,7 @@ def compare(jobs: dict[str, Job]) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     """Everything, printed as it comes."""
-    from asr_lightning.devices import resolve_precision
+    from asr_lightning.training.devices import resolve_precision
 
     clips = few_clips(temporary / "clips") if options.quick else CLIPS
     job = Job(

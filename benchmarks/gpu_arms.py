@@ -69,7 +69,7 @@ class Watch:
 
     def found(self, work: Callable[[Any], Sequence[float]]) -> dict[str, Any]:
         """What the process reports; ``work`` gives the FLOP of each clip of a step."""
-        from asr_lightning.devices import peak_memory_mb
+        from asr_lightning.training.devices import peak_memory_mb
 
         start, first, warm, end = self.marks
         memory = peak_memory_mb()  # before the peak of the device is measured, which takes some
@@ -98,10 +98,10 @@ def train_ours(job: Job, callbacks: Callable[[], list[Any]] = list) -> dict[str,
     from asr_lightning.adapters.whisper import WhisperAdapter
     from asr_lightning.callbacks.finite import FiniteGradients
     from asr_lightning.callbacks.train_only import TrainOnly
-    from asr_lightning.cli import TRAINER_DEFAULTS
-    from asr_lightning.devices import resolve_precision
+    from asr_lightning.cli.lightning_cli import TRAINER_DEFAULTS
     from asr_lightning.module import ASRModule
-    from asr_lightning.quiet import quieten
+    from asr_lightning.training.devices import resolve_precision
+    from asr_lightning.training.quiet import quieten
 
     class Clock(Callback):
         def on_train_batch_start(self, *_: Any) -> None:
@@ -134,7 +134,7 @@ def train_peer(job: Job) -> dict[str, Any]:
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 
     from asr_lightning.adapters.whisper import WhisperAdapter
-    from asr_lightning.devices import resolve_precision
+    from asr_lightning.training.devices import resolve_precision
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -191,7 +191,7 @@ def host_time(job: Job) -> dict[str, Any]:
     import torch
 
     from asr_lightning.adapters.whisper import WhisperAdapter
-    from asr_lightning.groups import train_only
+    from asr_lightning.training.groups import train_only
 
     torch.set_num_threads(1)
     adapter = WhisperAdapter(job.model)

@@ -2,7 +2,7 @@
 
 Each model's texts go into a folder of its name in `asr_lightning/canary_texts`, in place of what was there, for every
 way of reading that a run asks for. Make them again when the clips change, or what a text is decoded by (`SCHEMA` in
-`asr_lightning/known_texts.py`); until then a run computes what it does not find. Takes about a minute for
+`asr_lightning/scoring/known_texts.py`); until then a run computes what it does not find. Takes about a minute for
 whisper-tiny.en on two cores.
 
 Run:
@@ -14,11 +14,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from asr_lightning import registry
-from asr_lightning.canary import Canary
-from asr_lightning.known_texts import SHIPPED, KnownTexts, Shelf, digest
-from asr_lightning.scoring import score
-from asr_lightning.text import basic
+from asr_lightning.adapters import registry
+from asr_lightning.scoring.canary import Canary
+from asr_lightning.scoring.edits import score
+from asr_lightning.scoring.known_texts import SHIPPED, KnownTexts, Shelf, digest
+from asr_lightning.scoring.text import basic
 
 
 def make(name: str, folder: Path, canary: Canary) -> float:

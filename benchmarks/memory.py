@@ -1,4 +1,4 @@
-"""Seconds for a clip in Whisper's 30 s window, with and without ``asr_lightning.memory``, in turns in fresh processes.
+"""Seconds for a clip in Whisper's 30 s window, with and without ``training/memory.py``, in turns in fresh processes.
 
 Run: ``python benchmarks/memory.py``. Weights are random, which changes no duration; nothing is downloaded.
 """
@@ -18,7 +18,7 @@ ARMS = {"as torch does": "plain", "memory.keep()": "kept"}
 def measure(arm: str) -> float:
     """Seconds for a clip in this process, after one pass to warm up."""
     if arm == "kept":
-        from asr_lightning import memory
+        from asr_lightning.training import memory
 
         memory.keep()
     import torch

@@ -60,8 +60,8 @@ def measure(size: str, options: argparse.Namespace) -> str:
     from lightning.pytorch import Callback, Trainer, seed_everything
 
     from asr_lightning.callbacks.train_only import TrainOnly
-    from asr_lightning.devices import peak_memory_mb
     from asr_lightning.module import ASRModule
+    from asr_lightning.training.devices import peak_memory_mb
 
     class Clock(Callback):
         def on_train_batch_start(self, *_: Any) -> None:

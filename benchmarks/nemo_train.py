@@ -116,7 +116,7 @@ TRAINER = {
 
 def finished(clock: Clock, model: Any, started: float) -> dict[str, float]:
     """What a side reports."""
-    from asr_lightning.devices import peak_memory_mb
+    from asr_lightning.training.devices import peak_memory_mb
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     fit_seconds = time.perf_counter() - started
@@ -135,7 +135,7 @@ def run_ours(source: str, options: argparse.Namespace) -> dict[str, float]:
     from asr_lightning.callbacks.train_only import TrainOnly
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
     from asr_lightning.module import ASRModule
-    from asr_lightning.optim import OptimizerSettings
+    from asr_lightning.training.optim import OptimizerSettings
 
     seed_everything(0, verbose=False)
     adapter, clock = NeMoAdapter(source), Clock()

@@ -42,7 +42,7 @@ SILENT = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "logging_strat
 def run(folder: Path, seed: int, epochs: int) -> tuple[dict[str, Any], list[Any]]:
     """Hugging Face's trainer with the seed's recipe: settings and seconds, and both texts of every test clip."""
     from asr_lightning.adapters.whisper import WhisperAdapter
-    from asr_lightning.results import Comparison, pairs
+    from asr_lightning.scoring.comparison import Comparison, pairs
 
     adapter = WhisperAdapter(SOURCE, context="window")  # for the weights, the features and the decoder of both arms
     data = data_module(adapter, folder, batch_size=16)
@@ -103,8 +103,8 @@ def data_module(adapter: Any, folder: Path, batch_size: int) -> Any:
 
 def dev_rates(tokenizer: Any, prediction: Any) -> dict[str, float]:
     """The trainer's ``compute_metrics``: the seed's figure, which picks the checkpoint, and corpus WER."""
-    from asr_lightning.scoring import Transcript, score
-    from asr_lightning.text import basic
+    from asr_lightning.scoring.edits import Transcript, score
+    from asr_lightning.scoring.text import basic
 
     texts = [
         tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)

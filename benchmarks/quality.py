@@ -166,7 +166,7 @@ def measure(run: Run, voice: Voice, human: Path, options: Sequence[str]) -> Resu
 
 def result_of(run: Run, report: dict[str, Any], note: str) -> Result:
     """What a report says."""
-    from asr_lightning.text import basic
+    from asr_lightning.scoring.text import basic
 
     chosen = next(candidate for candidate in report["candidates"] if candidate["chosen"])
     utterances = sorted(report["utterances"], key=lambda utterance: utterance["uid"])
@@ -194,8 +194,8 @@ def peer_result(run: Run, folder: Path) -> Result:
     """The seed's recipe on Hugging Face's trainer."""
     import peer
 
-    from asr_lightning.scoring import count_edits
-    from asr_lightning.text import basic
+    from asr_lightning.scoring.edits import count_edits
+    from asr_lightning.scoring.text import basic
 
     training, texts = peer.run(folder, run.seed, peer.RECIPE["num_train_epochs"])
     pairs = [[count_edits(p.reference, text, basic).words for text in (p.before, p.after)] for p in texts]

@@ -22,8 +22,8 @@ from typing import Any
 
 import quality
 
-from asr_lightning import registry, saved
-from asr_lightning.registry import merge
+from asr_lightning.adapters import registry, saved
+from asr_lightning.adapters.registry import merge
 
 RESULTS = quality.ROOT / "benchmarks/results/recipes.jsonl"
 FORGETTING = RESULTS.with_name("forgetting.jsonl")
@@ -84,17 +84,17 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
     from lightning.pytorch import Trainer, seed_everything
     from safetensors.torch import load_file
 
-    from asr_lightning.augment import Augmentation
     from asr_lightning.callbacks.finite import FiniteGradients
     from asr_lightning.callbacks.half_epoch import HalfEpochValidation
     from asr_lightning.callbacks.keep_best import KeepBest, average
     from asr_lightning.callbacks.train_only import TrainOnly
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+    from asr_lightning.datamodules.augment import Augmentation
     from asr_lightning.module import ASRModule
-    from asr_lightning.optim import OptimizerSettings
-    from asr_lightning.precision import precision_of
-    from asr_lightning.results import Comparison
-    from asr_lightning.selection import Line
+    from asr_lightning.run.selection import Line
+    from asr_lightning.scoring.comparison import Comparison
+    from asr_lightning.training.optim import OptimizerSettings
+    from asr_lightning.training.precision import precision_of
 
     started = time.monotonic()
     choice = registry.choose(model)
@@ -137,11 +137,11 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
 
 def canaries(adapter: Any, voice: quality.Voice, human: Path) -> dict[str, float]:
     """WER on the bundled canary, and on dev and test of ``kathleen`` where she is there; English only."""
-    from asr_lightning.canary import open_canary
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-    from asr_lightning.results import Comparison
-    from asr_lightning.scoring import score
-    from asr_lightning.text import basic
+    from asr_lightning.scoring.canary import open_canary
+    from asr_lightning.scoring.comparison import Comparison
+    from asr_lightning.scoring.edits import score
+    from asr_lightning.scoring.text import basic
 
     if voice.language is not None:
         return {}

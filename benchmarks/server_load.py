@@ -283,8 +283,8 @@ def burn(job: Path) -> None:
     """A trainer that keeps the contract and multiplies matrices until it is cancelled."""
     import numpy as np
 
-    from asr_lightning.jobs import worker
-    from asr_lightning.jobs.files import read_json, write_json
+    from asr_lightning.durable.files import read_json, write_json
+    from asr_lightning.job_folder import worker
 
     worker.hold_locks()
     todo = read_json(job / "assignment.json") or {}
@@ -309,11 +309,11 @@ def serve(home: Path) -> None:
     """The server as ``serve`` makes it, but with ``burn`` as its trainer."""
     import socket
 
-    from asr_lightning.jobs.engine import Engine
-    from asr_lightning.jobs.settings import EngineSettings
-    from asr_lightning.server.app import create_app
-    from asr_lightning.server.models import catalogue
-    from asr_lightning.server.run import serve_app
+    from asr_lightning.server.engine.engine import Engine
+    from asr_lightning.server.engine.settings import EngineSettings
+    from asr_lightning.server.http.app import create_app
+    from asr_lightning.server.http.models import catalogue
+    from asr_lightning.server.http.run import serve_app
 
     models = catalogue()
     engine = Engine(EngineSettings(home, models=models.sources, trainer=(sys.executable, __file__, "--burn")))

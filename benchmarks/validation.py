@@ -45,7 +45,7 @@ def timed(way: Callable[..., list[str]], adapter: Any, batches: list[tuple[Any, 
 
 def main() -> None:
     """Print both ways and their ratio."""
-    from asr_lightning import registry
+    from asr_lightning.adapters import registry
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -46,7 +46,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for handler in logging.getLogger().handlers:  # pytest's own; plain NeMo's ``transcribe`` turns them down
         handler.setLevel(logging.NOTSET)
     if item.get_closest_marker("nemo") and find_spec("nemo") is not None:
-        from asr_lightning.adapters._nemo_source import quiet
+        from asr_lightning.adapters.nemo.loading import quiet
 
         with quiet():
             import nemo.collections.asr  # noqa: F401

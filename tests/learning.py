@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from asr_lightning.evaluation import transcribe_all
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.scoring import score
-from asr_lightning.text import basic
+from asr_lightning.scoring.edits import score
+from asr_lightning.scoring.evaluation import transcribe_all
+from asr_lightning.scoring.text import basic
 from asr_lightning.types import SpeechBatch
 
 

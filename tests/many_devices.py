@@ -19,12 +19,12 @@ from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.train_only import TrainOnly
-from asr_lightning.cli import TRAINER_DEFAULTS
+from asr_lightning.cli.lightning_cli import TRAINER_DEFAULTS
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.module import ASRModule
-from asr_lightning.optim import OptimizerSettings
-from asr_lightning.quiet import quieten
-from asr_lightning.sharded import ShardedStrategy
+from asr_lightning.training.optim import OptimizerSettings
+from asr_lightning.training.quiet import quieten
+from asr_lightning.training.sharded import ShardedStrategy
 
 TOGETHER = 4
 """Batches in a step, for any number of processes."""

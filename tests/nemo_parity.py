@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
-from asr_lightning import optim
+from asr_lightning.training import optim
 from asr_lightning.types import SpeechBatch
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ class RecordNeMo(Record):
 
 def ours(source: Path, run_dir: Path, groups: list[str], epochs: int, audio_dir: Path) -> tuple[Record, Any]:
     """``fit`` from the command line; what was recorded, and the settings of its optimizer."""
-    from asr_lightning import cli
+    from asr_lightning.cli import lightning_cli
 
     arguments = [
         "fit", "--model.adapter=asr_lightning.adapters.nemo.NeMoAdapter", f"--model.adapter.init_args.source={source}",
@@ -57,7 +57,7 @@ def ours(source: Path, run_dir: Path, groups: list[str], epochs: int, audio_dir:
         f"--train_only.groups={groups}", "--train_only.batch_norm=train", f"--trainer.max_epochs={epochs}",
         "--trainer.accelerator=cpu", "--trainer.callbacks+=tests.nemo_parity.Record",
     ]  # fmt: skip
-    built = cli.main(arguments)
+    built = lightning_cli.main(arguments)
     (record,) = [callback for callback in built.trainer.callbacks if type(callback).__name__ == "Record"]
     return record, built.model.settings
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from asr_lightning.adapters._nemo_source import quiet
+from asr_lightning.adapters.nemo.loading import quiet
 
 ROOT = Path(__file__).parents[1]
 PHRASES = ROOT / "examples" / "german_accent" / "phrases.txt"

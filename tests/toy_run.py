@@ -11,7 +11,7 @@ from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.module import ASRModule
-from asr_lightning.optim import OptimizerSettings
+from asr_lightning.training.optim import OptimizerSettings
 
 
 def toy_module(fused: bool | None = None, pull: float = 0.0, **options: Any) -> ASRModule:

@@ -16,16 +16,17 @@ from torch import Tensor
 from transformers import AutoModelForCTC, ParakeetFeatureExtractor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
-from asr_lightning import saved
-from asr_lightning.adapters import _hf, _mms, _pretrained
-from asr_lightning.adapters._attention import no_host_reads
-from asr_lightning.adapters._ctc import ctc_loss, greedy_labels
-from asr_lightning.adapters._hf_labels import FrameRate, LabelCollator, TokenizerVocabulary
-from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_characters
-from asr_lightning.adapters._lora import ATTENTION, LoRA, Network
-from asr_lightning.adapters._masks import SpecAugment
-from asr_lightning.adapters._parakeet_features import ParakeetFeatures
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.adapters import saved
+from asr_lightning.adapters.hf import mms
+from asr_lightning.adapters.hf.labels import FrameRate, LabelCollator, TokenizerVocabulary
+from asr_lightning.adapters.hf.parakeet_features import ParakeetFeatures
+from asr_lightning.adapters.modes import evaluation_mode
+from asr_lightning.adapters.shared import hub, pretrained
+from asr_lightning.adapters.shared.attention_masks import no_host_reads
+from asr_lightning.adapters.shared.ctc import ctc_loss, greedy_labels
+from asr_lightning.adapters.shared.labels import UnknownCharacters, check_unknown_characters
+from asr_lightning.adapters.shared.lora import ATTENTION, LoRA, Network
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
@@ -83,17 +84,17 @@ class HFCTCAdapter:
         self._network = Network(self.model, lora, self._lora_targets(lora))
 
     def _load(self, source: str, language: str | None) -> None:
-        folder = _pretrained.folder_of(source)
-        config = _pretrained.read_config(folder)
-        _pretrained.check_kind(folder, config, MODEL_FOR_CTC_MAPPING_NAMES)
-        options = _mms.loading_options(source, folder, config, language)
-        with _hf.quiet():
-            self.extractor = _pretrained.load_extractor(folder)
-            self.tokenizer = _pretrained.load_tokenizer(folder, **options.tokenizer)
+        folder = pretrained.folder_of(source)
+        config = pretrained.read_config(folder)
+        pretrained.check_kind(folder, config, MODEL_FOR_CTC_MAPPING_NAMES)
+        options = mms.loading_options(source, folder, config, language)
+        with hub.quiet():
+            self.extractor = pretrained.load_extractor(folder)
+            self.tokenizer = pretrained.load_tokenizer(folder, **options.tokenizer)
             # Fine-tuned checkpoints such as facebook/wav2vec2-base-960h lack what only masks need.
-            self.model = _pretrained.load_network(AutoModelForCTC, folder, MASK_EMBEDDING, **options.network)
+            self.model = pretrained.load_network(AutoModelForCTC, folder, MASK_EMBEDDING, **options.network)
         if self.tokenizer.pad_token_id != self.model.config.pad_token_id:
-            raise _hf.SourceError(
+            raise hub.SourceError(
                 f"{folder}: the tokenizer's pad token is {self.tokenizer.pad_token_id}, the network's blank "
                 f"{self.model.config.pad_token_id}: copy both from one model"
             )
@@ -105,7 +106,7 @@ class HFCTCAdapter:
             ValueError: Masks are wanted, and the checkpoint has no embedding for what is masked.
         """
         config, masks = self.model.config, self.spec_augment
-        _pretrained.skip_no_layers(self.model)
+        pretrained.skip_no_layers(self.model)
         self._masks_itself = hasattr(config, "mask_time_prob")
         if not self._masks_itself:
             return
@@ -217,6 +218,6 @@ class HFCTCAdapter:
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor."""
         network = self._network.plain()
-        _pretrained.write(directory, network, self.tokenizer, self.extractor)
-        _mms.save_language(directory, network, self.options["language"])
+        pretrained.write(directory, network, self.tokenizer, self.extractor)
+        mms.save_language(directory, network, self.options["language"])
         saved.describe(directory, self, self.options | asdict(self.spec_augment))

@@ -17,17 +17,17 @@ from transformers import ParakeetForRNNT, ParakeetForTDT
 from transformers.loss.loss_rnnt import rnnt_loss
 from transformers.loss.loss_tdt import tdt_loss
 
-from asr_lightning import saved
-from asr_lightning.adapters import _hf, _pretrained
-from asr_lightning.adapters._attention import no_host_reads
-from asr_lightning.adapters._hf_labels import FrameRate, LabelCollator, TokenizerVocabulary
-from asr_lightning.adapters._labels import UnknownCharacters, check_unknown_characters
-from asr_lightning.adapters._lora import LoRA, Network
-from asr_lightning.adapters._masks import SpecAugment
-from asr_lightning.adapters._parakeet_features import ParakeetFeatures
-from asr_lightning.devices import in_float32, send
-from asr_lightning.modes import evaluation_mode, loss_and_texts
+from asr_lightning.adapters import saved
+from asr_lightning.adapters.hf.labels import FrameRate, LabelCollator, TokenizerVocabulary
+from asr_lightning.adapters.hf.parakeet_features import ParakeetFeatures
+from asr_lightning.adapters.modes import evaluation_mode, loss_and_texts
+from asr_lightning.adapters.shared import hub, pretrained
+from asr_lightning.adapters.shared.attention_masks import no_host_reads
+from asr_lightning.adapters.shared.labels import UnknownCharacters, check_unknown_characters
+from asr_lightning.adapters.shared.lora import LoRA, Network
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
+from asr_lightning.training.devices import in_float32, send
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
 FAMILIES = {"parakeet_rnnt": ParakeetForRNNT, "parakeet_tdt": ParakeetForTDT}
@@ -74,11 +74,11 @@ class HFTransducerAdapter:
         self.options = saved.settle(source, DEFAULTS, unknown_characters=unknown_characters, max_seconds=max_seconds)
         check_unknown_characters(self.options["unknown_characters"])
         self.source = source
-        folder = _pretrained.folder_of(source)
-        kind = _pretrained.check_kind(folder, _pretrained.read_config(folder), FAMILIES)
-        with _hf.quiet():
-            self.model = _pretrained.load_network(FAMILIES[kind], folder)
-            self.processor = _pretrained.load_processor(folder)
+        folder = pretrained.folder_of(source)
+        kind = pretrained.check_kind(folder, pretrained.read_config(folder), FAMILIES)
+        with hub.quiet():
+            self.model = pretrained.load_network(FAMILIES[kind], folder)
+            self.processor = pretrained.load_processor(folder)
         self.extractor = self.processor.feature_extractor
         self._features = ParakeetFeatures(self.extractor)
         self.vocabulary = TokenizerVocabulary(self.processor.tokenizer)
@@ -93,7 +93,7 @@ class HFTransducerAdapter:
             ValueError: The durations of a TDT model lack 0, without which some texts cannot be reached (T47).
         """
         config, generation = self.model.config, self.model.generation_config
-        _pretrained.skip_no_layers(self.model)
+        pretrained.skip_no_layers(self.model)
         generation.decoder_start_token_id = config.blank_token_id
         generation.pad_token_id = config.pad_token_id
         self.durations = list(getattr(config, "durations", ()))
@@ -147,7 +147,7 @@ class HFTransducerAdapter:
         lengths = self._output_lengths(batch.input_lengths)
         most = int(lengths.max()) * self.model.max_symbols_per_step  # TDT may stay at one frame for ever
         inputs = self.inputs(batch)
-        with self.evaluating(), _hf.quiet():
+        with self.evaluating(), hub.quiet():
             # not synced_gpus: every process holds the whole network in an evaluation, FSDP's too
             found = self.model.generate(**inputs, max_new_tokens=most, synced_gpus=False)
         frames = found.durations.cumsum(-1) - found.durations
@@ -170,7 +170,7 @@ class HFTransducerAdapter:
 
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, processor."""
-        _pretrained.write(directory, self._network.plain(), self.processor)
+        pretrained.write(directory, self._network.plain(), self.processor)
         saved.describe(directory, self, self.options | asdict(self.spec_augment))
 
     def inputs(self, batch: SpeechBatch) -> dict[str, Tensor]:

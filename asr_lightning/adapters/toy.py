@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_lightning import saved
-from asr_lightning.modes import evaluation_mode, loss_and_texts
+from asr_lightning.adapters import saved
+from asr_lightning.adapters.modes import evaluation_mode, loss_and_texts
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch, Utterance
 

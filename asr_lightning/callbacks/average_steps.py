@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from asr_lightning.callbacks.keep_best import weights_of
-from asr_lightning.sharded import is_sharded
+from asr_lightning.training.sharded import is_sharded
 
 
 class AverageSteps(Callback):

@@ -7,10 +7,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asr_lightning.evaluation import Evaluation, evaluate
-from asr_lightning.known_texts import of_untouched
-from asr_lightning.scoring import Transcript, score
-from asr_lightning.sharded import whole_weights
+from asr_lightning.scoring.edits import Transcript, score
+from asr_lightning.scoring.evaluation import Evaluation, evaluate
+from asr_lightning.scoring.known_texts import of_untouched
+from asr_lightning.training.sharded import whole_weights
 
 logger = logging.getLogger(__name__)
 

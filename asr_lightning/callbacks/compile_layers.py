@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from asr_lightning.sharded import layers_of
+from asr_lightning.training.sharded import layers_of
 
 logger = logging.getLogger(__name__)
 

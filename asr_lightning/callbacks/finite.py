@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from asr_lightning.sharded import whole
-from asr_lightning.step_log import READ_SECONDS
-from asr_lightning.text import name_some
+from asr_lightning.scoring.text import name_some
+from asr_lightning.training.sharded import whole
+from asr_lightning.training.step_log import READ_SECONDS
 from asr_lightning.types import SpeechBatch
 
 logger = logging.getLogger(__name__)

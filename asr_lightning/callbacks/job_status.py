@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.keep_best import KeepBest, epochs_done, steps_done
-from asr_lightning.jobs import faults
-from asr_lightning.jobs.trainer_status import TrainerStatus
-from asr_lightning.scoring import score
+from asr_lightning.durable import faults
+from asr_lightning.job_folder.status import TrainerStatus
+from asr_lightning.scoring.edits import score
 
 PREPARED, TRAINED = 0.05, 0.85
 """Shares of the whole job that are done before and after training: rough, since models differ."""

@@ -14,10 +14,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from asr_lightning.checkpoints import sha256_at
-from asr_lightning.jobs import faults
-from asr_lightning.jobs.files import sync_folder
-from asr_lightning.sharded import whole
+from asr_lightning.durable import faults
+from asr_lightning.durable.files import sync_folder
+from asr_lightning.training.checkpoints import sha256_at
+from asr_lightning.training.sharded import whole
 
 logger = logging.getLogger(__name__)
 

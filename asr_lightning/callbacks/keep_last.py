@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from asr_lightning import checkpoints
 from asr_lightning.callbacks.keep_best import KeepBest
+from asr_lightning.training import checkpoints
 
 logger = logging.getLogger(__name__)
 

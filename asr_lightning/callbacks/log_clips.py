@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from asr_lightning.scoring import Transcript
+from asr_lightning.scoring.edits import Transcript
 from asr_lightning.types import SpeechBatch
 
 

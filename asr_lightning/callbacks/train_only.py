@@ -7,7 +7,7 @@ from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asr_lightning.groups import hold_batch_norm, train_only
+from asr_lightning.training.groups import hold_batch_norm, train_only
 
 logger = logging.getLogger(__name__)
 

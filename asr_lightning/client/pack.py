@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from asr_lightning.audio import AudioError, load
+from asr_lightning.data.audio import AudioError, load
 from asr_lightning.data.folder import list_audio, scan_folder
 from asr_lightning.data.manifest import CSV_NAMES, HEADER, check_unique, read_manifest
 from asr_lightning.data.rows import Row
-from asr_lightning.text import name_some
+from asr_lightning.scoring.text import name_some
 
 SAMPLE_RATE = 16_000
 COPIED = 1 << 20  # bytes

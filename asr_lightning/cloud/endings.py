@@ -14,7 +14,7 @@ from typing import Any
 
 from asr_lightning.cloud.ledger import Entry, Ledger
 from asr_lightning.cloud.provider import Provider
-from asr_lightning.jobs import faults
+from asr_lightning.durable import faults
 
 TRIES = 3
 PAUSE_S = 1.0

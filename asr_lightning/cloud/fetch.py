@@ -12,9 +12,9 @@ from asr_lightning.cloud.endings import partial
 from asr_lightning.cloud.follow import LOG, Show
 from asr_lightning.cloud.ledger import Entry
 from asr_lightning.cloud.provider import Provider
-from asr_lightning.jobs import faults
-from asr_lightning.jobs.files import write_json
-from asr_lightning.jobs.proof import ARTIFACTS, digest_of, read_ending
+from asr_lightning.durable import faults
+from asr_lightning.durable.files import write_json
+from asr_lightning.job_folder.proof import ARTIFACTS, digest_of, read_ending
 
 TRIES = 3
 

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from asr_lightning.jobs.files import read_json, write_json
-from asr_lightning.jobs.home import is_held, take_lock
-from asr_lightning.jobs.ids import is_id, new_id
+from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.durable.ids import is_id, new_id
+from asr_lightning.durable.locks import is_held, take_lock
 
 HOME, DEFAULT_HOME = "ASR_CLOUD_HOME", "~/.asr_lightning/cloud"
 

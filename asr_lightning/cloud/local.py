@@ -20,9 +20,9 @@ from typing import Any
 
 from asr_lightning.cloud import ledger, local_volume
 from asr_lightning.cloud.provider import PREFIX, Moved, Request, State
-from asr_lightning.jobs import processes
-from asr_lightning.jobs.files import read_json, write_json
-from asr_lightning.jobs.home import is_held, take_lock
+from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.durable.locks import is_held, take_lock
+from asr_lightning.job_folder import processes
 
 DEVICES = ("cpu", "mps", "cuda")
 PATIENCE_S = 60.0

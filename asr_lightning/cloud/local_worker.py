@@ -8,10 +8,10 @@ import signal
 import sys
 from pathlib import Path
 
-from asr_lightning.__main__ import configure_logging
 from asr_lightning.cloud import local_volume, remote
-from asr_lightning.jobs import processes, worker
-from asr_lightning.jobs.files import read_json
+from asr_lightning.durable.files import read_json
+from asr_lightning.job_folder import processes, worker
+from asr_lightning.training.logs import configure_logging
 
 
 def main(folder: Path) -> int:

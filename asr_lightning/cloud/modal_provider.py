@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr_lightning._extras import require_extra
 from asr_lightning.cloud import modal_prices
 from asr_lightning.cloud.provider import PREFIX, Moved, Request, State
+from asr_lightning.errors import require_extra
 
 if TYPE_CHECKING:
     import modal

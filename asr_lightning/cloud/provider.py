@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.job_folder.spec import JobSpec
 
 PREFIX = "asr-"
 """Of the name of every volume of ours; nothing without it is ever listed or deleted."""

@@ -21,13 +21,14 @@ from typing import Any
 import psutil
 
 from asr_lightning.cloud.provider import Request
-from asr_lightning.jobs import processes
-from asr_lightning.jobs.files import read_json, write_json
-from asr_lightning.jobs.proof import Ending, read_ending, read_intake
+from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.job_folder import processes
+from asr_lightning.job_folder.assignment import Assignment
+from asr_lightning.job_folder.proof import Ending, read_ending, read_intake
 
 logger = logging.getLogger(__name__)
 
-INTAKE = (sys.executable, "-m", "asr_lightning.intake")
+INTAKE = (sys.executable, "-m", "asr_lightning.server.intake")
 TRAINER = (sys.executable, "-m", "asr_lightning", "run-job")
 STATE = "remote.json"
 POLL_S = 0.1
@@ -136,15 +137,15 @@ class _Training:
         self._save(attempt=self._state["attempt"] + 1)
         for name in ("exit.json", "progress.json"):
             (self.folder / name).unlink(missing_ok=True)
-        assignment = {
-            "job": self.request.id,
-            "attempt": self._state["attempt"],
-            "device": self.request.device,
-            "source": self.request.source,
-            "spec": self.request.spec.as_dict(),
-            "resume": self._state["attempt"] > 1,
-        }
-        write_json(self.folder / "assignment.json", assignment)
+        assignment = Assignment(
+            job=self.request.id,
+            attempt=self._state["attempt"],
+            device=self.request.device,
+            source=self.request.source,
+            spec=self.request.spec,
+            resume=self._state["attempt"] > 1,
+        )
+        assignment.write(self.folder)
         status = self._wait(self._start(trainer, "trainer"))
         if self._ending() is None:
             self._died(f"the training ended without a result, with status {status}", None)

@@ -14,9 +14,10 @@ from asr_lightning.cloud.follow import PAUSE_S, POLL_S, Show, Watch
 from asr_lightning.cloud.ledger import Entry, Ledger, Record
 from asr_lightning.cloud.provider import Provider, Request, device_of, volume_of
 from asr_lightning.cloud.remote import INTAKE
-from asr_lightning.jobs import faults, processes
-from asr_lightning.jobs.proof import read_intake
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.durable import faults
+from asr_lightning.job_folder import processes
+from asr_lightning.job_folder.proof import read_intake
+from asr_lightning.job_folder.spec import JobSpec
 
 ARCHIVE = "input/archive.tar.gz"
 SHOWN_ISSUES = 10

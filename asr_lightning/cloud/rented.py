@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asr_lightning.registry import card_of
+from asr_lightning.adapters.registry import card_of
 
 PACKAGE = Path(__file__).parents[1]
 LOCKS = PACKAGE / "cloud" / "locks"

@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from asr_lightning._extras import MissingExtraError
 from asr_lightning.cloud import ledger, skypilot_ssh
 from asr_lightning.cloud import skypilot_task as tasks
 from asr_lightning.cloud.provider import PREFIX, Moved, Request, State
-from asr_lightning.jobs.files import read_json, write_json
+from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.errors import MissingExtraError
 
 CANCEL_SECONDS = 60.0
 PAUSE_SECONDS = 2.0

@@ -6,10 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-from asr_lightning.__main__ import configure_logging
 from asr_lightning.cloud import remote
 from asr_lightning.cloud.skypilot_task import REQUEST
-from asr_lightning.jobs.files import read_json
+from asr_lightning.durable.files import read_json
+from asr_lightning.training.logs import configure_logging
 
 
 def main(folder: Path) -> int:

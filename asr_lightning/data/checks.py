@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from asr_lightning.text import name_some
+from asr_lightning.scoring.text import name_some
 
 log = logging.getLogger(__name__)
 

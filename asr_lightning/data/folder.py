@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from asr_lightning.audio import AUDIO_SUFFIXES
+from asr_lightning.data.audio import AUDIO_SUFFIXES
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
-from asr_lightning.text import name_some
+from asr_lightning.scoring.text import name_some
 
 
 def list_audio(folder: Path) -> tuple[Path, ...]:

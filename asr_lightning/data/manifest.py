@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
-from asr_lightning.text import name_some
+from asr_lightning.scoring.text import name_some
 
 HEADER = ("uid", "file_name", "text")
 CSV_NAMES = {"train": "train_files.csv", "dev": "dev_files.csv", "test": "test_files.csv"}

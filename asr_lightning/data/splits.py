@@ -16,7 +16,7 @@ from pathlib import Path
 from asr_lightning.data.folder import list_audio, scan_folder
 from asr_lightning.data.manifest import CSV_NAMES, Entry, check_unique, read_manifest, write_manifests
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
-from asr_lightning.text import name_some
+from asr_lightning.scoring.text import name_some
 
 log = logging.getLogger(__name__)
 

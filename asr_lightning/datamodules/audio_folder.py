@@ -17,11 +17,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from asr_lightning.augment import Augmentation
 from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.folds import Fold
 from asr_lightning.data.rows import Row
 from asr_lightning.data.splits import SPLITS, Splits, check_shares, prepare_splits
+from asr_lightning.datamodules.augment import Augmentation
 from asr_lightning.datamodules.dataset import AudioCache, Mixed, UtteranceDataset, WholeBatches, measure
 from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches
 from asr_lightning.protocols import Collator

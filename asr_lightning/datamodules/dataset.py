@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from asr_lightning import audio
-from asr_lightning.augment import Augmentation, partners, perturb
+from asr_lightning.data import audio
 from asr_lightning.data.checks import duration_problems
 from asr_lightning.data.rows import Row
-from asr_lightning.text import name_some
+from asr_lightning.datamodules.augment import Augmentation, partners, perturb
+from asr_lightning.scoring.text import name_some
 from asr_lightning.types import AudioLimits, Utterance
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 import soundfile
 
-from asr_lightning import audio
+from asr_lightning.data import audio
 from asr_lightning.reports.build import Report, measure, percent, points
 
 SAMPLE_RATE = 16_000

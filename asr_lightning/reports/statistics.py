@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_lightning.reports.study import Pair
-from asr_lightning.scoring import count_edits
-from asr_lightning.text import Normalizer
+from asr_lightning.scoring.edits import count_edits
+from asr_lightning.scoring.text import Normalizer
 
 Verdict = Literal["better", "no clear change", "worse"]
 

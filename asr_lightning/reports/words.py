@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jiwer
 
 from asr_lightning.reports.study import Pair
-from asr_lightning.text import Normalizer
+from asr_lightning.scoring.text import Normalizer
 
 Kind = Literal["equal", "substitution", "deletion", "insertion"]
 Piece = tuple[Kind, str]

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from asr_lightning import folds, registry
+from asr_lightning.adapters import registry
 from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.finite import FiniteGradients
@@ -25,18 +25,19 @@ from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
-from asr_lightning.canary import open_canary
-from asr_lightning.conclusion import Choice, Finished, choose, report
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-from asr_lightning.devices import peak_memory_mb
-from asr_lightning.ends import End, ends_of_checks
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.results import Comparison
+from asr_lightning.run import folds
+from asr_lightning.run.conclusion import Choice, Finished, choose, report
+from asr_lightning.run.ends import End, ends_of_checks
+from asr_lightning.run.folder import last_checkpoint, set_aside
 from asr_lightning.run.outcome import Cost, Outcome
-from asr_lightning.run_folder import last_checkpoint, set_aside
-from asr_lightning.selection import SelectionSettings
-from asr_lightning.sharded import disconnect, is_sharded
+from asr_lightning.run.selection import SelectionSettings
+from asr_lightning.scoring.canary import open_canary
+from asr_lightning.scoring.comparison import Comparison
+from asr_lightning.training.devices import peak_memory_mb
+from asr_lightning.training.sharded import disconnect, is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,17 @@ class Runner:
         elif self.ckpt_path and self.options.trainer.max_steps != -1:
             # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
             raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
+        logger.info("plan: %s", self.plan)
+
+    @property
+    def plan(self) -> str:
+        """What will be done, in a line; ``config.yaml`` has every option."""
+        options = self.options
+        return (
+            f"{options.trainer.max_epochs} epochs, learning rate {options.model.optimizer.lr:g}, batches of "
+            f"{options.data.batch_size}, training {' and '.join(options.train_only.groups)}, folds {options.folds}, "
+            f"seed {options.seed_everything}"
+        )
 
     def callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
         """For one trainer. The progress and the look at dev before training are those of the whole run."""

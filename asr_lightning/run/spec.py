@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr_lightning import registry
+from asr_lightning.adapters import registry
 
 DEFAULT_MODEL = "whisper-tiny.en"
 
@@ -51,6 +51,7 @@ class RunSpec:
             ValueError: There is no such model.
         """
         choice = registry.choose(self.model)
+        registry.tell_recipe(self.model, choice)
         init_args = _given(language=self.language) | {"source": choice.source}
         devices = list(self.devices) if isinstance(self.devices, tuple) else self.devices
         asked = {

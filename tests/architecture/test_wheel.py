@@ -17,7 +17,7 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"asr_lightning", "asr_lightning-0.1.0.dist-info"}
-    data = ("py.typed", "commands/help/fit.txt", "reports/templates/report.html.j2", "replay_clips/jf_nezumi_02.ogg")
+    data = ("py.typed", "cli/help/fit.txt", "reports/templates/report.html.j2", "replay_clips/jf_nezumi_02.ogg")
     assert {f"asr_lightning/{name}" for name in data} <= set(names)
     for language, least in {"en": 200, "es": 100, "fr": 100, "ru": 100}.items():
         canary = [name for name in names if name.startswith(f"asr_lightning/canary_clips/{language}/")]

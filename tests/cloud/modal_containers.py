@@ -16,7 +16,7 @@ from typing import Any
 from modal_proto import api_pb2 as api
 
 from asr_lightning.cloud import modal_entry, remote
-from asr_lightning.jobs import processes
+from asr_lightning.job_folder import processes
 from tests.cloud.modal_service import Account
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,12 @@ from asr_lightning.cloud.ledger import Ledger, Record
 from asr_lightning.cloud.local import LocalProvider
 from asr_lightning.cloud.provider import Provider
 from asr_lightning.cloud.rental import Order, Renter
-from asr_lightning.jobs import faults, processes
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.durable import faults
+from asr_lightning.job_folder import processes
+from asr_lightning.job_folder.spec import JobSpec
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["tests.cloud.renting", "asr_lightning.audio", "soundfile", "soxr"])
+FORK.set_forkserver_preload(["tests.cloud.renting", "asr_lightning.data.audio", "soundfile", "soxr"])
 WORKERS = Path(__file__).parents[1] / "server"
 INTAKE = (sys.executable, str(WORKERS / "fake_intake.py"))
 TRAINER = (sys.executable, str(WORKERS / "fake_trainer.py"))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 MODULES = ("rental", "remote", "local", "local_worker", "providers", "endings", "fetch")
-HEAVY = ("torch", "lightning", "transformers", "modal", "sky", "fastapi", "asr_lightning.server")
+HEAVY = ("torch", "lightning", "transformers", "modal", "sky", "fastapi", "asr_lightning.server.http")
 
 
 def test_the_cloud_loads_nothing_heavy() -> None:

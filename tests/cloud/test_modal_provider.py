@@ -20,7 +20,7 @@ from modal_proto import api_pb2
 from asr_lightning.cloud import modal_app, modal_entry, modal_prices, modal_provider, remote, rented
 from asr_lightning.cloud.modal_provider import ModalProvider
 from asr_lightning.cloud.provider import Request
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.job_folder.spec import JobSpec
 from tests.cloud import modal_service
 from tests.cloud.modal_service import Account, Running
 

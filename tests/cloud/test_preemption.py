@@ -16,7 +16,7 @@ from asr_lightning.cloud.ledger import Entry, Ledger
 from asr_lightning.cloud.local import LocalProvider
 from asr_lightning.cloud.provider import Request
 from asr_lightning.cloud.rental import Order
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.job_folder.spec import JobSpec
 from tests.cloud.renting import INTAKE, TRAINER, left, order, quick, rent, renter
 from tests.server.driver import files_with, wait
 

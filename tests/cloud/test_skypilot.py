@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning._extras import MissingExtraError
 from asr_lightning.cloud import rented, skypilot, skypilot_ssh, skypilot_task
 from asr_lightning.cloud.provider import Request
 from asr_lightning.cloud.providers import open_provider
 from asr_lightning.cloud.skypilot import SkyPilotProvider
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.errors import MissingExtraError
+from asr_lightning.job_folder.spec import JobSpec
 from tests.cloud.fake_sky import ResourcesUnavailableError, Sky, tools
 
 VOLUME = "asr-0192"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asr_lightning.commands import help_pages
+from asr_lightning.cli import help_pages
 from tests import tiny_hf
 from tests.tiny_models import tiny_whisper
 from tests.tiny_nemo import tiny_nemo
@@ -25,13 +25,13 @@ CONFIGS = [
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_config_parses_and_instantiates(path: Path, tones: Path, tmp_path: Path, monkeypatch) -> None:
-    from asr_lightning import cli
+    from asr_lightning.cli import lightning_cli
 
-    monkeypatch.setattr(cli.ASRCLI, "fit", lambda self, **kwargs: None, raising=False)
-    monkeypatch.setattr(cli.ASRCLI, "after_fit", lambda self: None)
+    monkeypatch.setattr(lightning_cli.ASRCLI, "fit", lambda self, **kwargs: None, raising=False)
+    monkeypatch.setattr(lightning_cli.ASRCLI, "after_fit", lambda self: None)
     paths = ["--data.audio_dir", str(tones), "--run_dir", str(tmp_path / "run")]
     model = ["--config", str(ROOT / "configs/models/whisper.yaml")] if path.parent.name == "recipes" else []
-    built = cli.main(["fit", *model, "--config", str(path), *source_of(path, tmp_path), *paths])
+    built = lightning_cli.main(["fit", *model, "--config", str(path), *source_of(path, tmp_path), *paths])
     assert built.trainer.max_epochs
     assert built.model.adapter.model is built.model.model
     assert {"BaselineWER", "KeepBest", "StopEarly", "TrainOnly", "HalfEpochValidation"} <= {
@@ -68,6 +68,6 @@ def test_help_pages_are_current(command: str) -> None:
     locked = (ROOT / "requirements.lock").read_text()
     if f"lightning=={lightning.__version__} " not in locked:
         pytest.skip(f"the pages describe the locked Lightning, not {lightning.__version__}")
-    code = f"from asr_lightning.commands.help_pages import page; print(page({command!r}), end='')"
+    code = f"from asr_lightning.cli.help_pages import page; print(page({command!r}), end='')"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     assert fresh == (help_pages.PAGES / f"{command}.txt").read_text(), "run make help-pages"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning import checks
-from asr_lightning.adapters._lora import LoRA
+from asr_lightning import conformance
 from asr_lightning.adapters.nemo import NeMoAdapter
+from asr_lightning.adapters.shared.lora import LoRA
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.protocols import ASRAdapter
@@ -58,22 +58,24 @@ ADAPTERS = [
 VARIANTS = [*KINDS, "ctc-characters", "hybrid-read-by-ctc", "tdt-linear-adapter", "tdt-fused"]
 
 
-@pytest.mark.parametrize("check", checks.CHECKS)
+@pytest.mark.parametrize("check", conformance.CHECKS)
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_adapter_keeps_the_contract(adapters: Adapters, name: str, check: str) -> None:
-    print(checks.CHECKS[check](adapters[name]()) or "")
+    print(conformance.CHECKS[check](adapters[name]()) or "")
 
 
 @pytest.mark.nemo
-@pytest.mark.parametrize("check", checks.CHECKS)
+@pytest.mark.parametrize("check", conformance.CHECKS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nemo_keeps_the_contract(nemo_adapters: Adapters, variant: str, check: str) -> None:
-    print(checks.CHECKS[check](nemo_adapters[f"nemo-{variant}"]()) or "")
+    print(conformance.CHECKS[check](nemo_adapters[f"nemo-{variant}"]()) or "")
 
 
 LORA_KINDS = ("whisper", *tiny_hf.KINDS)
 LORA_CHECKS = [
-    name for name in checks.CHECKS if name not in ("save and reload", "loss is finite with gradients in every group")
+    name
+    for name in conformance.CHECKS
+    if name not in ("save and reload", "loss is finite with gradients in every group")
 ]
 """By design what is saved has other tensors, and only LoRA has gradients: see ``tests/unit/adapters/test_lora.py``."""
 
@@ -85,10 +87,10 @@ def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**folders, "whisper": tiny_whisper(root / "whisper", multilingual=False)}
 
 
-@pytest.mark.parametrize("check", checks.CHECKS)
+@pytest.mark.parametrize("check", conformance.CHECKS)
 @pytest.mark.parametrize("kind", tiny_hf.KINDS)
 def test_hugging_face_keeps_the_contract(hf_folders: dict[str, Path], kind: str, check: str) -> None:
-    print(checks.CHECKS[check](tiny_hf.load_tiny(hf_folders[kind], kind)) or "")
+    print(conformance.CHECKS[check](tiny_hf.load_tiny(hf_folders[kind], kind)) or "")
 
 
 @pytest.mark.once
@@ -96,7 +98,7 @@ def test_hugging_face_keeps_the_contract(hf_folders: dict[str, Path], kind: str,
 @pytest.mark.parametrize("kind", LORA_KINDS)
 def test_lora_keeps_the_contract(hf_folders: dict[str, Path], kind: str, check: str) -> None:
     load = WhisperAdapter if kind == "whisper" else partial(tiny_hf.load_tiny, kind=kind)
-    print(checks.CHECKS[check](load(str(hf_folders[kind]), lora=LoRA(8, alpha=64))) or "")
+    print(conformance.CHECKS[check](load(str(hf_folders[kind]), lora=LoRA(8, alpha=64))) or "")
 
 
 def test_check_adapter_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from asr_lightning.adapters._seq2seq import shift_once
+from asr_lightning.adapters.shared.seq2seq import shift_once
 from asr_lightning.adapters.whisper import WhisperAdapter
 from tests.tiny_models import clip, tiny_whisper
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_lightning import registry
 from asr_lightning.__main__ import main
+from asr_lightning.adapters import registry
 from tests import tiny_hf
 from tests.tiny_models import tiny_whisper
 from tests.tiny_nemo import tiny_nemo

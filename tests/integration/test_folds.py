@@ -13,14 +13,15 @@ import torch
 from make_tones import PHRASES, write_tones
 from safetensors.torch import load_file
 
-from asr_lightning import cli, saved
 from asr_lightning.__main__ import main
+from asr_lightning.adapters import saved
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.keep_best import average
+from asr_lightning.cli import lightning_cli
 from asr_lightning.data.folds import fold_splits
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-from asr_lightning.evaluation import evaluate
 from asr_lightning.run.spec import RunSpec
+from asr_lightning.scoring.evaluation import evaluate
 from tests.server.trainer.jobs import make_job
 from tests.toy_run import toy_data
 
@@ -32,20 +33,20 @@ def arguments(folder: Path, run_dir: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> cli.ASRCLI:
+def ran(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> lightning_cli.ASRCLI:
     """Eleven clips of train and dev, in four folds."""
     run_dir = tmp_path_factory.mktemp("folds") / "run"
-    return cli.main(arguments(tones_once, run_dir))
+    return lightning_cli.main(arguments(tones_once, run_dir))
 
 
 @pytest.fixture(scope="module")
-def folds(ran: cli.ASRCLI, tones_once: Path) -> list[AudioFolderDataModule]:
+def folds(ran: lightning_cli.ASRCLI, tones_once: Path) -> list[AudioFolderDataModule]:
     """Their data, made anew."""
     data = toy_data(tones_once, batch_size=4)
     return [data.divided(splits) for splits in fold_splits(data.splits, 4)]
 
 
-def models(ran: cli.ASRCLI) -> Iterator[ToyAdapter]:
+def models(ran: lightning_cli.ASRCLI) -> Iterator[ToyAdapter]:
     for number in range(1, 5):
         adapter = ToyAdapter()
         state = load_file(ran.run_dir / "checkpoints" / "folds" / f"fold-{number}-of-4.safetensors")
@@ -53,7 +54,9 @@ def models(ran: cli.ASRCLI) -> Iterator[ToyAdapter]:
         yield adapter
 
 
-def test_dev_is_what_each_model_reads_of_its_own_fold(ran: cli.ASRCLI, folds: list[AudioFolderDataModule]) -> None:
+def test_dev_is_what_each_model_reads_of_its_own_fold(
+    ran: lightning_cli.ASRCLI, folds: list[AudioFolderDataModule]
+) -> None:
     pairs = zip(models(ran), folds, strict=True)
     expected = [text for adapter, data in pairs for text in evaluate(adapter, data.loader("dev")).transcripts]
     candidate = next(c for c in ran.runner.choice.selection.candidates if c.alpha == 1)
@@ -62,7 +65,7 @@ def test_dev_is_what_each_model_reads_of_its_own_fold(ran: cli.ASRCLI, folds: li
     assert candidate.name == "average of 4 folds"
 
 
-def test_what_is_handed_over_is_their_mean(ran: cli.ASRCLI) -> None:
+def test_what_is_handed_over_is_their_mean(ran: lightning_cli.ASRCLI) -> None:
     chosen, base = ran.runner.choice.chosen, ToyAdapter().model.state_dict()
     assert 0 < chosen.alpha <= 1
     mean = average([adapter.model.state_dict() for adapter in models(ran)])
@@ -71,7 +74,7 @@ def test_what_is_handed_over_is_their_mean(ran: cli.ASRCLI) -> None:
             torch.testing.assert_close(tensor, torch.lerp(base[name], mean[name], chosen.alpha))
 
 
-def test_it_is_better_and_says_how_dev_was_read(ran: cli.ASRCLI) -> None:
+def test_it_is_better_and_says_how_dev_was_read(ran: lightning_cli.ASRCLI) -> None:
     results = json.loads((ran.run_dir / "results.json").read_text())
     assert results["dev"]["wer"]["after"] < results["dev"]["wer"]["before"]
     assert results["test"]["wer"]["after"] < results["test"]["wer"]["before"]
@@ -85,13 +88,13 @@ def test_it_is_better_and_says_how_dev_was_read(ran: cli.ASRCLI) -> None:
     assert not list(ran.run_dir.rglob("*.ckpt")) and not (ran.run_dir / "checkpoints" / "best").exists()
 
 
-def test_the_same_seed_gives_the_same_model(ran: cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
-    again = cli.main(arguments(tones_once, tmp_path / "again"))
+def test_the_same_seed_gives_the_same_model(ran: lightning_cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
+    again = lightning_cli.main(arguments(tones_once, tmp_path / "again"))
     weights = [torch.load(run.run_dir / "model" / "toy.pt", weights_only=True) for run in (ran, again)]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
-def test_poisoned_clips_keep_the_untouched_model(ran: cli.ASRCLI, tmp_path: Path) -> None:
+def test_poisoned_clips_keep_the_untouched_model(ran: lightning_cli.ASRCLI, tmp_path: Path) -> None:
     """Transcripts of other clips, and a model that reads well: nothing is gained out of fold."""
     folder = tmp_path / "poisoned"
     write_tones(folder)
@@ -100,7 +103,7 @@ def test_poisoned_clips_keep_the_untouched_model(ran: cli.ASRCLI, tmp_path: Path
     for number, text in enumerate(texts, start=1):
         (folder / f"{number:03d}.txt").write_text(text)
     source = ran.run_dir / "model"
-    run = cli.main(
+    run = lightning_cli.main(
         arguments(folder, tmp_path / "run", f"--model.adapter.init_args.source={source}", "--trainer.max_epochs=3")
     )
     outcome = run.runner.outcome
@@ -112,12 +115,12 @@ def test_poisoned_clips_keep_the_untouched_model(ran: cli.ASRCLI, tmp_path: Path
 
 def test_few_repeated_clips_get_more_steps(tones_once: Path, tmp_path: Path) -> None:
     more = ["--data.epoch_clips=16", "--trainer.max_epochs=2", "--data.augmentation.speeds=[0.9,1.0,1.1]"]
-    run = cli.main(arguments(tones_once, tmp_path / "run", *more))
+    run = lightning_cli.main(arguments(tones_once, tmp_path / "run", *more))
     assert run.runner.trainer.global_step == 2 * 4
     assert run.runner.progress.num_utterances == 4 * 2 * 16
 
 
-def test_a_killed_run_goes_on_with_the_next_fold(ran: cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_the_next_fold(ran: lightning_cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
     """As if it had been killed in the third fold: the first two are not trained again, and the result is the same."""
     run_dir = Path(shutil.copytree(ran.run_dir, tmp_path / "run"))
     folder = run_dir / "checkpoints" / "folds"
@@ -125,7 +128,7 @@ def test_a_killed_run_goes_on_with_the_next_fold(ran: cli.ASRCLI, tones_once: Pa
         (folder / f"fold-{number}-of-4.safetensors").unlink()
     (folder / "fold-3-of-4.half").touch()
     kept = [(folder / f"fold-{number}-of-4.safetensors").stat().st_mtime_ns for number in (1, 2)]
-    again = cli.main(arguments(tones_once, run_dir, "--ckpt_path=last"))
+    again = lightning_cli.main(arguments(tones_once, run_dir, "--ckpt_path=last"))
     assert [(folder / f"fold-{number}-of-4.safetensors").stat().st_mtime_ns for number in (1, 2)] == kept
     weights = [torch.load(run.run_dir / "model" / "toy.pt", weights_only=True) for run in (ran, again)]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
@@ -165,13 +168,13 @@ def test_folds_are_refused_where_they_cannot_be_had(
 def test_a_job_counts_all_folds(tones_once: Path, tmp_path: Path) -> None:
     """Progress of the server goes from 0 to 1 once, and its baseline is that of every clip."""
     from asr_lightning.callbacks.job_status import JobStatus
-    from asr_lightning.jobs.trainer_status import TrainerStatus
+    from asr_lightning.job_folder.status import TrainerStatus
 
     status, seen = TrainerStatus(make_job(tmp_path / "job", tones_once), 1, 2), []
     status.update = lambda **changes: (seen.append(changes), TrainerStatus.update(status, **changes))  # type: ignore[method-assign]
     options = {"folds": "auto", "half_epoch_validation": {"half": False}}
     spec = RunSpec(tones_once, tmp_path / "run", "toy", epochs=2, options=options)
-    cli.run(spec, callbacks=[JobStatus(status)], log_clips=False)
+    lightning_cli.run(spec, callbacks=[JobStatus(status)], log_clips=False)
     fractions = [changes["fraction"] for changes in seen if "fraction" in changes]
     assert fractions == sorted(fractions) and fractions[-1] == 0.85
     assert status.progress["step"] == status.progress["steps"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_lightning import saved
+from asr_lightning.adapters import saved
 from asr_lightning.adapters.toy import ToyAdapter
 from tests.integration.test_ddp import fit
 

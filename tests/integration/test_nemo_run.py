@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_lightning import audio, saved
 from asr_lightning.__main__ import main
+from asr_lightning.adapters import saved
 from asr_lightning.adapters.nemo import NeMoAdapter
+from asr_lightning.data import audio
 from asr_lightning.types import Utterance
 from tests.learning import train_until_read, wer
 from tests.nemo_parity import CLIPS, ROOT, ours, theirs

@@ -165,7 +165,7 @@ def test_a_poisoned_data_set_keeps_the_base(tmp_path: Path, capsys: pytest.Captu
     assert report["verdict"]["word"] in ("no clear change", "worse")
     assert next(candidate for candidate in report["candidates"] if candidate["chosen"])["alpha"] == 0
     assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith("The untouched model was kept: ")
-    from asr_lightning import saved
+    from asr_lightning.adapters import saved
     from asr_lightning.adapters.whisper import WhisperAdapter
 
     kept, base = saved.load(run_dir / "model"), WhisperAdapter("openai/whisper-tiny.en")

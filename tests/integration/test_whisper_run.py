@@ -13,15 +13,15 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from asr_lightning.adapters._seq2seq import token_caps
+from asr_lightning.adapters.shared.seq2seq import token_caps
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.callbacks.train_only import TrainOnly
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.module import ASRModule
-from asr_lightning.optim import OptimizerSettings
-from asr_lightning.results import Comparison, rates_of
-from asr_lightning.scoring import Transcript, score
-from asr_lightning.text import basic
+from asr_lightning.scoring.comparison import Comparison, rates_of
+from asr_lightning.scoring.edits import Transcript, score
+from asr_lightning.scoring.text import basic
+from asr_lightning.training.optim import OptimizerSettings
 from tests.tiny_models import tiny_whisper
 from tests.toy_run import toy_fit
 from tests.unit.conftest import SENTENCES, write_audio

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from asr_lightning.jobs import states
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.jobs.records import Job
-from asr_lightning.jobs.settings import EngineSettings
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.job_folder.spec import JobSpec
+from asr_lightning.server.engine import states
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.engine.records import Job
+from asr_lightning.server.engine.settings import EngineSettings
 
 HERE = Path(__file__).parent
 VOICE = b"CANARY-5d41 the words that somebody said"

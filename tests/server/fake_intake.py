@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from asr_lightning.jobs import worker
-from asr_lightning.jobs.files import write_json
+from asr_lightning.durable.files import write_json
+from asr_lightning.job_folder import worker
 
 
 def main(folder: Path) -> int:

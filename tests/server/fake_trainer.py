@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from asr_lightning.jobs import worker
-from asr_lightning.jobs.files import read_json, write_json
+from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.job_folder import worker
 
 STEP_S = 0.01
 

@@ -7,11 +7,11 @@ import socket
 import sys
 from pathlib import Path
 
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.server.app import create_app
-from asr_lightning.server.models import Catalogue
-from asr_lightning.server.run import serve_app
-from asr_lightning.server.settings import ServerSettings
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.http.app import create_app
+from asr_lightning.server.http.models import Catalogue
+from asr_lightning.server.http.run import serve_app
+from asr_lightning.server.http.settings import ServerSettings
 from tests.server import driver
 
 

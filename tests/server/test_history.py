@@ -22,9 +22,9 @@ from typing import Any
 import httpx
 import psutil
 
-from asr_lightning.jobs import states
-from asr_lightning.jobs.proof import digest_of
-from asr_lightning.jobs.store import Store
+from asr_lightning.job_folder.proof import digest_of
+from asr_lightning.server.engine import states
+from asr_lightning.server.engine.store import Store
 from tests.server import driver
 from tests.server.driver import wait
 

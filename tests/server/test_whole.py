@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from asr_lightning import saved
+from asr_lightning.adapters import saved
 from asr_lightning.adapters.toy import ToyAdapter
-from asr_lightning.jobs import states
+from asr_lightning.server.engine import states
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples" / "german_accent" / "clips"

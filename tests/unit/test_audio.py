@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_lightning.audio import AUDIO_SUFFIXES, AudioError, TooLongError, decode, load
+from asr_lightning.data.audio import AUDIO_SUFFIXES, AudioError, TooLongError, decode, load
 
 FORMATS = [
     (".wav", 8000, 1),
@@ -126,7 +126,8 @@ def test_bad_file_is_named(tmp_path, name):
     path = tmp_path / "b.wav"
     build(path)
     before = path.read_bytes() if path.exists() else None
-    with pytest.raises(AudioError, match=rf"b\.wav: .*({message}).*; convert it to wav"):
+    remedy = "check its name" if name == "missing" else "convert it to wav"
+    with pytest.raises(AudioError, match=rf"b\.wav: .*({message}).*; {remedy}"):
         decode(path)
     assert (path.read_bytes() if path.exists() else None) == before
 
@@ -185,8 +186,8 @@ def test_import_without_ffmpeg(tmp_path, write_audio):
     """No ffmpeg program, no torch: a child process with an empty PATH decodes what a phone wrote."""
     path = write_audio(tmp_path / "a.m4a", 0.5, 44_100)
     code = (
-        "import sys, asr_lightning.audio, asr_lightning.data.splits, asr_lightning.data.checks\n"
-        f"assert len(asr_lightning.audio.load({str(path)!r}, 16000)) >= 8000\n"
+        "import sys, asr_lightning.data.audio, asr_lightning.data.splits, asr_lightning.data.checks\n"
+        f"assert len(asr_lightning.data.audio.load({str(path)!r}, 16000)) >= 8000\n"
         "heavy = {'torch', 'torchaudio', 'lightning', 'transformers', 'datasets', 'torchcodec'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from asr_lightning.augment import Augmentation, partners, perturb, spec_augment
+from asr_lightning.adapters.shared.masks import spec_augment
+from asr_lightning.datamodules.augment import Augmentation, partners, perturb
 
 EVERYTHING = Augmentation((0.9, 1.0, 1.1), 0.3, 0.3, room=0.5, noise=0.5, drop_bands=2, drop_stretches=2, gain_db=6.0)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asr_lightning.augment_audio import (
+from asr_lightning.datamodules.augment_audio import (
     add_noise,
     add_room,
     add_silence,

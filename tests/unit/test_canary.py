@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning import canary, cli, registry, saved
+from asr_lightning.adapters import registry, saved
 from asr_lightning.adapters.toy import ToyAdapter
-from asr_lightning.audio import decode, load
-from asr_lightning.canary import BUNDLED, ENGLISH, LANGUAGES, Canary, bundled, open_canary
+from asr_lightning.cli import lightning_cli
+from asr_lightning.data.audio import decode, load
 from asr_lightning.data.folder import scan_folder
-from asr_lightning.text import basic
+from asr_lightning.scoring import canary
+from asr_lightning.scoring.canary import BUNDLED, ENGLISH, LANGUAGES, Canary, bundled, open_canary
+from asr_lightning.scoring.text import basic
 
 ITALIAN = Path(__file__).parents[2] / "examples" / "italian_prompts" / "clips"
 LICENCES = {"en": "creativecommons.org/licenses/by-sa/3.0", "es": "creativecommons.org/licenses/by-sa/3.0",
@@ -126,16 +128,16 @@ def test_fit_takes_the_canary_of_its_language(
     """Everything up to the loading of the model, whose options alone tell the language."""
     found: list[Canary | None] = []
 
-    def stop(run: cli.ASRCLI) -> None:
+    def stop(run: lightning_cli.ASRCLI) -> None:
         found.append(run.runner.canary)
         raise StopError
 
-    monkeypatch.setattr(cli.ASRCLI, "instantiate_classes", stop)
+    monkeypatch.setattr(lightning_cli.ASRCLI, "instantiate_classes", stop)
     record = {"adapter": "asr_lightning.adapters.whisper.WhisperAdapter", "init_args": {"language": "ru"}}
     (tmp_path / saved.FILE_NAME).write_text(json.dumps(record))
     arguments = [str(tmp_path) if option == "FOLDER" else option for option in options]
     with pytest.raises(StopError):
-        cli.main(["fit", *arguments, "--data.audio_dir", str(tones_once), "--run_dir", str(tmp_path / "run")])
+        lightning_cli.main(["fit", *arguments, "--data.audio_dir", str(tones_once), "--run_dir", str(tmp_path / "run")])
     assert [None if taken is None else taken.folder for taken in found] == [folder]
 
 

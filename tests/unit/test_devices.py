@@ -1,6 +1,6 @@
 import pytest
 
-from asr_lightning import devices
+from asr_lightning.training import devices
 
 
 @pytest.mark.parametrize(

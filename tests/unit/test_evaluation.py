@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asr_lightning.adapters.toy import ToyAdapter
-from asr_lightning.evaluation import evaluate, transcribe_all
+from asr_lightning.scoring.evaluation import evaluate, transcribe_all
 from tests.toy_run import toy_data
 
 

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.groups import train_only
+from asr_lightning.training.groups import train_only
 from tests.tiny_models import clip
 
 pytestmark = pytest.mark.once

@@ -20,17 +20,17 @@ from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from asr_lightning import augment
-from asr_lightning.adapters._attention import no_host_reads
-from asr_lightning.adapters._lora import LoRA
 from asr_lightning.adapters.moonshine import MoonshineAdapter
+from asr_lightning.adapters.shared import masks
+from asr_lightning.adapters.shared.attention_masks import no_host_reads
+from asr_lightning.adapters.shared.lora import LoRA
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.callbacks.finite import FiniteGradients
-from asr_lightning.checks import make_batch
+from asr_lightning.conformance import make_batch
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.module import ASRModule
-from asr_lightning.optim import OptimizerSettings
-from asr_lightning.step_log import StepLog
+from asr_lightning.training.optim import OptimizerSettings
+from asr_lightning.training.step_log import StepLog
 from tests.tiny_hf import CTC_KINDS, TRANSDUCER_KINDS, load_tiny, tiny_moonshine, write_tiny
 from tests.tiny_models import tiny_whisper
 
@@ -122,7 +122,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read by choice, every few seconds, is left out; the fused optimizer takes the device for a GPU."""
     monkeypatch.setattr(StepLog, "read", lambda log: log._batches.clear() or {})
     monkeypatch.setattr(FiniteGradients, "_read", lambda callback: callback._unread.clear())
-    monkeypatch.setattr(augment, "send", send)
+    monkeypatch.setattr(masks, "send", send)
     monkeypatch.setattr("lightning.pytorch.loops.fit_loop.has_len_all_ranks", lambda *_, **__: True)  # before training
     optimizers = sys.modules["torch.optim.optimizer"]  # torch.optim deletes the name
     monkeypatch.setattr(optimizers, "_get_fused_kernels_supported_devices", lambda: ["meta"])
@@ -168,7 +168,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", [*CTC_KINDS, *TRANSDUCER_KINDS])
 def test_no_network_waits_for_the_device(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the loss: PyTorch's CTC copies its lengths, and transformers' TDT and torchaudio's RNNT read theirs."""
-    monkeypatch.setattr(augment, "send", send)
+    monkeypatch.setattr(masks, "send", send)
     adapter = load_tiny(write_tiny(tmp_path / "model", kind), kind)
     adapter.model.train().to(META)
     batch = make_batch(adapter).to(META)

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from asr_lightning.memory import keep
+from asr_lightning.training.memory import keep
 
 FAULTS = """
 import resource, sys
-from asr_lightning import memory
+from asr_lightning.training import memory
 if sys.argv[1] == "kept":
     memory.keep()
 import torch

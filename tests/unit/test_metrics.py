@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from asr_lightning.metrics import PerUtterance, counts_row, rates, weighted_mean
-from asr_lightning.scoring import count_edits, error_rates
-from asr_lightning.text import none
+from asr_lightning.scoring.edits import count_edits, error_rates
+from asr_lightning.scoring.metrics import PerUtterance, counts_row, rates, weighted_mean
+from asr_lightning.scoring.text import none
 
 PAIRS = {"u1": ("one two", "one"), "u2": ("three", "three four"), "u3": ("five six seven", "five six eight")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asr_lightning.modes import evaluation_mode
+from asr_lightning.adapters.modes import evaluation_mode
 
 
 def test_every_part_has_its_mode_again() -> None:

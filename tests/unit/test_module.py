@@ -9,7 +9,7 @@ from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
-from asr_lightning.results import Comparison
+from asr_lightning.scoring.comparison import Comparison
 from asr_lightning.types import LossOutput
 from tests.toy_run import toy_data, toy_fit, toy_module
 

@@ -7,11 +7,18 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from asr_lightning.adapters._lora import LoRA
+from asr_lightning.adapters.shared.lora import LoRA
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.finite import FiniteGradients
-from asr_lightning.groups import group_of
-from asr_lightning.optim import OptimizerSettings, build, layer_depths, parameter_groups, rate_at, trained_weights
+from asr_lightning.training.groups import group_of
+from asr_lightning.training.optim import (
+    OptimizerSettings,
+    build,
+    layer_depths,
+    parameter_groups,
+    rate_at,
+    trained_weights,
+)
 from tests import tiny_hf
 from tests.toy_run import toy_data, toy_fit, toy_module
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_lightning import precision
-from asr_lightning.precision import BFloat16Steps, precision_of
+from asr_lightning.training import precision
+from asr_lightning.training.precision import BFloat16Steps, precision_of
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 

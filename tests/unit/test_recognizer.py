@@ -12,7 +12,7 @@ import torch
 import asr_lightning as asr
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.commands import predict
+from asr_lightning.cli import predict
 from tests.tiny_models import tiny_whisper
 from tests.toy_run import toy_data, toy_fit, toy_module
 

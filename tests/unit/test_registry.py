@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asr_lightning import cards, registry, saved
 from asr_lightning.__main__ import main
-from asr_lightning.cards import CARDS, RECIPES, ModelCard
+from asr_lightning.adapters import cards, registry, saved
+from asr_lightning.adapters.cards import CARDS, RECIPES, ModelCard
 from tests.tiny_hf import tiny_ctc, tiny_moonshine, tiny_transducer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
@@ -236,8 +236,8 @@ def test_memory_is_measured_or_estimated() -> None:
 @pytest.mark.once
 def test_the_server_trains_as_long_as_the_recipe() -> None:
     """The same model, by the command, the server and the cloud: one recipe."""
-    from asr_lightning.server.fields import spec
-    from asr_lightning.server.models import catalogue
+    from asr_lightning.server.http.fields import spec
+    from asr_lightning.server.http.models import catalogue
 
     models = catalogue()
     for name in ("whisper-tiny.en", "moonshine-tiny", "wav2vec2-base-960h"):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning import saved
+from asr_lightning.adapters import saved
 from asr_lightning.adapters.toy import ToyAdapter
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchmetrics.text import CharErrorRate, WordErrorRate
 
-from asr_lightning.scoring import EditCounts, Transcript, count_edits, error_rates, score
-from asr_lightning.text import basic, none
+from asr_lightning.scoring.edits import EditCounts, Transcript, count_edits, error_rates, score
+from asr_lightning.scoring.text import basic, none
 
 PAIRS = [
     ("the cat sat", "the cat sat"),

@@ -10,20 +10,20 @@ import pytest
 import torch
 from make_tones import PHRASES, write_tones
 
-from asr_lightning import saved
+from asr_lightning.adapters import saved
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.keep_best import KeepBest
-from asr_lightning.canary import Canary, open_canary
-from asr_lightning.ends import ends_of_checks
-from asr_lightning.evaluation import evaluate
-from asr_lightning.forgetting import Forgetting
-from asr_lightning.line import Line
 from asr_lightning.module import ASRModule
-from asr_lightning.optim import OptimizerSettings
-from asr_lightning.scoring import Transcript
-from asr_lightning.selection import Candidate, Selection, SelectionSettings
-from asr_lightning.text import basic
+from asr_lightning.run.ends import ends_of_checks
+from asr_lightning.run.forgetting import Forgetting
+from asr_lightning.run.line import Line
+from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
+from asr_lightning.scoring.canary import Canary, open_canary
+from asr_lightning.scoring.edits import Transcript
+from asr_lightning.scoring.evaluation import evaluate
+from asr_lightning.scoring.text import basic
+from asr_lightning.training.optim import OptimizerSettings
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 NEXT_LETTER = str.maketrans(string.ascii_lowercase, string.ascii_lowercase[1:] + "a")
@@ -135,7 +135,7 @@ def test_a_loss_within_chance_costs_nothing(tones_once: Path, tmp_path: Path) ->
 
 def test_a_loss_that_cannot_win_is_not_read_to_its_end(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips that were not read count as free of errors, so that the whole canary never shows a smaller loss."""
-    monkeypatch.setattr("asr_lightning.forgetting.LOOK_EVERY", 2)
+    monkeypatch.setattr("asr_lightning.run.forgetting.LOOK_EVERY", 2)
     canary, adapter = Canary(tones_once), ToyAdapter("toy")  # an untrained toy reads nothing right
     guard = Forgetting(canary, "cpu", basic, limit=0.5, weight=2.0)
     guard.before = tuple(Transcript(uid, text, text) for uid, text in canary.references.items())

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from asr_lightning import step_log
-from asr_lightning.step_log import StepLog
+from asr_lightning.training import step_log
+from asr_lightning.training.step_log import StepLog
 
 
 def test_the_last_batch_of_a_step_is_read_and_once() -> None:

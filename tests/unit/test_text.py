@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from asr_lightning.text import basic, english, none, normalizer, spreadsheet_cell
+from asr_lightning.scoring.text import basic, english, none, normalizer, spreadsheet_cell
 
 STRINGS = [
     "Hello, World!",
@@ -39,7 +39,7 @@ def test_english_knows_how_numbers_and_contractions_are_said() -> None:
 
 
 def test_english_loads_no_torch() -> None:
-    code = "import sys; from asr_lightning.text import english; english('one'); print('torch' in sys.modules)"
+    code = "import sys; from asr_lightning.scoring.text import english; english('one'); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -19,7 +19,7 @@ from asr_lightning.client import Client, ServerError
 from tests.server.client.cutting_proxy import CuttingProxy
 from tests.server.client.folders import make_folder
 
-if find_spec("asr_lightning.commands.serve") is None:
+if find_spec("asr_lightning.cli.serve") is None:
     pytest.skip("there is no server yet", allow_module_level=True)
 
 from tests.server.served import Served

@@ -153,7 +153,7 @@ def test_the_intake_takes_what_was_packed(tmp_path: Path) -> None:
     job = tmp_path / "job"
     (job / "input").mkdir(parents=True)
     pack(folder, job / "input" / "archive.tar.gz")
-    subprocess.run([sys.executable, "-m", "asr_lightning.intake", str(job)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "asr_lightning.server.intake", str(job)], check=True, timeout=60)
     verdict = json.loads((job / "intake.json").read_text())
     assert (verdict["ok"], verdict["utterances"]) == (True, 4)
     assert [issue for issue in verdict["issues"] if issue["level"] == "E"] == []

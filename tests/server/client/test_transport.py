@@ -155,7 +155,7 @@ def test_help_loads_no_client() -> None:
 
 
 def test_the_client_loads_no_torch() -> None:
-    code = "import sys, asr_lightning.client, asr_lightning.commands.remote\n"
+    code = "import sys, asr_lightning.client, asr_lightning.cli.remote\n"
     code += "print([m for m in ('torch', 'lightning', 'transformers', 'nemo') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

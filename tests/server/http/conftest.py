@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.server.app import create_app
-from asr_lightning.server.models import Catalogue
-from asr_lightning.server.settings import BodyLimits, ServerSettings
-from asr_lightning.server.tensorboard import TensorBoard
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.http.app import create_app
+from asr_lightning.server.http.models import Catalogue
+from asr_lightning.server.http.settings import BodyLimits, ServerSettings
+from asr_lightning.server.http.tensorboard import TensorBoard
 from tests.server import driver
 
 URL = "http://127.0.0.1:5553"

@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.server import auth, guard
-from asr_lightning.server.problems import Problem
-from asr_lightning.server.settings import allowed_hosts
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.http import auth, guard
+from asr_lightning.server.http.problems import Problem
+from asr_lightning.server.http.settings import allowed_hosts
 from tests.server.http.conftest import TOKEN, client_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")

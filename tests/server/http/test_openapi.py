@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.testclient import TestClient
 
-from asr_lightning.jobs import states
-from asr_lightning.server.problems import CODES
+from asr_lightning.server.engine import states
+from asr_lightning.server.http.problems import CODES
 from tests.server import driver
 from tests.server.http.conftest import GZIP, client_of
 

@@ -9,11 +9,11 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from asr_lightning.jobs import states
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.server import views
-from asr_lightning.server.settings import LOOPBACK_HOSTS
-from asr_lightning.server.tensorboard import TensorBoard
+from asr_lightning.server.engine import states
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.http import views
+from asr_lightning.server.http.settings import LOOPBACK_HOSTS
+from asr_lightning.server.http.tensorboard import TensorBoard
 from tests.server import driver
 from tests.server.http.conftest import GZIP, TOKEN, client_of, form
 
@@ -183,7 +183,7 @@ def test_ranges_and_etag(look: TestClient, shared: Engine, done: str) -> None:
 
 def test_deleting_during_a_download_cuts_nothing_short(engine: Engine) -> None:
     """P9: the file is open before the answer begins."""
-    from asr_lightning.server.downloads import _open
+    from asr_lightning.server.http.downloads import _open
 
     job = driver.reach(engine, driver.submit(engine), "succeeded")
     context = client_of(engine).app.state.context

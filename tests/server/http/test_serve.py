@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from asr_lightning.__main__ import main
-from asr_lightning.server import auth, hardware
-from asr_lightning.server.settings import find_token
-from asr_lightning.server.tensorboard import CHILD
+from asr_lightning.server.http import auth, hardware
+from asr_lightning.server.http.settings import find_token
+from asr_lightning.server.http.tensorboard import CHILD
 from tests.server import driver
 from tests.server.http.conftest import GZIP, TOKEN
 from tests.server.http.served import Process, ask, serving

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.server import models, sink
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.http import models, sink
 from tests.server import driver
 from tests.server.http.conftest import GZIP, QUICK_LIMITS, client_of, form
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.server.problems import CODES
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.http.problems import CODES
 from tests.server import driver
 from tests.server.http.conftest import GZIP, client_of, form
 

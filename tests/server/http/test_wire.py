@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.server import run
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.http import run
 from tests.server import driver
 from tests.server.http.conftest import GZIP, QUICK_LIMITS, TOKEN, client_of
 

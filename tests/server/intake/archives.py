@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr_lightning.intake.limits import IntakeLimits
-from asr_lightning.intake.unpack import RawFile, open_folder, unpack
-from asr_lightning.intake.verdict import Verdict
+from asr_lightning.server.intake.limits import IntakeLimits
+from asr_lightning.server.intake.unpack import RawFile, open_folder, unpack
+from asr_lightning.server.intake.verdict import Verdict
 
 END = bytes(1024)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning.intake.decoding import Decoders, Refused, Sound
-from asr_lightning.intake.limits import IntakeLimits
-from asr_lightning.intake.verdict import IntakeError
+from asr_lightning.server.intake.decoding import Decoders, Refused, Sound
+from asr_lightning.server.intake.limits import IntakeLimits
+from asr_lightning.server.intake.verdict import IntakeError
 from tests.server.intake.archives import wav_bytes
 
 LIMITS = replace(IntakeLimits(), decode_seconds=0.5, crashes=2)

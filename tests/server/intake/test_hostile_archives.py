@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning.intake.limits import MIB, IntakeLimits
-from asr_lightning.intake.verdict import IntakeError
+from asr_lightning.server.intake.limits import MIB, IntakeLimits
+from asr_lightning.server.intake.verdict import IntakeError
 from tests.server.intake.archives import END, bomb, header, member, pax, pax_record, read_archive, tar_gz, wav_bytes
 
 GOOD = member(b"a.txt")
@@ -181,7 +181,7 @@ def test_planted_links_are_not_followed(tmp_path: Path) -> None:
     """A link where a file is to be written, or in place of the folder, stops the intake; its target stays as it is."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    from asr_lightning.intake.unpack import _write, open_folder, open_regular
+    from asr_lightning.server.intake.unpack import _write, open_folder, open_regular
 
     folder = tmp_path / "raw"
     folder.mkdir()

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_lightning.audio import AUDIO_SUFFIXES
-from asr_lightning.intake.limits import IntakeLimits
-from asr_lightning.intake.run import run
+from asr_lightning.data.audio import AUDIO_SUFFIXES
+from asr_lightning.server.intake.limits import IntakeLimits
+from asr_lightning.server.intake.run import run
 from tests.server.intake.archives import good_clips, make_job, member, tar_gz, wav_bytes
 from tests.unit.conftest import write_audio
 
@@ -209,7 +209,7 @@ def test_memory_and_exit_status_of_the_real_process(tmp_path: Path) -> None:
     # In a process between: what this one holds at the moment of the fork would count as the child's.
     code = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:])\n"
     code += "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    call = [sys.executable, "-c", code, sys.executable, "-m", "asr_lightning.intake", str(job)]
+    call = [sys.executable, "-c", code, sys.executable, "-m", "asr_lightning.server.intake", str(job)]
     done = subprocess.run(call, capture_output=True, text=True)
     status, most = map(int, done.stdout.split())
     assert status == 0, done.stderr

@@ -21,8 +21,8 @@ import pytest
 import soundfile
 
 from asr_lightning.data.splits import prepare_splits
-from asr_lightning.intake.limits import IntakeLimits
-from asr_lightning.intake.run import CancelledError, run
+from asr_lightning.server.intake.limits import IntakeLimits
+from asr_lightning.server.intake.run import CancelledError, run
 from tests.server.intake.archives import good_clips, make_job, member, tar_gz, wav_bytes
 
 CLIPS = Path(__file__).parents[3] / "examples" / "german_accent" / "clips"
@@ -30,7 +30,7 @@ LIMITS = IntakeLimits()
 
 
 def intake(job: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    call = [sys.executable, "-m", "asr_lightning.intake", str(job), *arguments]
+    call = [sys.executable, "-m", "asr_lightning.server.intake", str(job), *arguments]
     return subprocess.run(call, capture_output=True, text=True, **options)
 
 
@@ -69,7 +69,7 @@ def test_real_clips(tmp_path: Path) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, asr_lightning.intake.__main__, asr_lightning.intake.decoder\n"
+    code = "import sys, asr_lightning.server.intake.__main__, asr_lightning.server.intake.decoder\n"
     code += "print([name for name in ('torch', 'lightning', 'transformers', 'nemo') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
@@ -253,7 +253,9 @@ def test_kill_and_again(tmp_path: Path) -> None:
     """A killed intake leaves no verdict, its decoder dies with it, and the next run ends well."""
     clips = [pair(str(index), noisy(20, index, rate=48_000, format="FLAC"), f"text {index}") for index in range(8)]
     job = make_job(tmp_path / "job", tar_gz(*clips))
-    process = subprocess.Popen([sys.executable, "-m", "asr_lightning.intake", str(job)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asr_lightning.server.intake", str(job)], stderr=subprocess.DEVNULL
+    )
     until = time.monotonic() + 20
     while len(list(job.glob("tmp/intake/dataset/*.wav"))) < 2 and time.monotonic() < until:
         time.sleep(0.002)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from asr_lightning.jobs.engine import Engine
+from asr_lightning.server.engine.engine import Engine
 from tests.server import driver
 from tests.server.driver import reach, submit
 

@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning.jobs import processes
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.jobs.errors import (
-    BusyError,
-    HomeError,
-    KeyConflictError,
-    NoSuchJobError,
-    WrongStateError,
-)
-from asr_lightning.jobs.spec import JobSpec, SpecError
+from asr_lightning.job_folder import processes
+from asr_lightning.job_folder.spec import JobSpec, SpecError
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.engine.errors import BusyError, HomeError, KeyConflictError, NoSuchJobError, WrongStateError
 from tests.server import driver
 from tests.server.driver import lives, reach, running, submit, told, wait
 

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
-import asr_lightning.jobs
-from asr_lightning.jobs import faults, processes, states
-from asr_lightning.jobs.engine import Engine
+import asr_lightning.server.engine
+from asr_lightning.durable import faults
+from asr_lightning.job_folder import processes
+from asr_lightning.server.engine import states
+from asr_lightning.server.engine.engine import Engine
 from tests.server import driver
 from tests.server.driver import reach, submit, wait
 from tests.server.jobs.life import live
 
 ROOT = Path(__file__).parents[3]
-SOURCE = "\n".join(path.read_text() for path in Path(asr_lightning.jobs.__file__).parent.glob("*.py"))
+SOURCE = "\n".join(path.read_text() for path in Path(asr_lightning.server.engine.__file__).parent.glob("*.py"))
 NAMED = sorted(set(re.findall(r"faults\.point\(\"([a-z.]+)\"\)", SOURCE)) - {"store.commit"})
 PHASES = [f"trainer.{phase}" for phase in ("running", "evaluating", "packaging")]  # named by an f-string
 COMMITS = [f"store.commit:{number}" for number in range(1, 11)]

@@ -12,13 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asr_lightning.jobs import processes, states
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.jobs.errors import (
-    DiskFullError,
-    HomeError,
-    WrongStateError,
-)
+from asr_lightning.job_folder import processes
+from asr_lightning.server.engine import states
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.engine.errors import DiskFullError, HomeError, WrongStateError
 from tests.server import driver
 from tests.server.driver import lives, reach, running, submit, told, wait
 

@@ -19,9 +19,10 @@ from hypothesis.stateful import (
 )
 from hypothesis.strategies import data, sampled_from
 
-from asr_lightning.jobs import processes, states
-from asr_lightning.jobs.engine import Engine
-from asr_lightning.jobs.errors import BusyError, WrongStateError
+from asr_lightning.job_folder import processes
+from asr_lightning.server.engine import states
+from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.engine.errors import BusyError, WrongStateError
 from tests.server import driver
 from tests.server.driver import submit, told, wait
 

@@ -16,12 +16,12 @@ from typing import Any
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
     [
-        "asr_lightning.cli",
-        "asr_lightning.commands.run_job",
+        "asr_lightning.cli.lightning_cli",
+        "asr_lightning.cli.run_job",
         "asr_lightning.callbacks.job_status",
         "asr_lightning.adapters.toy",
-        "asr_lightning.adapters.whisper",
-        "asr_lightning.packaging",
+        "asr_lightning.adapters.whisper.adapter",
+        "asr_lightning.job_folder.packaging",
         "tests.server.trainer.jobs",
     ]
 )

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from asr_lightning import checkpoints, cli
-from asr_lightning.checkpoints import CheckedCheckpoints, HashMismatchError
+from asr_lightning.cli import lightning_cli
+from asr_lightning.training import checkpoints
+from asr_lightning.training.checkpoints import CheckedCheckpoints, HashMismatchError
 
 PACKAGE = Path(checkpoints.__file__).parent
 
@@ -90,8 +91,8 @@ def test_a_poisoned_checkpoint_is_refused(zipped: bool, recorded: bool, tmp_path
 FIT = ["fit", "--model", "toy", "--trainer.max_epochs=4"]
 
 
-def fit(tones: Path, run_dir: Path, *more: str) -> cli.ASRCLI:
-    return cli.main([*FIT, f"--data.audio_dir={tones}", f"--run_dir={run_dir}", *more])
+def fit(tones: Path, run_dir: Path, *more: str) -> lightning_cli.ASRCLI:
+    return lightning_cli.main([*FIT, f"--data.audio_dir={tones}", f"--run_dir={run_dir}", *more])
 
 
 def test_lightning_itself_loads_only_what_is_known(tones: Path, tmp_path: Path) -> None:

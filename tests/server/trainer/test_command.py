@@ -10,8 +10,9 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from asr_lightning.commands.run_job import Assignment, spec_of
-from asr_lightning.jobs.spec import JobSpec
+from asr_lightning.cli.run_job import spec_of
+from asr_lightning.job_folder.assignment import Assignment
+from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.reports.build import build
 from asr_lightning.reports.study import Candidate, Pair, Study
 from asr_lightning.run.outcome import Cost, Outcome
@@ -42,7 +43,7 @@ def test_it_holds_its_lock_for_life(job: Path, undisturbed: Path) -> None:
 
 def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_client() -> None:
     spec = JobSpec("whisper-tiny", "de", 4, 7)
-    found = spec_of(Assignment(2, "cuda:1", "whisper-tiny", spec, True), True)
+    found = spec_of(Assignment("one", 2, "cuda:1", "whisper-tiny", spec, True), True)
     paths = {"data": Path("dataset"), "run_dir": Path("run")}
     assert found == RunSpec(
         **paths, model="whisper-tiny", language="de", epochs=4, seed=7, accelerator="cuda", devices=(1,), resume=True
@@ -51,7 +52,7 @@ def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_cli
     assert plan["trainer"] == {"max_epochs": 4, "accelerator": "cuda", "devices": [1]}
     assert (plan["seed_everything"], plan["data"]["seed"], plan["ckpt_path"]) == (7, 7, "last")
     assert plan["model"]["adapter"]["init_args"]["language"] == "de"
-    found = spec_of(Assignment(1, "mps", "toy", JobSpec("toy"), False), False)
+    found = spec_of(Assignment("one", 1, "mps", "toy", JobSpec("toy"), False), False)
     assert (found.accelerator, found.devices, found.resume) == ("mps", 1, False)
 
 
@@ -72,7 +73,7 @@ def test_metrics_tell_what_the_canary_lost() -> None:
 
 def test_a_trainer_says_that_it_is_there_before_it_imports_torch() -> None:
     """Seconds pass until torch is loaded; a phase is to be seen sooner."""
-    names = ("commands.run_job", "packaging", "jobs.ending", "jobs.trainer_status")
+    names = ("cli.run_job", "job_folder.packaging", "job_folder.ending", "job_folder.status")
     code = f"import sys, {', '.join(f'asr_lightning.{name}' for name in names)}\n"
     code += "print([name for name in ('torch', 'lightning', 'transformers', 'nemo', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr_lightning.jobs.ending import CancelledError, error_of, one_line
+from asr_lightning.job_folder.ending import CancelledError, error_of, one_line
 
 JOB = Path("/srv/asr/jobs/abc")
 

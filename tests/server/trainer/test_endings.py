@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning.jobs.trainer_status import STOP_S
+from asr_lightning.job_folder.status import STOP_S
 from tests.server.trainer.jobs import assign, log, make_job, read, start, train, wait_for_phase
 
 CANCEL_S = STOP_S + 3

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asr_lightning import packaging, saved
-from asr_lightning.jobs.ending import ExportVerificationError, error_of
+from asr_lightning.adapters import saved
+from asr_lightning.job_folder import packaging
+from asr_lightning.job_folder.ending import ExportVerificationError, error_of
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from asr_lightning.jobs.ending import CancelledError
-from asr_lightning.jobs.trainer_status import POLL_S, TrainerStatus, cancelled
+from asr_lightning.job_folder.ending import CancelledError
+from asr_lightning.job_folder.status import POLL_S, TrainerStatus, cancelled
 
 GOOD: dict[str, Any] = {"code": 0, "error": None, "artifacts": {}, "metrics": None}
 
@@ -66,7 +66,7 @@ def test_a_cancel_is_seen_at_the_next_poll(tmp_path: Path) -> None:
 
 
 def test_a_phase_that_polls_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr_lightning.jobs.trainer_status.STOP_S", 0.3)
+    monkeypatch.setattr("asr_lightning.job_folder.status.STOP_S", 0.3)
     left: list[int] = []
     gone = threading.Event()
     status = TrainerStatus(tmp_path, attempt=3, epochs=8, leave=lambda code: (left.append(code), gone.set()))

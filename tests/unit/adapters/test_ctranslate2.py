@@ -11,9 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from asr_lightning.adapters import _ctranslate2
-from asr_lightning.adapters._whisper_source import load_whisper
-from asr_lightning.adapters.whisper import WhisperAdapter
+from asr_lightning.adapters.whisper import WhisperAdapter, ctranslate2_files
+from asr_lightning.adapters.whisper.loading import load_whisper
 from asr_lightning.types import Utterance
 from tests.tiny_models import clip
 
@@ -45,7 +44,7 @@ def logits(adapter: WhisperAdapter) -> torch.Tensor:
 
 
 def _encode(adapter: WhisperAdapter, features: torch.Tensor) -> torch.Tensor:
-    from asr_lightning.adapters._whisper_encoder import encode
+    from asr_lightning.adapters.whisper.encoder import encode
 
     return encode(adapter.model.model.encoder, features)
 
@@ -87,7 +86,7 @@ def test_weights_config_and_tokens_come_back(make_whisper, converted: Path, kind
 
 def test_no_two_layers_share_memory(converted: Path):
     """The file stores equal tensors once, such as every zero bias; training one must not change the others."""
-    model = _ctranslate2.load_network([converted / "en" / "float32" / "model.bin"])
+    model = ctranslate2_files.load_network([converted / "en" / "float32" / "model.bin"])
     storages = [parameter.untyped_storage().data_ptr() for parameter in model.parameters()]
     assert len(set(storages)) == len(storages)
 
@@ -137,7 +136,7 @@ def header(version: int = 6, kind: str = "WhisperSpec", num_variables: int = 0) 
 def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / 'model.bin'))}.*{message}"):
-        _ctranslate2.load_network([tmp_path / "model.bin"])
+        ctranslate2_files.load_network([tmp_path / "model.bin"])
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.999])
@@ -145,7 +144,7 @@ def test_a_truncated_file_is_refused(converted: Path, tmp_path: Path, share: flo
     data = (converted / "en" / "float32" / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r"model\.bin is cut short .* copy or download it again"):
-        _ctranslate2.load_network([tmp_path / "model.bin"])
+        ctranslate2_files.load_network([tmp_path / "model.bin"])
 
 
 def test_a_folder_without_tokenizer_says_what_to_copy(converted: Path, tmp_path: Path):

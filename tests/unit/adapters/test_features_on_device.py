@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr_lightning.adapters._hf_labels import extract
+from asr_lightning.adapters.hf.labels import extract
 from asr_lightning.adapters.whisper import WhisperAdapter
 from tests.tiny_hf import load_tiny, write_tiny
 from tests.tiny_models import clip, tiny_whisper

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from asr_lightning.adapters._greedy import Decoder, GreedyRules, agreed, greedy, teacher_forced
-from asr_lightning.adapters._seq2seq import shift_once
+from asr_lightning.adapters.shared.greedy import Decoder, GreedyRules, agreed, greedy, teacher_forced
+from asr_lightning.adapters.shared.seq2seq import shift_once
 from asr_lightning.types import SpeechBatch, Utterance
 
 EOS = 3

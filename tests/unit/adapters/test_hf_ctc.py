@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import ctc_loss
 
-from asr_lightning.adapters._ctc import greedy_labels
-from asr_lightning.adapters._hf import SourceError
 from asr_lightning.adapters.hf_ctc import HFCTCAdapter
+from asr_lightning.adapters.shared.ctc import greedy_labels
+from asr_lightning.adapters.shared.hub import SourceError
 from tests.tiny_hf import CTC_KINDS, RAW, edit_json, tiny_ctc, tiny_moonshine
 from tests.tiny_models import clip
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr_lightning.adapters._hf import SourceError
 from asr_lightning.adapters.hf_transducer import HFTransducerAdapter
+from asr_lightning.adapters.shared.hub import SourceError
 from asr_lightning.types import LossOutput, SpeechBatch
 from tests.tiny_hf import TRANSDUCER_KINDS, edit_json, tiny_ctc, tiny_transducer
 from tests.tiny_models import clip

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_lightning.adapters._frames import joint_gigabytes
-from asr_lightning.adapters._labels import BPEVocabulary, CharacterVocabulary, check_texts, spell
-from asr_lightning.adapters._nemo_collator import NeMoCollator
+from asr_lightning.adapters.nemo.collator import NeMoCollator
+from asr_lightning.adapters.shared.frames import joint_gigabytes
+from asr_lightning.adapters.shared.labels import BPEVocabulary, CharacterVocabulary, check_texts, spell
 from asr_lightning.types import Utterance
 
 LOWER = CharacterVocabulary(" 'abcdefghijklmnopqrstuvwxyz")

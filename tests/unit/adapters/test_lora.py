@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from asr_lightning import _extras, groups
-from asr_lightning.adapters import _lora
-from asr_lightning.adapters._lora import LoRA
+from asr_lightning import errors
+from asr_lightning.adapters.shared import lora
+from asr_lightning.adapters.shared.lora import LoRA
+from asr_lightning.training import groups
 from tests import tiny_hf
 from tests.tiny_models import clip
 
@@ -120,11 +121,11 @@ def test_settings_out_of_range(settings: dict[str, Any]) -> None:
 
 
 def test_missing_extra(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_lora, "require_extra", partial(_without, "peft", monkeypatch))
-    with pytest.raises(_extras.MissingExtraError, match=r"LoRA needs peft.*pip install 'asr-lightning\[lora\]'"):
+    monkeypatch.setattr(lora, "require_extra", partial(_without, "peft", monkeypatch))
+    with pytest.raises(errors.MissingExtraError, match=r"LoRA needs peft.*pip install 'asr-lightning\[lora\]'"):
         load("moonshine", lora=SETTINGS)
 
 
 def _without(missing: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(_extras, "find_spec", lambda name: None if name == missing else object())
-    _extras.require_extra(*arguments)
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == missing else object())
+    errors.require_extra(*arguments)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asr_lightning.adapters._hf import SourceError
-from asr_lightning.adapters._seq2seq import token_caps
 from asr_lightning.adapters.moonshine import MoonshineAdapter
+from asr_lightning.adapters.shared.hub import SourceError
+from asr_lightning.adapters.shared.seq2seq import token_caps
 from tests.tiny_hf import edit_json, tiny_ctc
 from tests.tiny_models import clip
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import ctc_loss
 
 from asr_lightning.adapters.nemo import NeMoAdapter
-from asr_lightning.groups import group_of, hold_batch_norm, train_only
+from asr_lightning.training.groups import group_of, hold_batch_norm, train_only
 from asr_lightning.types import SpeechBatch
 from tests.tiny_models import clip
 from tests.tiny_nemo import EVERY_KIND, KINDS, tiny_nemo

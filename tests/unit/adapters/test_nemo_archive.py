@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from asr_lightning.adapters._hf import SourceError
-from asr_lightning.adapters._nemo_archive import unpack
+from asr_lightning.adapters.nemo.archive import unpack
+from asr_lightning.adapters.shared.hub import SourceError
 
 ASR = "nemo.collections.asr"
 CONFIG: dict[str, Any] = {

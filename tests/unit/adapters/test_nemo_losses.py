@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr_lightning.adapters._nemo_losses import PortableTransducerLoss
+from asr_lightning.adapters.nemo.losses import PortableTransducerLoss
 
 BLANK = 5
 FRAMES, LABELS = torch.tensor([4, 3]), torch.tensor([2, 1])
@@ -81,7 +81,7 @@ def test_reduction_matches_reference(kind: str) -> None:
     """T44: the same reductions as NeMo's, whose kernel for RNNT runs on a CPU too."""
     from nemo.collections.asr.losses.rnnt import RNNTLoss
 
-    from asr_lightning.adapters._nemo_losses import make_portable
+    from asr_lightning.adapters.nemo.losses import make_portable
 
     settings = {"durations": [0, 1, 2], "sigma": 0.02} if kind == "tdt" else {}
     acts = activations(3 if kind == "tdt" else 0)

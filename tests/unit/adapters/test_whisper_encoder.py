@@ -9,7 +9,7 @@ import torch
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from asr_lightning.adapters._whisper_encoder import encode
+from asr_lightning.adapters.whisper.encoder import encode
 
 
 def make_encoder(**options) -> WhisperEncoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr_lightning.adapters._whisper_prompt import spoken_text
+from asr_lightning.adapters.whisper.prompts import spoken_text
 from tests.tiny_models import clip
 
 PROMPTS = {"en": (50257, 50362), "multilingual": (50258, 50261, 50359, 50363)}

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from asr_lightning import saved
+from asr_lightning.adapters import saved
 from asr_lightning.adapters.whisper import WhisperAdapter
 from tests.tiny_models import clip
 

@@ -6,9 +6,9 @@ from lightning.pytorch.callbacks import Callback
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.early_stopping import StopEarly
-from asr_lightning.evaluation import evaluate
-from asr_lightning.scoring import score
-from asr_lightning.text import basic
+from asr_lightning.scoring.edits import score
+from asr_lightning.scoring.evaluation import evaluate
+from asr_lightning.scoring.text import basic
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 

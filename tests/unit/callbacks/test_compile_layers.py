@@ -12,16 +12,16 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 from torch._dynamo.utils import counters
 
-from asr_lightning import saved
-from asr_lightning.adapters._lora import LoRA
+from asr_lightning.adapters import saved
+from asr_lightning.adapters.shared.lora import LoRA
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.compile_layers import CompileLayers, forward_of
 from asr_lightning.callbacks.train_only import TrainOnly
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.module import ASRModule
-from asr_lightning.optim import OptimizerSettings
-from asr_lightning.sharded import layers_of
+from asr_lightning.training.optim import OptimizerSettings
+from asr_lightning.training.sharded import layers_of
 from tests.tiny_hf import load_tiny, write_tiny
 from tests.tiny_models import tiny_whisper
 from tests.toy_run import toy_data, toy_fit, toy_module

@@ -7,7 +7,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from safetensors.torch import load_file
 
 from asr_lightning.callbacks.keep_best import Check, KeepBest, average, weights_of
-from asr_lightning.step_log import StepLog
+from asr_lightning.training.step_log import StepLog
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.train_only import TrainOnly
-from asr_lightning.groups import group_of, train_only
+from asr_lightning.training.groups import group_of, train_only
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 

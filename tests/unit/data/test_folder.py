@@ -6,7 +6,7 @@ import pytest
 
 from asr_lightning.data.folder import list_audio, scan_folder
 from asr_lightning.data.rows import Row, split_key
-from asr_lightning.text import name_some
+from asr_lightning.scoring.text import name_some
 
 
 def test_mixed_folder_is_read(mixed_folder):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_lightning.augment import Augmentation
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.datamodules.augment import Augmentation
 from asr_lightning.types import AudioLimits
 
 HEADER = "uid,file_name,text\n"

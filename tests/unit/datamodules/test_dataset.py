@@ -5,8 +5,8 @@ import pickle
 import pytest
 import torch
 
-from asr_lightning.augment import Augmentation
 from asr_lightning.data.folder import scan_folder
+from asr_lightning.datamodules.augment import Augmentation
 from asr_lightning.datamodules.dataset import AudioCache, Pick, UtteranceDataset, WholeBatches, measure
 from asr_lightning.types import AudioLimits
 

@@ -11,8 +11,8 @@ import asr_lightning
 from asr_lightning.reports.build import build, measure, percent, points
 from asr_lightning.reports.study import Candidate, Check, Pair, Study
 from asr_lightning.reports.write import write
-from asr_lightning.scoring import Transcript, score
-from asr_lightning.text import basic, none
+from asr_lightning.scoring.edits import Transcript, score
+from asr_lightning.scoring.text import basic, none
 
 NAMES = ["Anna", "Bert", "Carl", "Dora", "Emil", "Fred", "Gina", "Hans", "Inge", "Jens", "Karl", "Lena"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from asr_lightning.reports.statistics import Bootstrap, bootstrap, verdict
 from asr_lightning.reports.study import Pair
-from asr_lightning.text import basic, none
+from asr_lightning.scoring.text import basic, none
 
 WORDS = [f"w{number}" for number in range(50)]
 

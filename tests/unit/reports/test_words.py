@@ -6,8 +6,8 @@ import pytest
 
 from asr_lightning.reports.study import Pair
 from asr_lightning.reports.words import Confusion, WordErrors, confusions, difference, worst_words
-from asr_lightning.scoring import count_edits
-from asr_lightning.text import basic, none
+from asr_lightning.scoring.edits import count_edits
+from asr_lightning.scoring.text import basic, none
 
 PAIRS = [
     Pair("1", "The cat sat.", "ze cat sat", "the cat sat"),

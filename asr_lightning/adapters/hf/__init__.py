@@ -1,0 +1,1 @@
+"""What only models of Hugging Face with labels need."""

@@ -1,0 +1,63 @@
+"""MMS: one wav2vec2 for a thousand languages, each with layers, a head and letters of its own.
+
+Must never know audio or training. Used by ``hf_ctc.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import save_file
+
+from asr_lightning.adapters.shared import hub
+from asr_lightning.adapters.shared.hub import SourceError
+
+FILE_NAME = "adapter.{}.safetensors"
+
+
+class LoadingOptions(NamedTuple):
+    """What ``from_pretrained`` must be told of the language."""
+
+    network: dict[str, Any]
+    tokenizer: dict[str, Any]
+
+
+def loading_options(source: str, folder: Path, config: dict[str, Any], language: str | None) -> LoadingOptions:
+    """The options for ``language``, whose layers are downloaded where ``source`` is a hub id; none without one.
+
+    Raises:
+        SourceError: The model needs a language and got none, has no such language, or has no languages at all.
+    """
+    if config.get("adapter_attn_dim") is None:
+        if language is not None:
+            raise SourceError(f"{source} reads one language: leave out language={language!r}, which is for MMS")
+        return LoadingOptions({}, {})
+    known = _languages(folder)
+    if language not in known:
+        some = ", ".join(sorted(known)[:8])
+        raise SourceError(
+            f"{source} reads {len(known)} languages, and language={language!r} is none of them: give the ISO 639-3 "
+            f"code of yours, such as {some}"
+        )
+    if not hub.looks_local(source):
+        hub.hub_file(source, FILE_NAME.format(language))
+    elif not (folder / FILE_NAME.format(language)).is_file():
+        raise SourceError(f"{folder} holds no {FILE_NAME.format(language)}: copy it from the model this was made from")
+    # The head has a row for each letter of the language, and so another shape than the checkpoint's.
+    return LoadingOptions({"target_lang": language, "ignore_mismatched_sizes": True}, {"target_lang": language})
+
+
+def save_language(directory: Path, network: Any, language: str | None) -> None:
+    """Write the language's layers beside the weights, where transformers looks for them."""
+    if language is not None:
+        tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network._get_adapters().items()}
+        save_file(tensors, directory / FILE_NAME.format(language), metadata={"format": "pt"})
+
+
+def _languages(folder: Path) -> set[str]:
+    path = folder / "vocab.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name for name, letters in content.items() if isinstance(letters, dict) and re.fullmatch(r"[\w-]+", name)}

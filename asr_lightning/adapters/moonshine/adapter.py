@@ -1,0 +1,210 @@
+"""Moonshine, both generations: raw audio at its true length, an attention decoder, made for small devices.
+
+Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr_lightning.adapters import saved
+from asr_lightning.adapters.modes import evaluation_mode
+from asr_lightning.adapters.moonshine.loading import load_moonshine
+from asr_lightning.adapters.shared import pretrained
+from asr_lightning.adapters.shared.attention_decoder import AttentionDecoder
+from asr_lightning.adapters.shared.attention_masks import no_host_reads
+from asr_lightning.adapters.shared.greedy import GreedyRules, TeacherForced
+from asr_lightning.adapters.shared.lora import LoRA, Network
+from asr_lightning.adapters.shared.seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing, refuse_long, shift_once
+from asr_lightning.protocols import ASRAdapter, Collator
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch, Utterance
+
+STREAMING = "moonshine_streaming"
+PAD_TO_MULTIPLE = {"moonshine": 1, STREAMING: 80}
+"""Samples. The streaming front end cuts audio into frames of 5 ms and fails on a rest."""
+
+MAX_SECONDS = 30.0
+"""Length of the longest clips that Moonshine was trained on. Source: arXiv 2410.15608, section 3."""
+
+DEFAULTS: dict[str, Any] = {"max_tokens_per_second": CAP_TOKENS_PER_SECOND, "max_seconds": MAX_SECONDS}
+
+
+@dataclass(frozen=True)
+class MoonshineCollator:
+    """Pads audio, and shifts the targets once.
+
+    Attributes:
+        extractor: The checkpoint's audio settings.
+        tokenizer: The checkpoint's tokenizer.
+        rules: Start and end token.
+        pad_to_multiple: Samples that every batch is a multiple of.
+        max_target_tokens: Positions of the decoder.
+    """
+
+    extractor: Any
+    tokenizer: Any
+    rules: GreedyRules
+    pad_to_multiple: int
+    max_target_tokens: int
+
+    def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
+        """``input_values`` float32 ``[B, T]``, ``attention_mask`` int64 ``[B, T]``, ``decoder_input_ids`` ``[B, U]``.
+
+        Raises:
+            ValueError: A transcript has more tokens than the decoder positions; it names the uid.
+        """
+        tokens = {u.uid: self._tokens(u.text) for u in utterances}
+        refuse_long(tokens, len(self.rules.prompt), self.max_target_tokens)
+        shifted = shift_once(self.rules.prompt, [tokens[u.uid] for u in utterances], self.rules.eos)
+        audio = self.extractor(
+            [u.waveform.numpy() for u in utterances],
+            sampling_rate=self.extractor.sampling_rate,
+            padding="longest",
+            pad_to_multiple_of=self.pad_to_multiple,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return SpeechBatch.of(
+            utterances,
+            inputs={
+                "input_values": audio.input_values,
+                "attention_mask": audio.attention_mask.long(),
+                "decoder_input_ids": shifted.decoder_input_ids,
+            },
+            targets=shifted.targets,
+            target_lengths=shifted.target_lengths,
+        )
+
+    def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
+        """Refuse transcripts with more tokens than the decoder has positions.
+
+        Raises:
+            ValueError: Lists them.
+        """
+        tokens = {name: self._tokens(text) for name, text in texts.items()}
+        refuse_long(tokens, len(self.rules.prompt), self.max_target_tokens)
+
+    def _tokens(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return tokens
+
+
+class MoonshineAdapter:
+    """Moonshine tiny and base, and Moonshine Streaming tiny, small and medium.
+
+    Args:
+        source: A hub id such as ``moonshine-ai/moonshine-tiny``, a Hugging Face folder or one written by ``save``.
+        max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens. None takes what the source was
+            saved with, else 7, which fits English; take 14 or more for scripts that are spelled in bytes.
+        max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
+        label_smoothing: While training, the share of each token's weight that is spread over all tokens.
+        lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
+
+    Raises:
+        ValueError: The source cannot be loaded or is no Moonshine, or an option is out of range.
+    """
+
+    groups: Mapping[str, tuple[str, ...]] = {"encoder": ("model.encoder",), "decoder": ("model.decoder", "proj_out")}
+    """In the first generation ``proj_out`` is the decoder's embedding under another name."""
+
+    def __init__(
+        self,
+        source: str,
+        max_tokens_per_second: float | None = None,
+        max_seconds: float | None = None,
+        label_smoothing: float = 0.0,
+        lora: LoRA = LoRA(),  # noqa: B008 - frozen
+    ) -> None:
+        self.options = saved.settle(
+            source, DEFAULTS, max_tokens_per_second=max_tokens_per_second, max_seconds=max_seconds
+        )
+        if min(self.options.values()) <= 0:
+            raise ValueError("max_tokens_per_second and max_seconds must be above 0")
+        self.label_smoothing = check_smoothing(label_smoothing)
+        self.model, self.tokenizer, self.extractor, self.source = load_moonshine(source, PAD_TO_MULTIPLE)
+        self.pad_to_multiple = PAD_TO_MULTIPLE[self.model.config.model_type]
+        self._set_special_tokens()
+        self._network = Network(self.model, lora)
+
+    def _set_special_tokens(self) -> None:
+        """Start, end and pad token, once, and for ``generate`` and every saved folder (pitfall T23)."""
+        config, generation = self.model.config, self.model.generation_config
+        eos = config.eos_token_id if isinstance(config.eos_token_id, int) else config.eos_token_id[0]
+        start = next(i for i in (config.decoder_start_token_id, config.bos_token_id) if i is not None)
+        self.rules = GreedyRules(prompt=(start,), eos=eos)
+        for settings in (config, generation):
+            settings.decoder_start_token_id = start
+            settings.pad_token_id = eos if settings.pad_token_id is None else settings.pad_token_id
+
+    @property
+    def limits(self) -> AudioLimits:
+        """Padding changes results: GroupNorm spans it in the first generation, the masks blur by four frames in the
+        second. Dev and test therefore keep a fixed order."""
+        return AudioLimits(
+            sample_rate=self.extractor.sampling_rate,
+            max_seconds=float(self.options["max_seconds"]),
+            max_target_tokens=self.model.config.max_position_embeddings,
+            padding_invariant=False,
+        )
+
+    def collator(self) -> Collator:
+        """A collator; it holds tokenizer and audio settings."""
+        most = self.model.config.max_position_embeddings
+        return MoonshineCollator(self.extractor, self.tokenizer, self.rules, self.pad_to_multiple, most)
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """Cross entropy per token over the explicit alignment of the collator; ``labels`` are never passed."""
+        return self._decoder.loss(self._forced(batch), batch)
+
+    @torch.no_grad()
+    def transcribe(self, batch: SpeechBatch) -> list[str]:
+        """Greedy text, each clip capped by its own duration."""
+        with self.evaluating():
+            return self._decoder.texts(self._forced(batch), batch)
+
+    @torch.no_grad()
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both from one pass; the text is decoded from that of ``batch`` as a draft."""
+        with self.evaluating():
+            return self._decoder.evaluate(self._forced(batch), batch)
+
+    @property
+    def _decoder(self) -> AttentionDecoder:
+        return AttentionDecoder(
+            self.model,
+            self.tokenizer,
+            self.rules,
+            self.options["max_tokens_per_second"],
+            self.model.config.max_position_embeddings,
+            self.label_smoothing,
+        )
+
+    def _forced(self, batch: SpeechBatch) -> TeacherForced:
+        audio, mask = batch.inputs["input_values"], batch.inputs["attention_mask"]
+        with no_host_reads(audio.device):
+            encoded = self.model.model.encoder(audio, attention_mask=mask)
+        return self._decoder.forced(encoded.last_hidden_state, batch, encoded.attention_mask)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode inside; every submodule's own mode after."""
+        return evaluation_mode(self.model)
+
+    def native(self) -> ASRAdapter:
+        """Itself: Moonshine reads audio at its true length."""
+        return self
+
+    def save(self, directory: Path) -> None:
+        """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
+        pretrained.write(directory, self._network.plain(), self.tokenizer, self.extractor)
+        saved.describe(directory, self, self.options | {"label_smoothing": self.label_smoothing})
+
+    def text_options(self) -> Mapping[str, Any]:
+        """All that decides its text beside weights and input; optional (``known_texts.py``)."""
+        parts = self.model.config, self.tokenizer, self.extractor
+        return self.options | asdict(self.rules) | pretrained.text_options(*parts)

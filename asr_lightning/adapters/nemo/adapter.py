@@ -1,0 +1,243 @@
+"""NVIDIA NeMo: FastConformer, Conformer and Parakeet with a CTC head, a transducer (RNNT, TDT), or both.
+
+A NeMo model is a LightningModule; here it is a plain network, whose training step, optimizer, loaders and
+``transcribe`` are never used. Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from asr_lightning.adapters import saved
+from asr_lightning.adapters.modes import evaluation_mode
+from asr_lightning.adapters.nemo import heads, loading
+from asr_lightning.adapters.nemo.collator import NeMoCollator
+from asr_lightning.adapters.shared.labels import (
+    BPEVocabulary,
+    CharacterVocabulary,
+    UnknownCharacters,
+    Vocabulary,
+    check_unknown_characters,
+)
+from asr_lightning.protocols import ASRAdapter, Collator
+from asr_lightning.training.devices import send
+from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
+
+LINEAR_ADAPTER = "linear"
+"""Name of the adapter modules inside the checkpoint."""
+
+DEFAULTS: dict[str, Any] = {
+    "decoder": None,
+    "ctc_weight": None,
+    "linear_adapter_dim": 0,
+    "unknown_characters": "refuse",
+    "max_seconds": None,
+}
+MAX_SECONDS = 30.0
+"""Where the checkpoint does not say how long its training clips were."""
+
+
+class NeMoAdapter:
+    """NeMo's CTC, RNNT, TDT and hybrid recognisers.
+
+    Args:
+        source: A ``.nemo`` file, a folder written by ``save``, a hub id such as ``nvidia/parakeet-tdt-0.6b-v2``, or a
+            name of NVIDIA's catalogue.
+        decoder: Which head of a hybrid reads: ``rnnt`` (also TDT, and the default) or ``ctc``.
+        ctc_weight: Share of the CTC loss of a hybrid; None takes the checkpoint's.
+        linear_adapter_dim: Width of NeMo's linear adapter modules in the encoder, 32 is usual; 0 for none. They make
+            a group of their own, ``linear_adapter``, for training them alone.
+        unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
+            transcripts before training, or ``leave_out`` the characters.
+        max_seconds: Longer clips are refused; None takes what the checkpoint was trained on.
+        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
+        time_fraction: Longest stretch as a fraction of the clip.
+        num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
+        freq_bins: Widest band.
+
+    Raises:
+        ValueError: NeMo is not installed, the source cannot be loaded or is unsafe, or an option does not fit it.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        decoder: Literal["rnnt", "ctc"] | None = None,
+        ctc_weight: float | None = None,
+        linear_adapter_dim: int | None = None,
+        unknown_characters: UnknownCharacters | None = None,
+        max_seconds: float | None = None,
+        num_time_masks: int = 0,
+        time_fraction: float = 0.05,
+        num_freq_masks: int = 0,
+        freq_bins: int = 8,
+    ) -> None:
+        self.options = saved.settle(
+            source,
+            DEFAULTS,
+            decoder=decoder,
+            ctc_weight=ctc_weight,
+            linear_adapter_dim=linear_adapter_dim,
+            unknown_characters=unknown_characters,
+            max_seconds=max_seconds,
+        )
+        self.masks: dict[str, Any] = {
+            "num_time_masks": num_time_masks,
+            "time_fraction": time_fraction,
+            "num_freq_masks": num_freq_masks,
+            "freq_bins": freq_bins,
+        }
+        self._load(source, self.options["linear_adapter_dim"])
+
+    def _load(self, source: str, linear_adapter_dim: int) -> None:
+        """Load the network, and choose what the rest of this class uses of it."""
+        check_unknown_characters(self.options["unknown_characters"])
+        if linear_adapter_dim < 0:
+            raise ValueError(f"linear_adapter_dim must not be negative, but is {linear_adapter_dim}")
+        self.model, self.source = loading.load_nemo(source, linear_adapter_dim)
+        if linear_adapter_dim:
+            _add_linear_adapter(self.model, linear_adapter_dim)
+        if hasattr(self.model, "joint"):
+            from asr_lightning.adapters.nemo.losses import make_portable  # needs the transformers of the extra
+
+            make_portable(self.model.loss)
+        self.head = heads.build_head(self.model, self.options["decoder"], self.options["ctc_weight"])
+        self.model.spec_augmentation = _spec_augmentation(**self.masks)
+        self._switch_cuda_graphs(False)  # NeMo builds decodings with graphs on
+
+    @property
+    def limits(self) -> AudioLimits:
+        """As trained: an encoder with full attention reads longer clips, but has never learned from any."""
+        config = self.model.cfg
+        trained = (config.get("train_ds") or {}).get("max_duration")
+        return AudioLimits(
+            sample_rate=int(config.preprocessor.sample_rate),
+            max_seconds=float(self.options["max_seconds"] or trained or MAX_SECONDS),
+            # Masked convolutions and attention: equal to the last bit. Other encoders let padding through.
+            padding_invariant=config.encoder.get("self_attention_model") == "rel_pos",
+        )
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """NeMo's ``decoder`` is the prediction network of a transducer and the head of a CTC model."""
+        model = self.model
+        found = {"frontend": ("preprocessor", "encoder.pre_encode"), "encoder": ("encoder",)}
+        found |= {"decoder": ("decoder",), "joint": ("joint",)} if hasattr(model, "joint") else {"head": ("decoder",)}
+        if hasattr(model, "ctc_decoder"):
+            found["head"] = ("ctc_decoder",)
+        adapters = tuple(name for name, _ in model.named_modules() if name.endswith("adapter_layer"))
+        return found | ({"linear_adapter": adapters} if adapters else {})
+
+    def collator(self) -> Collator:
+        """A collator; it holds the vocabulary."""
+        joint = getattr(self.model, "joint", None)
+        frame_seconds = self.model.cfg.preprocessor.window_stride * self.model.encoder.subsampling_factor
+        return NeMoCollator(
+            vocabulary=self._vocabulary(),
+            unknown_characters=self.options["unknown_characters"],
+            frames_per_second=1 / frame_seconds,
+            needs_frames=joint is None or hasattr(self.model, "ctc_decoder"),
+            joint_columns=0 if joint is None else joint.num_classes_with_blank,  # TDT durations included
+        )
+
+    def _vocabulary(self) -> Vocabulary:
+        tokenizer = getattr(self.model, "tokenizer", None)
+        if tokenizer is None:
+            return CharacterVocabulary(self.model.cfg.labels)
+        return BPEVocabulary(tokenizer.tokenizer.serialized_model_proto())
+
+    def loss(self, batch: SpeechBatch) -> LossOutput:
+        """The checkpoint's own loss and reduction; both parts of a hybrid, weighted."""
+        return self._loss(batch, *self._encode(batch))
+
+    @torch.no_grad()
+    def transcribe(self, batch: SpeechBatch) -> list[str]:
+        """Greedy text of the whole batch in one pass."""
+        with evaluation_mode(self.model):
+            return self._texts(*self._encode(batch))
+
+    @torch.no_grad()
+    def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
+        """Both from one pass of the encoder."""
+        with evaluation_mode(self.model):
+            encoded, frames = self._encode(batch)
+            return EvaluationOutput(self._loss(batch, encoded, frames), self._texts(encoded, frames))
+
+    def _loss(self, batch: SpeechBatch, encoded: Tensor, frames: Tensor) -> LossOutput:
+        targets = batch.targets.clamp(min=0)  # NeMo reads lengths, not -100
+        return self.head.loss(encoded, frames, targets, send(batch.target_lengths, targets.device))
+
+    def _texts(self, encoded: Tensor, frames: Tensor) -> list[str]:
+        return [text.strip() for text in self.head.decode(encoded, frames)]
+
+    def _encode(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """Encoder output ``[B, D, F']`` and its true frames ``[B]``.
+
+        NeMo adds dither in place, in training; the caller's batch must not hear of it.
+        """
+        signal, length = batch.inputs["input_signal"].clone(), batch.inputs["input_signal_length"]
+        features, length = self.model.preprocessor(input_signal=signal, length=length)
+        if self.model.training and self.model.spec_augmentation is not None:
+            features = self.model.spec_augmentation(input_spec=features, length=length)
+        encoded, length, *_ = self.model.encoder(audio_signal=features, length=length)
+        return encoded, length
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode and, on a GPU, CUDA graphs inside; they hold memory that training needs, so they go after."""
+        return self._evaluating()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        with evaluation_mode(self.model):
+            self._switch_cuda_graphs(True)
+            try:
+                yield
+            finally:
+                self._switch_cuda_graphs(False)
+
+    def _switch_cuda_graphs(self, on: bool) -> None:
+        """Only a transducer's decoding has them; they are captured anew, since precision may have changed."""
+        decoding = self.head.decoding.decoding
+        if hasattr(decoding, "maybe_enable_cuda_graphs"):
+            decoding.disable_cuda_graphs()
+            if on:
+                decoding.maybe_enable_cuda_graphs()
+
+    def native(self) -> ASRAdapter:
+        """Itself: NeMo reads audio at its true length."""
+        return self
+
+    def save(self, directory: Path) -> None:
+        """Write ``model.nemo``, which NeMo's ``restore_from`` reads, with the original tokenizer and configuration."""
+        directory.mkdir(parents=True, exist_ok=True)
+        with loading.quiet():
+            self.model.save_to(str(directory / loading.FILE_NAME))
+        saved.describe(directory, self, {**self.options, **self.masks})
+
+
+def _spec_augmentation(num_time_masks: int, time_fraction: float, num_freq_masks: int, freq_bins: int) -> Any:
+    """NeMo's own layer, or None, which switches it off. Only ``spec_augmentation`` is read by NeMo's networks."""
+    if not num_time_masks and not num_freq_masks:
+        return None
+    from nemo.collections.asr.modules import SpectrogramAugmentation
+
+    return SpectrogramAugmentation(
+        time_masks=num_time_masks, time_width=time_fraction, freq_masks=num_freq_masks, freq_width=freq_bins
+    )
+
+
+def _add_linear_adapter(model: Any, dim: int) -> None:
+    """Add linear adapter modules to the encoder, which start as the identity; keep those a saved model has."""
+    if model.is_adapter_available():
+        return
+    from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
+
+    with loading.quiet():
+        model.add_adapter(f"encoder:{LINEAR_ADAPTER}", LinearAdapterConfig(model.cfg.encoder.d_model, dim))
+        model.set_enabled_adapters(f"encoder:{LINEAR_ADAPTER}", enabled=True)

@@ -1,0 +1,241 @@
+"""Models by name: what ``--model NAME`` stands for, from this package and from others. Loads nothing heavy.
+
+Another package adds its own by the entry point group ``asr_lightning.models``: the name is the model's, the object a
+``ModelCard``. Imported by the command line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asr_lightning.adapters import saved
+from asr_lightning.adapters.cards import (
+    ADAPTERS,
+    ALIASES,
+    CARDS,
+    CAREFUL,
+    MULTILINGUAL_VOCABULARY,
+    RECIPES,
+    ModelCard,
+    Recipe,
+)
+
+logger = logging.getLogger(__name__)
+
+GROUP = "asr_lightning.models"
+
+
+class Kind(NamedTuple):
+    """What a Hugging Face folder holds: the adapter that reads it, and the family whose recipe trains it."""
+
+    adapter: str
+    family: str
+
+
+KINDS = {
+    "whisper": Kind(f"{ADAPTERS}.whisper.WhisperAdapter", "whisper"),
+    "moonshine": Kind(f"{ADAPTERS}.moonshine.MoonshineAdapter", "moonshine.en"),
+    "moonshine_streaming": Kind(f"{ADAPTERS}.moonshine.MoonshineAdapter", "moonshine.en"),
+    "parakeet_ctc": Kind(f"{ADAPTERS}.hf_ctc.HFCTCAdapter", "parakeet"),
+    "parakeet_rnnt": Kind(f"{ADAPTERS}.hf_transducer.HFTransducerAdapter", "parakeet"),
+    "parakeet_tdt": Kind(f"{ADAPTERS}.hf_transducer.HFTransducerAdapter", "parakeet"),
+}
+CTC = Kind(f"{ADAPTERS}.hf_ctc.HFCTCAdapter", "wav2vec2")
+"""By ``model_type``; every other folder is taken for a CTC model. A Moonshine folder does not say its language. Most
+are English, and so is what the recipe replays; the others are trained with ``--data.replay off``."""
+
+MEDIUM_WIDTH = 1024
+"""``d_model`` of Whisper medium. Source: the configurations on the hub."""
+
+
+class Choice(NamedTuple):
+    """What a name or a path stands for.
+
+    Attributes:
+        adapter: Class path.
+        source: Its first argument.
+        recipe: Options of ``fit``.
+        family: Whose recipe that is; empty for none.
+    """
+
+    adapter: str
+    source: str
+    recipe: Recipe
+    family: str = ""
+
+
+def cards() -> dict[str, ModelCard]:
+    """Every model by name; a package that cannot be read is left out, with a warning."""
+    found = {card.name: card for card in CARDS}
+    for point in entry_points(group=GROUP):
+        card = _load(point)
+        if card is not None:
+            found.setdefault(point.name, card)
+    return found
+
+
+def _load(point: EntryPoint) -> ModelCard | None:
+    try:
+        card = point.load()
+        if not isinstance(card, ModelCard):
+            raise TypeError(f"it is a {type(card).__name__}, not a ModelCard")
+    except Exception as error:  # another package's code: whatever it raises, ours goes on
+        logger.warning("the model %s of %s is left out: %s", point.name, point.value, error)
+        return None
+    return card
+
+
+def card_of(name: str) -> ModelCard | None:
+    """The card called ``name``, or the one whose source is ``name``."""
+    known = cards()
+    name = ALIASES.get(name, name)
+    return known.get(name) or next((card for card in known.values() if card.source == name), None)
+
+
+def language(source: str, given: str | None) -> str | None:
+    """The language that a model is to read: as ``given``, as the folder ``source`` was saved with, or the only one that
+    the model's card has; None where none of them names one.
+    """
+    card = card_of(source)
+    only = card.languages if card and len(card.languages) == 2 and card.languages.isalpha() else None
+    return given or saved.options(source, ["language"]).get("language") or only
+
+
+def choose(name: str) -> Choice:
+    """Adapter, source and recipe of ``name``: a model's name, its hub id, or a folder or ``.nemo`` file.
+
+    Raises:
+        ValueError: It is none of them; the message has names that are near.
+    """
+    card = card_of(name)
+    if card is not None:
+        recipe = merge(RECIPES.get(card.family, {}), card.recipe)
+        return Choice(card.adapter, card.source, recipe, card.family if recipe else "")
+    path = Path(name).expanduser()
+    if path.exists():
+        return _choose_path(path)
+    near = get_close_matches(name, [*cards(), *ALIASES], n=3, cutoff=0.4)
+    raise ValueError(
+        f"no model {name!r}{': did you mean ' + ', '.join(near) + '?' if near else ''} python -m asr_lightning models "
+        "lists all; for another checkpoint give its folder, or --model.adapter.class_path and its source"
+    )
+
+
+def _choose_path(path: Path) -> Choice:
+    """The adapter that wrote ``path``, or the one for its kind, and the recipe of its family."""
+    if path.suffix == ".nemo":
+        return Choice(f"{ADAPTERS}.nemo.NeMoAdapter", str(path), RECIPES["nemo"], "nemo")
+    recorded, config = saved.record(path), path / "config.json"
+    if recorded is None and not config.is_file():
+        raise ValueError(
+            f"{path} is no model folder: it holds neither {saved.FILE_NAME} nor config.json; give the model folder of "
+            "a finished run, such as runs/demo/model, or a Hugging Face folder"
+        )
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    kind = KINDS.get(settings.get("model_type", "whisper"), CTC)  # CTranslate2 names none
+    adapter = kind.adapter if recorded is None else str(recorded["adapter"])
+    if adapter != kind.adapter or not config.is_file():
+        return Choice(adapter, str(path), {})
+    family = _family_of(kind, settings)
+    careful = CAREFUL if kind.family == "whisper" and settings.get("d_model", 0) >= MEDIUM_WIDTH else {}
+    return Choice(adapter, str(path), merge(RECIPES[family], careful), family)
+
+
+def _family_of(kind: Kind, config: dict[str, Any]) -> str:
+    """That of a named model of the same kind."""
+    if kind.family != "whisper":
+        return kind.family
+    multilingual = config["vocab_size"] >= MULTILINGUAL_VOCABULARY if "vocab_size" in config else "lang_ids" in config
+    return "whisper" if multilingual else "whisper.en"
+
+
+def tell_recipe(name: str, choice: Choice) -> None:
+    """Say whose recipe a run of ``name`` follows."""
+    if choice.family:
+        logger.info("%s: the recipe of %s", name, choice.family)
+    else:
+        logger.info("%s: no recipe is known for it, the defaults of fit are taken", name)
+
+
+def epochs_of(name: str, otherwise: int) -> int:
+    """How long the recipe of ``name`` trains at most; ``otherwise`` where it does not say.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    return int(choose(name).recipe.get("trainer", {}).get("max_epochs", otherwise))
+
+
+def build(name: str, **options: Any) -> Any:
+    """The adapter of ``name``, loaded; a folder that ``save`` wrote with the options it was used with.
+
+    Args:
+        name: As for ``choose``.
+        options: Of the adapter, in place of those.
+
+    Raises:
+        ValueError: There is no such model, or it cannot be loaded, or it does not have one of ``options``.
+    """
+    if saved.record(name) is not None:
+        return saved.load(name, **options)
+    choice = choose(name)
+    module, _, adapter = choice.adapter.rpartition(".")
+    kind = saved.class_named(module, adapter)
+    if unknown := [option for option in options if option not in inspect.signature(kind).parameters]:
+        raise ValueError(f"{name} takes no {' and no '.join(unknown)}: leave it out")
+    return kind(choice.source, **options)
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` of a command with ``--model NAME`` written out.
+
+    The recipe comes first, so that every configuration and option overrides it; the adapter and its source take the
+    option's place.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    expanded = list(arguments)
+    recipe: Recipe = {}
+    for position in reversed(range(1, len(arguments))):
+        option, equals, value = arguments[position].partition("=")
+        if option != "--model":
+            continue
+        used = 1 if equals else 2
+        value = value if equals else "".join(arguments[position + 1 : position + 2])
+        if not value:
+            raise ValueError("--model needs a name: python -m asr_lightning models lists them")
+        choice = choose(value)
+        tell_recipe(value, choice)
+        # Options of the adapter mean nothing to the parser before its class is named.
+        recipe = merge(choice.recipe, {"model": {"adapter": {"class_path": choice.adapter}}})
+        expanded[position : position + used] = [
+            f"--model.adapter.class_path={choice.adapter}",
+            f"--model.adapter.init_args.source={choice.source}",
+        ]
+    return [*expanded[:1], *(["--config", json.dumps(recipe)] if recipe else []), *expanded[1:]]
+
+
+def warn_of_licence(source: str) -> None:
+    """Say before training that a model's licence forbids some uses (pitfall T25)."""
+    card = card_of(source)
+    if card is not None and card.restricted:
+        logger.warning(
+            "%s is under the %s, which forbids some uses, commercial ones above all; what you train from it is bound "
+            "by it as well. Read it before you pass anything on", card.name, card.licence,
+        )  # fmt: skip
+
+
+def merge(base: Recipe, over: Recipe) -> dict[str, Any]:
+    """``base`` with the entries of ``over``, level by level."""
+    return {
+        key: merge(base.get(key, {}), value) if isinstance(value, dict) else value
+        for key, value in {**base, **over}.items()
+    }

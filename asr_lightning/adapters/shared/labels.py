@@ -1,0 +1,204 @@
+"""What models share that write labels, CTC and transducers alike: a vocabulary, and texts spelled with it.
+
+The vocabulary of a checkpoint is never changed, so a text must be written with what it has. Must never know audio
+or a network. Used by the collators of CTC models and transducers.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_lightning.scoring.text import name_some
+
+logger = logging.getLogger(__name__)
+
+APOSTROPHES = "'’‘ʼ`´"
+UnknownCharacters = Literal["refuse", "leave_out"]
+
+
+def check_unknown_characters(choice: str) -> None:
+    """Refuse a ``choice`` that is no ``UnknownCharacters``.
+
+    Raises:
+        ValueError: Names it.
+    """
+    if choice not in get_args(UnknownCharacters):
+        raise ValueError(f"unknown_characters must be refuse or leave_out, not {choice!r}")
+
+
+class Vocabulary(Protocol):
+    """The labels of a checkpoint."""
+
+    def encode(self, text: str) -> list[int]:
+        """Labels of ``text``, whose characters are all known."""
+        ...
+
+    def knows(self, char: str) -> bool:
+        """Whether some label writes ``char``."""
+        ...
+
+    def characters(self) -> set[str]:
+        """Every character that labels are made of."""
+        ...
+
+
+class BPEVocabulary:
+    """A SentencePiece model, in the serialized form that its file has."""
+
+    def __init__(self, model: bytes) -> None:
+        import sentencepiece  # comes with the extra nemo
+
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.knows = lru_cache(maxsize=None)(self._knows)
+
+    def encode(self, text: str) -> list[int]:
+        """Piece ids of ``text``."""
+        return list(self.processor.encode_as_ids(text))
+
+    def _knows(self, char: str) -> bool:
+        return self.processor.unk_id() not in self.processor.encode_as_ids(char)
+
+    def characters(self) -> set[str]:
+        """Characters of all pieces but the control ones."""
+        plain = (
+            n for n in range(len(self.processor)) if not (self.processor.is_control(n) or self.processor.is_unknown(n))
+        )
+        return {char for number in plain for char in self.processor.id_to_piece(number)}
+
+    def __getstate__(self) -> bytes:
+        return bytes(self.processor.serialized_model_proto())
+
+    def __setstate__(self, model: bytes) -> None:
+        self.__init__(model)  # type: ignore[misc]
+
+
+class CharacterVocabulary:
+    """One label a character, in the order of ``labels``."""
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        self.ids = {label: number for number, label in enumerate(labels)}
+
+    def encode(self, text: str) -> list[int]:
+        """The number of each character."""
+        return [self.ids[char] for char in text]
+
+    def knows(self, char: str) -> bool:
+        """Whether ``char`` is a label."""
+        return char in self.ids
+
+    def characters(self) -> set[str]:
+        """The labels."""
+        return set(self.ids)
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A text as a vocabulary can write it.
+
+    Attributes:
+        text: In the vocabulary's case, without what it lacks.
+        marks: Punctuation that was left out; it is not spoken.
+        unknown: Letters, digits and symbols that were left out, though they are spoken.
+    """
+
+    text: str
+    marks: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+
+
+def spell(text: str, vocabulary: Vocabulary) -> Spelling:
+    """``text`` written with ``vocabulary``: the other case where only that is known, a blank for unknown marks."""
+    written, marks, unknown = [], set(), set()
+    for char in unicodedata.normalize("NFC", text):
+        plain = "'" if char in APOSTROPHES else char
+        known = next((form for form in (char, char.lower(), char.upper(), plain) if vocabulary.knows(form)), None)
+        if known is not None or char.isspace():
+            written.append(" " if known is None else known)
+        elif char in APOSTROPHES:
+            marks.add(char)
+        elif unicodedata.category(char)[0] == "P":
+            marks.add(char)
+            written.append(" ")
+        else:
+            unknown.add(char)
+    return Spelling(" ".join("".join(written).split()), frozenset(marks), frozenset(unknown))
+
+
+def labels_of(text: str, vocabulary: Vocabulary) -> list[int]:
+    """Labels of ``text`` as far as ``vocabulary`` can write it."""
+    return vocabulary.encode(spell(text, vocabulary).text)
+
+
+def padded_labels(texts: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Labels of ``texts``, int64 ``[B, U]`` padded with -100, and the number of each ``[B]``."""
+    labels = [torch.tensor(labels_of(text, vocabulary), dtype=torch.int64) for text in texts]
+    padded = pad_sequence(labels, batch_first=True, padding_value=-100)
+    return padded, torch.tensor([len(label) for label in labels])
+
+
+def check_texts(texts: Mapping[str, str], vocabulary: Vocabulary, unknown_characters: UnknownCharacters) -> None:
+    """Say, before training, what of ``texts`` cannot be written as it is.
+
+    Args:
+        texts: By the name that the user knows.
+        vocabulary: Of the checkpoint.
+        unknown_characters: ``refuse`` or ``leave_out`` what is spoken but cannot be written.
+
+    Raises:
+        ValueError: Names every such character with its files, and texts of which nothing would be left.
+    """
+    spelled = {name: spell(text, vocabulary) for name, text in texts.items()}
+    unknown = _files_by_character({name: spelling.unknown for name, spelling in spelled.items()})
+    empty = [name for name, spelling in spelled.items() if not spelling.text]
+    if unknown and unknown_characters == "refuse":
+        raise ValueError(
+            f"this model cannot write {len(unknown)} characters of the transcripts:\n{_listed(unknown)}\n"
+            "Write them as they are spoken (25 as twenty-five, % as percent), choose a model whose vocabulary has "
+            "them, or set unknown_characters to leave_out"
+        )
+    if empty:
+        raise ValueError(f"this model can write nothing of the transcripts of {name_some(empty)}: choose another model")
+    if unknown:
+        logger.warning("left out of the transcripts, since this model cannot write them:\n%s", _listed(unknown))
+    marks = _files_by_character({name: spelling.marks for name, spelling in spelled.items()})
+    if marks:
+        logger.info("this model writes no %s; they are left out of what it learns", " ".join(sorted(marks)))
+    _check_style(texts.values(), vocabulary.characters())
+
+
+def _check_style(texts: Iterable[str], characters: set[str]) -> None:
+    """Warn when a model that writes capitals and full stops is about to unlearn them (NeMo #15382)."""
+    text = "".join(texts)
+    lacks = []
+    if any(char.isupper() for char in characters) and any(char.islower() for char in characters):
+        lacks += [] if any(char.isupper() for char in text) else ["capital letters"]
+    if {".", ","} <= characters and not any(char in ".,?!" for char in text):
+        lacks.append("punctuation")
+    if lacks:
+        logger.warning(
+            "this model writes %s and the transcripts have none: it will learn to leave them out. Write the "
+            "transcripts as the model would, if its style is to stay", " and ".join(lacks),
+        )  # fmt: skip
+
+
+def _files_by_character(characters: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, chars in characters.items():
+        for char in chars:
+            found[char].append(name)
+    return dict(sorted(found.items()))
+
+
+def _listed(files: Mapping[str, list[str]]) -> str:
+    lines = [f"  {char!r} ({unicodedata.name(char, 'no name')}) in {name_some(names)}" for char, names in files.items()]
+    return name_some(lines, "\n")

@@ -1,0 +1,105 @@
+"""LoRA: low-rank matrices beside the projections of a network, trained in their place and merged when it is saved.
+
+The work is peft's. Must never know a model family. Used by every Hugging Face adapter.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from asr_lightning.adapters.shared import hub
+from asr_lightning.errors import require_extra
+
+ATTENTION = ("q_proj", "k_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Train low-rank matrices beside some projections, and nothing else. Rank 0, the default, is no LoRA.
+
+    Which of them are trained ``train_only`` says: those inside its groups.
+
+    Attributes:
+        rank: Columns of each pair of matrices; 8 to 32 is usual.
+        alpha: Scale of their product, divided by the rank; None takes twice the rank.
+        dropout: On their input.
+        targets: Last part or parts of the names of linear layers, such as ``self_attn.q_proj``; None takes query, key
+            and value of every attention.
+    """
+
+    rank: int = 0
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.rank must not be negative and lora.dropout lies in [0, 1), not {self}")
+
+
+class Network:
+    """A network with or without LoRA, and what of it goes into a file.
+
+    Args:
+        model: A Hugging Face network; with LoRA, its target layers are replaced inside it.
+        lora: Rank 0 leaves ``model`` as it is.
+        targets: Where ``lora`` names none.
+
+    Raises:
+        ValueError: peft is not installed, or no linear layer has a name in ``lora.targets``.
+    """
+
+    def __init__(self, model: Any, lora: LoRA, targets: Sequence[str] = ATTENTION) -> None:
+        self.model = model
+        self._keys = set(model.state_dict())
+        self._peft = _attach(model, lora, list(lora.targets or targets)) if lora.rank else None
+
+    def plain(self) -> Any:
+        """The network as upstream knows it: float32, LoRA merged. A copy, unless it is so already.
+
+        Raises:
+            ValueError: Merging left other tensors than the untouched network had.
+        """
+        if self._peft is None:
+            return self.model if self.model.dtype == torch.float32 else copy.deepcopy(self.model).float()
+        merged = copy.deepcopy(self._peft).float().merge_and_unload(safe_merge=True)
+        different = set(merged.state_dict()) ^ self._keys
+        if different:
+            raise ValueError(
+                f"merging LoRA changed what the model consists of ({', '.join(sorted(different)[:3])}); it is not "
+                "saved, since no runtime could load it. Choose other lora.targets"
+            )
+        return merged
+
+
+def _attach(model: Any, lora: LoRA, targets: list[str]) -> Any:
+    require_extra("lora", "peft", "LoRA")
+    from peft import LoraConfig, get_peft_model
+
+    # No task_type: it would wrap ``forward`` in one for language models (pitfall T69).
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+    try:
+        with hub.quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 by an old name
+            return get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(
+            f"LoRA fits no layer: {', '.join(targets)} (lora.targets) must name linear layers of this model, "
+            f"such as {', '.join(_linear_names(model))}"
+        ) from error
+
+
+def _linear_names(model: Any) -> list[str]:
+    names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    return sorted(names)[:8]

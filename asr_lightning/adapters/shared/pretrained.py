@@ -1,0 +1,197 @@
+"""A Hugging Face model folder: what it holds, checked before it is loaded, and written back in full.
+
+Must never know a model family: which kinds are welcome, the caller says. Used by every Hugging Face adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedModel
+
+from asr_lightning.adapters.shared import hub
+from asr_lightning.adapters.shared.hub import SourceError
+
+TOKENIZER_FILES = {"tokenizer.json", "vocab.json", "tokenizer.model"}
+EXTRACTOR_FILES = {"preprocessor_config.json", "processor_config.json"}
+NO_MATTER = {"transformers_version", "_name_or_path", "architectures", "dtype", "processor_class", "use_cache"}
+"""Settings that decide no text. The type of the weights is their own."""
+HEADS = ("lm_head", "ctc_head", "proj_out")
+
+
+def folder_of(source: str) -> Path:
+    """The local folder of ``source``, a path or a hub id.
+
+    Raises:
+        SourceError: There is none.
+    """
+    return hub.local_folder(source) if hub.looks_local(source) else hub.hub_folder(source)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings in ``config.json``.
+
+    Raises:
+        SourceError: There are none, or they cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+        raise SourceError(
+            f"{folder} is no model folder: it holds {found}, but no {path.name}; "
+            "give the folder that an adapter saved, a Hugging Face or faster-whisper folder, or a hub id"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read ({error}): copy or download it again") from error
+    if not isinstance(content, dict):
+        raise SourceError(f"{path} holds no settings: copy or download it again")
+    return content
+
+
+def check_kind(folder: Path, config: dict[str, Any], kinds: Collection[str]) -> str:
+    """The ``model_type`` of ``config``, which must be one of ``kinds``.
+
+    Raises:
+        SourceError: It is another, or the model wants to run code of its own.
+    """
+    kind = config.get("model_type")
+    if kind in kinds:
+        return str(kind)
+    if "auto_map" in config:
+        raise SourceError(
+            f"{folder} holds a {kind!r} model that runs code of its own (trust_remote_code); such code is never run "
+            "here: choose a model that transformers itself knows"
+        )
+    raise SourceError(
+        f"{folder} holds a {kind!r} model; this adapter takes {', '.join(sorted(kinds))}. Choose another adapter or "
+        "another model: python -m asr_lightning models lists them"
+    )
+
+
+def load_network(factory: Any, folder: Path, optional: str | None = None, **options: Any) -> Any:
+    """The network in ``folder`` in float32 and eval mode, every weight of it from the files.
+
+    Args:
+        factory: A class with ``from_pretrained``.
+        folder: Holds ``config.json`` and weights.
+        optional: End of the name of a weight that may be missing, since nothing is read with it.
+        options: Passed on.
+
+    Raises:
+        SourceError: Weights are missing or cannot be read.
+    """
+    if not hub.has_weights(folder):
+        raise SourceError(f"{folder} holds no weights (model.safetensors): copy or download the whole folder again")
+    try:
+        model, report = factory.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise SourceError(f"the weights in {folder} cannot be read ({error}): copy or download them again") from error
+    missing = sorted(key for key in report["missing_keys"] if optional is None or not key.endswith(optional))
+    if any(key.startswith(HEADS) for key in missing):
+        raise SourceError(
+            f"{folder} has no head that writes text ({missing[0]} is missing): it was made for another task, or only "
+            "pretrained; choose a model that was trained to transcribe"
+        )
+    if missing:  # transformers would go on with random numbers
+        raise SourceError(f"the weights in {folder} lack {', '.join(missing[:3])}: copy or download them again")
+    return model
+
+
+def skip_no_layers(model: Any) -> None:
+    """Switch layerdrop off (pitfall T38): every configuration class says 0.1, and encoders keep a copy of it."""
+    for config in (model.config, getattr(model.config, "encoder_config", model.config)):
+        if hasattr(config, "layerdrop"):
+            config.layerdrop = 0.0
+    for module in model.modules():
+        if hasattr(module, "layerdrop"):
+            module.layerdrop = 0.0
+
+
+def has_any(folder: Path, names: set[str]) -> bool:
+    """Whether ``folder`` holds one of ``names``."""
+    return any((folder / name).is_file() for name in names)
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a tokenizer.
+
+    Raises:
+        SourceError: There is none.
+    """
+    if not has_any(folder, TOKENIZER_FILES):
+        raise SourceError(f"{folder} holds no tokenizer.json: copy it from the model this one was made from")
+
+
+def require_extractor(folder: Path) -> None:
+    """Refuse a folder without the settings of a feature extractor.
+
+    Raises:
+        SourceError: There are none.
+    """
+    if not has_any(folder, EXTRACTOR_FILES):
+        raise SourceError(f"{folder} holds no preprocessor_config.json: copy it from the model this one was made from")
+
+
+def load_tokenizer(folder: Path, **options: Any) -> Any:
+    """The tokenizer in ``folder``.
+
+    Raises:
+        SourceError: There is none.
+    """
+    require_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
+
+
+def load_extractor(folder: Path) -> Any:
+    """The feature extractor in ``folder``.
+
+    Raises:
+        SourceError: There is none.
+    """
+    require_extractor(folder)
+    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+
+
+def load_processor(folder: Path) -> Any:
+    """Tokenizer and feature extractor of ``folder`` as upstream joins them.
+
+    Raises:
+        SourceError: One of them is missing.
+    """
+    require_tokenizer(folder)
+    require_extractor(folder)
+    return AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def write(directory: Path, model: PreTrainedModel, *parts: Any) -> None:
+    """Write ``model`` and ``parts`` (tokenizer, feature extractor, processor) as upstream lays them out."""
+    with hub.quiet():
+        model.save_pretrained(directory)
+        for part in parts:
+            part.save_pretrained(directory)
+
+
+def text_options(config: Any, tokenizer: Any, extractor: Any, shape: Collection[str] | None = None) -> dict[str, Any]:
+    """What of a checkpoint decides its text beside the weights: how layers are used, tokens, features.
+
+    Args:
+        config: Of the network.
+        tokenizer: Its tokens.
+        extractor: Settings of its features.
+        shape: What of ``config`` cannot be seen from the weights; None takes all of it.
+    """
+    settings = config.to_dict()
+    used = {name: settings.get(name) for name in shape or settings if name not in NO_MATTER}
+    tokens = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
+    features = {name: value for name, value in extractor.to_dict().items() if name not in NO_MATTER}
+    return {"config": used, "extractor": features, "vocabulary": hashlib.sha256(tokens).hexdigest()}

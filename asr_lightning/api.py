@@ -1,0 +1,64 @@
+"""``asr_lightning.specialize``: the run of the command of that name, from Python. Imports torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asr_lightning.cli import lightning_cli
+from asr_lightning.run.outcome import Outcome
+from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec
+
+
+def specialize(
+    data: str | os.PathLike[str],
+    model: str = DEFAULT_MODEL,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    language: str | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    budget: str | None = None,
+    canary: str | None = None,
+    accelerator: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Specialize a model on a folder of recordings; the same weights as by the command.
+
+    Of what is left out, the recipe of the model's family decides. Of several processes only the first one comes back:
+    the others end here, with their part done.
+
+    Args:
+        data: Folder with ``<UID>.wav`` (or mp3, …) and ``<UID>.txt``.
+        model: A name of ``python -m asr_lightning models``, or a folder.
+        run_dir: Where everything goes; ``runs/<name of the folder>`` if None. An earlier run there is set aside.
+        language: Of a multilingual model, such as ``de``.
+        epochs: How long to train; models in folds share them.
+        seed: Another seed gives another run.
+        budget: Time for everything, such as ``5m``.
+        canary: Folder of other people's speech that must not suffer; ``bundled``, or ``off``.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        options: Any others of ``fit``, nested as in its configuration files.
+
+    Raises:
+        ValueError: Something is wrong with the recordings, the model or an option; the message says what to do.
+    """
+    spec = RunSpec(
+        data=Path(data),
+        run_dir=Path(run_dir) if run_dir is not None else Path("runs") / Path(data).resolve().name,
+        model=model,
+        language=language,
+        epochs=epochs,
+        seed=seed,
+        budget=budget,
+        canary=canary,
+        accelerator=accelerator,
+        options=options or {},
+    )
+    outcome = lightning_cli.run(spec).outcome
+    if outcome is None:
+        sys.exit(0)
+    return outcome

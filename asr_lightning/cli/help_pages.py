@@ -1,0 +1,35 @@
+"""Write the pages that ``fit --help`` and its siblings show: LightningCLI's own help takes seconds of imports.
+
+Run: ``make help-pages``. Read by ``commands/train.py``; a test compares the pages with the parser.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+PAGES = Path(__file__).parent / "help"
+
+
+def page(command: str) -> str:
+    """What LightningCLI prints for ``command --help``, 100 columns wide and without colour."""
+    os.environ.update(COLUMNS="100", NO_COLOR="1")
+    from asr_lightning.cli import lightning_cli
+
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):
+        lightning_cli.main([command, "--help"])
+    return printed.getvalue()
+
+
+def main() -> None:
+    """Write every page."""
+    PAGES.mkdir(exist_ok=True)
+    for command in ("fit", "validate", "test"):
+        (PAGES / f"{command}.txt").write_text(page(command), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""The command line of fit, validate and test: LightningCLI with this project's defaults and its results.
+
+Knows which parts make a run; knows no model. Imports torch: ``__main__`` loads it only when a run starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from asr_lightning.adapters import registry, saved
+from asr_lightning.callbacks.average_steps import AverageSteps
+from asr_lightning.callbacks.compile_layers import CompileLayers
+from asr_lightning.callbacks.early_stopping import StopEarly
+from asr_lightning.callbacks.half_epoch import HalfEpochValidation
+from asr_lightning.callbacks.train_only import TrainOnly
+from asr_lightning.data.folds import HELP, FoldCount
+from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.errors import OptionError
+from asr_lightning.module import ASRModule
+from asr_lightning.protocols import ASRAdapter
+from asr_lightning.run import folds
+from asr_lightning.run.folder import SaveConfig, loggers_of, run_dir_of
+from asr_lightning.run.outcome import Scores
+from asr_lightning.run.runner import Runner
+from asr_lightning.run.selection import SelectionSettings
+from asr_lightning.run.spec import RunSpec
+from asr_lightning.scoring.comparison import Comparison, rates_of, write_json, write_pairs
+from asr_lightning.training.checkpoints import CheckedCheckpoints
+from asr_lightning.training.precision import precision_of
+from asr_lightning.training.quiet import quieten
+from asr_lightning.training.sharded import ShardedStrategy
+
+logger = logging.getLogger(__name__)
+
+TRAINER_DEFAULTS = {
+    "max_epochs": 10,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,  # the data module deals batches to ranks itself
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+DESCRIPTIONS = {
+    "fit": "Specialize a model on an audio folder, and report WER before and after. The options most used: "
+    "--model NAME (python -m asr_lightning models lists them), --config FILE, --data.audio_dir FOLDER, "
+    "--run_dir FOLDER, --ckpt_path last to resume, --train_only.groups, --model.optimizer.lr, --trainer.max_epochs, "
+    "--trainer.devices. Any option can stand in the configuration file.",
+    "validate": "Dev WER of a finished run's model: --run_dir FOLDER is enough, its config.yaml is read.",
+    "test": "WER on the test split, before and after, of a finished run: --run_dir FOLDER is enough.",
+}
+
+
+class ASRCLI(LightningCLI):
+    """fit, validate and test over one run folder: options in, and the objects that they describe.
+
+    Args:
+        started: ``time.monotonic()`` at the start of the process.
+        callbacks: Of the caller's own, called before all others while training.
+        log_clips: Whether TensorBoard gets sound and text of some dev clips.
+        more: Options that somebody has typed beside a ``RunSpec``.
+        kwargs: Of ``LightningCLI``.
+
+    Attributes:
+        runner: Does ``fit``.
+        scores: What ``test`` found; None on ranks other than 0.
+    """
+
+    runner: Runner
+    scores: Scores | None = None
+
+    def __init__(
+        self,
+        started: float,
+        callbacks: Sequence[Callback] = (),
+        log_clips: bool = True,
+        more: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._runner_options = (started, tuple(callbacks), log_clips)
+        self._more = more
+        super().__init__(
+            ASRModule,
+            AudioFolderDataModule,
+            save_config_callback=SaveConfig,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            **kwargs,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Take the options from a command line, or from a ``RunSpec`` and what somebody has typed beside it."""
+        if not isinstance(args, RunSpec):
+            super().parse_arguments(parser, args)
+            return
+        fit = self._subcommand_parsers["fit"]
+        try:
+            options = fit.parse_args(list(self._more), namespace=fit.parse_object(args.plan()))
+        except ArgumentError as error:
+            raise OptionError(str(error)) from error
+        self.config = Namespace(subcommand="fit", fit=options)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no options from a checkpoint, as Lightning 2.6 would: its hash has not been checked here."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's names, less ``predict``: reading a folder needs no trainer."""
+        kept = ("fit", "validate", "test")
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in kept}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder, the callbacks' options and the links between adapter and data."""
+        parser.add_argument("--run_dir", type=str, default="runs/run", help="Folder for everything that a run writes.")
+        parser.add_argument(
+            "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
+        )
+        parser.add_argument("--budget", type=str | None, help="Time for all, such as 5m: epochs are fitted into it.")
+        parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Steps in bfloat16 on CPUs that have it.")
+        parser.add_argument("--folds", type=FoldCount, default="auto", help=HELP)
+        parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="After training.")
+        parser.add_lightning_class_args(TrainOnly, "train_only")
+        parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
+        parser.add_lightning_class_args(StopEarly, "early_stopping")
+        parser.add_lightning_class_args(AverageSteps, "average_steps")
+        parser.add_lightning_class_args(CompileLayers, "compile")
+        parser.link_arguments("run_dir", "data.run_dir")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments("model", "data.collator", lambda model: model.adapter.collator(), "instantiate")
+        parser.link_arguments("model", "data.limits", lambda model: model.adapter.limits, "instantiate")
+
+    @property
+    def options(self) -> Any:
+        """The parsed options of this subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return Path(self.options.run_dir)
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the run keeps its specialized model."""
+        return self.run_dir / "model"
+
+    def before_instantiate_classes(self) -> None:
+        """Settle which run this is before anything heavy is loaded."""
+        if self.subcommand == "fit":
+            self.runner = Runner(self.options, *self._runner_options)
+            self.runner.prepare()
+            self.options.ckpt_path = self.runner.ckpt_path
+        elif not self.model_dir.is_dir():
+            raise ValueError(f"{self.run_dir} holds no model: run fit first, or name another --run_dir")
+        elif self.subcommand == "validate":
+            self.options.model.adapter.init_args.source = str(self.model_dir)
+            if folds.finished(self.run_dir):
+                logger.warning(
+                    "this model was trained in folds, on the dev clips too: results.json has dev out of fold"
+                )
+
+    def instantiate_trainer(self, part: str = "", **kwargs: Any) -> Trainer:
+        """A trainer with the run's loggers and callbacks, and the precision of the device; ``part`` names its logs."""
+        trainer = self.config_init[self.subcommand].trainer
+        kwargs |= precision_of(str(trainer.accelerator), trainer.precision, self.options.bf16_on_cpu)
+        kwargs["plugins"] += [*_listed(trainer.plugins), CheckedCheckpoints()]
+        if trainer.strategy == ShardedStrategy.strategy_name:
+            kwargs["strategy"] = ShardedStrategy()
+        if self.subcommand != "fit":
+            return super().instantiate_trainer(logger=False, **kwargs)
+        tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version=part)
+        callbacks = [*self.runner.own_callbacks, *_listed(trainer.callbacks), *self.runner.callbacks(tensorboard)]
+        loggers = trainer.logger if trainer.logger not in (None, True) else loggers_of(tensorboard, self.options.wandb)
+        return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
+
+    def adapter_from_source(self) -> ASRAdapter:
+        """The untouched model, loaded again with the options of this run."""
+        parser = ArgumentParser()
+        parser.add_argument("--adapter", type=ASRAdapter)
+        options = parser.parse_object({"adapter": self.options.model.adapter.as_dict()})
+        return parser.instantiate_classes(options).adapter
+
+    def fit(self, model: ASRModule, datamodule: AudioFolderDataModule, **kwargs: Any) -> None:
+        """Train, once for each fold from the same weights."""
+        self.runner.train(model, datamodule, self.trainer, self.instantiate_trainer, **kwargs)
+
+    def after_fit(self) -> None:
+        """Choose the weights, test them and report."""
+        options = self.config_init.fit
+        self.runner.conclude(options.selection, options.average_steps, self.adapter_from_source)
+
+    def test(self, **kwargs: Any) -> None:
+        """Score the run's model beside the untouched one on the test split, and write ``test.json``."""
+        if not self.trainer.is_global_zero:
+            return
+        self.datamodule.prepare_data()
+        self.datamodule.setup("test")
+        base, device = self.model.adapter, self.trainer.strategy.root_device
+        compare = Comparison(self.datamodule, device, self.model.normalizer)
+        tested = compare.test(base, saved.load(self.model_dir))
+        write_pairs(self.run_dir / "test_transcripts.csv", tested.pairs)
+        self.scores = Scores(
+            run_dir=self.run_dir,
+            model=self.options.model.adapter.init_args.source,
+            source=base.source,
+            normalizer=compare.normalizer,
+            clips=compare.clips,
+            test=rates_of(tested.pairs, compare.normalize),
+            native=rates_of(tested.native or tested.pairs, compare.normalize).wer,
+        )
+        write_json(self.run_dir / "test.json", self.scores.as_results())
+
+
+def _listed(given: Any) -> list[Any]:
+    """One or several of an option of the trainer, or none."""
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+
+
+def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
+    """Run one of fit, validate and test.
+
+    Args:
+        arguments: The command line after the program's name.
+        started: ``time.monotonic()`` at the start of the process, for the run's total time.
+    """
+    return _cli(registry.expand(arguments), run_dir_of(arguments), started or time.monotonic())
+
+
+def run(
+    spec: RunSpec,
+    more: Sequence[str] = (),
+    started: float | None = None,
+    callbacks: Sequence[Callback] = (),
+    log_clips: bool = True,
+) -> Runner:
+    """Do what ``spec`` asks for.
+
+    Args:
+        spec: The run.
+        more: Options of ``fit`` that somebody has typed beside it; they come last.
+        started: ``time.monotonic()`` at the start of the process, for the run's total time.
+        callbacks: Of the caller's own, called before all others while training.
+        log_clips: Whether TensorBoard gets sound and text of some dev clips.
+
+    Raises:
+        ValueError: There is no such model or option, or a value cannot be; the recordings cannot be used.
+    """
+    return _cli(spec, spec.run_dir, started or time.monotonic(), callbacks, log_clips, more).runner
+
+
+def _cli(asked: Sequence[str] | RunSpec, run_dir: Path | None, *options: Any) -> ASRCLI:
+    recorded = [str(run_dir / "config.yaml")] if run_dir else []
+    kwargs: dict[str, Any] = {
+        name: {"usage": f"python -m asr_lightning {name} [options]", "description": description}
+        for name, description in DESCRIPTIONS.items()
+    }
+    kwargs["exit_on_error"] = not isinstance(asked, RunSpec)
+    for name in ("validate", "test"):
+        kwargs[name]["default_config_files"] = recorded
+    quieten()
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
+    return ASRCLI(*options, args=asked, parser_kwargs=kwargs)

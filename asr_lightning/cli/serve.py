@@ -1,0 +1,164 @@
+"""``serve``: the training server. Loads no torch; all work on audio and models is done by child processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asr_lightning.server.engine.engine import Engine
+    from asr_lightning.server.engine.settings import EngineSettings
+    from asr_lightning.server.http.models import Catalogue
+    from asr_lightning.server.http.settings import ServerSettings
+
+PORT = 5553
+DAY_S = 24 * 3600
+HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``serve``."""
+    options = argparse.ArgumentParser(prog="python -m asr_lightning serve", description=__doc__)
+    environment = os.environ
+    home, host = environment.get("ASR_HOME", "~/.asr_lightning"), environment.get("SERVER_HOSTNAME", "127.0.0.1")
+    add = options.add_argument
+    add("--home", type=Path, default=Path(home), help="everything it keeps (ASR_HOME; ~/.asr_lightning)")
+    add("--host", default=host, help="address to bind (SERVER_HOSTNAME; 127.0.0.1); others than loopback need a token")
+    add("--port", type=int, default=PORT, help=f"{PORT}; 0 takes a free one")
+    add("--device", nargs="+", help="cpu, mps, cuda:0 …: one training at a time on each; default: all GPUs, else CPU")
+    add("--models_dir", type=Path, help="a folder of model folders, which clients may then ask for by name")
+    add("--queue", type=int, default=20, help="active jobs at most (20)")
+    add("--grace", type=float, default=30.0, help="seconds that a cancelled training may take to stop (30)")
+    add("--keep_archives", action="store_true", help="keep the uploaded archives")
+    add("--retention", type=float, metavar="DAYS", help="delete jobs that ended so long ago; default: never")
+    add("--allow_host", nargs="+", default=[], metavar="NAME", help="further host names it is addressed by")
+    add(
+        "--insecure_no_auth",
+        action="store_true",
+        help="no token, whatever it binds to: anyone who reaches it may use it",
+    )
+    add(
+        "--tensorboard_public", action="store_true", help="TensorBoard itself on all addresses, port 6006, without auth"
+    )
+    add("--no_tensorboard", action="store_true")
+    return options
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Serve until a signal; trainings live on, and the next start takes them up again."""
+    options = parser().parse_args(arguments)
+    check_options(options)
+    from asr_lightning.errors import require_extra
+
+    for module in ("fastapi", "uvicorn", "python_multipart", "httpx", "psutil"):
+        require_extra("server", module, "serve")
+    from asr_lightning.server.engine.engine import Engine
+    from asr_lightning.server.http.models import catalogue
+
+    models = catalogue(options.models_dir)
+    listener = listen(options.host, options.port)
+    with listener:
+        engine = Engine(engine_settings(options, models))
+        try:
+            settings = server_settings(options, engine.home.path, listener.getsockname()[1])
+            engine.start()
+            serve(engine, settings, models, listener)
+        finally:
+            engine.stop()
+    return 0
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse what would fail later.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    if not 0 <= options.port < 65536:
+        raise ValueError(f"--port must be from 0 to 65535, not {options.port}")
+    if options.queue < 1:
+        raise ValueError(f"--queue must be at least 1, not {options.queue}")
+    if options.grace < 0 or (options.retention is not None and options.retention < 0):
+        raise ValueError("--grace and --retention cannot be negative")
+    for name in options.allow_host:
+        if not HOST.fullmatch(name):
+            raise ValueError(f"--allow_host takes bare names such as asr.example.org, not {name}")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that clients can connect to.
+
+    Raises:
+        OSError: The address is taken, or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host} port {port} ({error.strerror}): give another --port") from error
+
+
+def engine_settings(options: argparse.Namespace, models: Catalogue) -> EngineSettings:
+    """How the engine works."""
+    from asr_lightning.server.engine.settings import EngineSettings
+    from asr_lightning.server.http.hardware import devices
+
+    return EngineSettings(
+        home=options.home,
+        devices=tuple(options.device or devices()),
+        models=models.sources,
+        queue_cap=options.queue,
+        grace_s=options.grace,
+        keep_archives=options.keep_archives,
+        retention_s=None if options.retention is None else options.retention * DAY_S,
+    )
+
+
+def server_settings(options: argparse.Namespace, home: Path, port: int) -> ServerSettings:
+    """How the server answers; tells the operator what protects it."""
+    from asr_lightning.server.http import settings
+
+    token, made = settings.find_token(home, options.host, options.insecure_no_auth, os.environ)
+    if made and sys.stderr.isatty():
+        say(f"token: {token}")  # on the terminal only: a log is kept, copied and read by others
+    elif made:
+        say(f"the token is in {home / 'token'}")
+    if options.insecure_no_auth and not settings.is_loopback(options.host):
+        say("WARNING: --insecure_no_auth: whoever reaches this server can read the voices and models on it")
+    if options.tensorboard_public:
+        say("WARNING: --tensorboard_public: whoever reaches port 6006 can read the curves of every job")
+    return settings.ServerSettings(
+        hosts=settings.allowed_hosts(options.host, port, options.allow_host, os.environ),
+        token=token,
+        tensorboard=not options.no_tensorboard,
+        tensorboard_public=options.tensorboard_public,
+    )
+
+
+def serve(engine: Engine, settings: ServerSettings, models: Catalogue, listener: socket.socket) -> None:
+    """Answer requests on ``listener`` until a signal."""
+    from asr_lightning.server.http.app import create_app
+    from asr_lightning.server.http.run import serve_app
+    from asr_lightning.server.http.tensorboard import TensorBoard
+
+    home = engine.home.path
+    board = TensorBoard(home / "jobs", home / "tensorboard.log", settings.tensorboard_public)
+    app = create_app(engine, settings, models, board if settings.tensorboard else None)
+    if settings.tensorboard and settings.tensorboard_public:
+        board.start()
+    host, port = listener.getsockname()[:2]
+    try:
+        serve_app(app, listener, lambda: say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}"))
+    finally:
+        board.stop()
+
+
+def say(text: str) -> None:
+    """A line for the operator."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

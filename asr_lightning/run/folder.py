@@ -1,0 +1,87 @@
+"""The folder of a run: its configuration, logs, checkpoint to resume from, and an earlier run that is set aside.
+
+Nothing in it is ever overwritten. Imported by the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from asr_lightning.training import checkpoints
+
+logger = logging.getLogger(__name__)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keep the resolved configuration of every start: ``config.yaml``, then ``config-2.yaml`` when it is resumed."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it into the run folder, over nothing."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and not data.fold.number:
+            run_dir = Path(self.config.run_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, first_free(run_dir / "config.yaml"))
+
+
+def run_dir_of(arguments: Sequence[str]) -> Path | None:
+    """The ``--run_dir`` among ``arguments``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run_dir", type=Path)
+    return parser.parse_known_args(arguments)[0].run_dir
+
+
+def loggers_of(tensorboard: TensorBoardLogger, wandb: str) -> list[Logger]:
+    """``tensorboard``, and Weights & Biases unless it is ``off``."""
+    if wandb == "off":
+        return [tensorboard]
+    run_dir = Path(tensorboard.root_dir).parent
+    name = f"{run_dir.name} {tensorboard.version}".rstrip()
+    return [tensorboard, WandbLogger(name, run_dir, project="asr_lightning", offline=wandb == "offline")]
+
+
+def first_free(path: Path) -> Path:
+    """``path``, or with -2, -3, … before its suffix if it exists."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """What ``--ckpt_path last`` resumes from: the newest checkpoint that is whole.
+
+    Raises:
+        ValueError: The folder has none.
+    """
+    folder = run_dir / "checkpoints"
+    last = checkpoints.newest(folder)
+    if last is None:
+        raise ValueError(
+            f"nothing to resume: {folder} holds no {checkpoints.LAST} that matches {checkpoints.HASHES}; "
+            "start the run again without --ckpt_path"
+        )
+    return last
+
+
+@rank_zero_only
+def set_aside(run_dir: Path) -> None:
+    """Rename the folder of an earlier run, or of earlier seeds, if there is one."""
+    if (run_dir / "config.yaml").exists() or (run_dir / "seeds.json").exists():
+        kept = first_free(run_dir)
+        run_dir.rename(kept)
+        logger.info("%s held an earlier run; it is now %s", run_dir, kept)

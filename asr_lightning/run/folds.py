@@ -1,0 +1,129 @@
+"""Trains one model for each fold of the clips, all from the same weights. Knows the contract and no model.
+
+What is handed over is the average of their weights: every clip has trained all of them but one, and no further
+training is needed. Source: model soups, Wortsman et al. 2022. What one model forgets of other people's speech is mostly
+chance, and the average forgets less (docs/recipes.md). A fold decides nothing about its own weights: they are the mean
+of its later steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from safetensors.torch import load_file
+
+from asr_lightning.callbacks.average_steps import AverageSteps
+from asr_lightning.callbacks.early_stopping import StopEarly
+from asr_lightning.callbacks.half_epoch import HalfEpochValidation
+from asr_lightning.callbacks.keep_best import KeepBest, weights_of, write_weights
+from asr_lightning.callbacks.keep_last import KeepLast
+from asr_lightning.data.folds import Fold, FoldCount, epochs_each, fold_splits, is_few, num_folds, pooled
+from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.durable import faults
+from asr_lightning.module import ASRModule
+from asr_lightning.run.ends import End, Part, State
+
+logger = logging.getLogger(__name__)
+
+FOLDER, NAME = Path("checkpoints", "folds"), "fold-{}-of-{}.safetensors"
+
+
+def folds_of(
+    wanted: FoldCount, data: AudioFolderDataModule, trainer: Trainer, from_checkpoint: bool
+) -> list[AudioFolderDataModule]:
+    """The data of each fold; empty for a run without folds.
+
+    Raises:
+        ValueError: Folds were asked for by number, and cannot be had.
+    """
+    obstacle = "several processes" if trainer.world_size > 1 else "a checkpoint" if from_checkpoint else ""
+    if obstacle and isinstance(wanted, int):
+        raise ValueError(f"{obstacle} cannot be trained in folds: set --folds off, or start a run of one process anew")
+    data.prepare_data()
+    count = 1 if obstacle else num_folds(wanted, data.splits)
+    if count == 1:
+        return []
+    logger.info("%d models are trained, each reads the clips that it was not trained on", count)
+    return [data.divided(splits, Fold(number, count)) for number, splits in enumerate(fold_splits(data.splits, count))]
+
+
+def together(data: AudioFolderDataModule) -> AudioFolderDataModule:
+    """Every clip of train and dev as dev."""
+    return data.divided(pooled(data.splits))
+
+
+def finished(run_dir: Path) -> list[Path]:
+    """The weights of the folds that a run has finished, first to last; a kill leaves no half of one."""
+    return sorted((run_dir / FOLDER).glob(NAME.format("*", "*")))
+
+
+def train(
+    folds: list[AudioFolderDataModule],
+    model: ASRModule,
+    make_trainer: Callable[[str], Trainer],
+    run_dir: Path,
+    resumed: bool = False,
+) -> tuple[End, Trainer]:
+    """Train ``model`` once for each fold, from the weights that it has now.
+
+    Args:
+        folds: Data of each.
+        model: Trained; the weights of the last fold are left in it.
+        make_trainer: A fresh trainer; its argument names what it logs.
+        run_dir: Gets the weights of the folds; those that an earlier start has left there are removed.
+        resumed: Keep the folds that an earlier start has finished instead. The last one is trained in any case: what
+            comes after training needs a trainer that has run.
+
+    Returns:
+        The weights of all folds, and the last trainer.
+    """
+    directory = run_dir / FOLDER
+    if not resumed:
+        shutil.rmtree(directory, ignore_errors=True)
+    untouched = {name: tensor.detach().cpu().clone() for name, tensor in model.model.state_dict().items()}
+    if is_few(folds[0].splits):
+        model.settings = model.settings.in_folds()
+    parts = []
+    for data in folds:
+        number = data.fold.number + 1
+        path = directory / NAME.format(number, data.fold.count)  # resumed with another count, it is trained anew
+        parts.append(Part(data, partial(load_file, path)))
+        if path.exists() and data is not folds[-1]:
+            logger.info("%s is trained already", data.fold)
+            continue
+        model.model.load_state_dict(untouched)
+        trainer = make_trainer(f"fold-{number}")
+        _make_part(trainer, data)
+        trainer.fit(model, datamodule=data)
+        write_weights(_averaged(trainer) or weights_of(model.model), half := path.with_suffix(".half"))
+        half.replace(path)
+        faults.point("training.fold.kept")
+        for log in trainer.loggers:
+            if isinstance(log, WandbLogger):
+                log.experiment.finish()  # the next fold is a run of its own
+    return End(f"average of {len(folds)} folds", tuple(parts)), trainer
+
+
+def _averaged(trainer: Trainer) -> State:
+    """The mean of its later steps; empty if none were averaged."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback.weights for callback in callbacks if isinstance(callback, AverageSteps))
+
+
+def _make_part(trainer: Trainer, data: AudioFolderDataModule) -> None:
+    """Give ``trainer`` its share of the epochs. Its dev stops and chooses nothing: one check an epoch shows it."""
+    if trainer.max_epochs not in (None, -1):
+        trainer.fit_loop.max_epochs = epochs_each(data.fold.count, trainer.max_epochs, data.splits)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks[:] = [callback for callback in callbacks if not isinstance(callback, StopEarly | KeepLast)]
+    for callback in callbacks:
+        if isinstance(callback, KeepBest):
+            callback.count = 0
+        if isinstance(callback, HalfEpochValidation):
+            callback.half = False

@@ -1,0 +1,48 @@
+"""What the engine refuses. The HTTP layer turns each into one problem code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asr_lightning.server.engine.records import Job
+
+
+class NoSuchJobError(LookupError):
+    """No job has this id."""
+
+
+class WrongStateError(RuntimeError):
+    """The job's state does not allow it.
+
+    Attributes:
+        job: As it is now.
+    """
+
+    def __init__(self, job: Job, wanted: str) -> None:
+        super().__init__(f"job {job.id} is {job.state} and cannot be {wanted}")
+        self.job = job
+
+
+class BusyError(RuntimeError):
+    """A training is active, or the queue is full.
+
+    Attributes:
+        current: Id of the job in the way, if there is one.
+    """
+
+    def __init__(self, message: str, current: str | None) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class KeyConflictError(ValueError):
+    """The Idempotency-Key was used for another request."""
+
+
+class DiskFullError(OSError):
+    """Too little space is left under the server's home."""
+
+
+class HomeError(OSError):
+    """The server's home cannot be used; the message has the remedy."""

@@ -1,0 +1,46 @@
+"""What goes back to a client: our headers on every answer, and a problem only where no answer has begun."""
+
+from __future__ import annotations
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
+
+from asr_lightning.server.http.problems import Problem
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Answer:
+    """What goes back to the client.
+
+    Attributes:
+        started: Whether the head of the answer is out.
+        close: Whether the connection must end after it, since the body of the request was not read.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.started, self.close = send, False, False
+
+    async def send(self, message: Message) -> None:
+        """Pass ``message`` on, the head with our headers."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            message.setdefault("headers", [])
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            if self.close:
+                headers["Connection"] = "close"
+        await self._send(message)
+
+    async def problem(self, problem: Problem, scope: Scope, receive: Receive) -> None:
+        """Answer with ``problem``, unless an answer has begun."""
+        if not self.started:
+            await problem.response()(scope, receive, self.send)

@@ -1,0 +1,171 @@
+"""Files of a finished job: fixed names that the store knows, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from asr_lightning.server.engine.records import Job
+from asr_lightning.server.engine.states import SUCCEEDED
+from asr_lightning.server.http import auth, checkpoints, schemas
+from asr_lightning.server.http.context import Context, Here
+from asr_lightning.server.http.problems import Problem
+from asr_lightning.server.http.schemas import BINARY, TEXT, answers
+
+router = APIRouter()
+
+NAMES = frozenset({"model.tar.gz", "report.html", "report.json", "SHA256SUMS"})
+TYPES = {
+    "gz": "application/gzip",
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "SHA256SUMS": "text/plain; charset=utf-8",
+}
+# A report shows transcripts: whatever is in them, no script runs, and nothing is loaded from elsewhere.
+REPORT_CSP = (
+    "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def file_answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """``responses`` of a route that sends a file of one of the media types ``kinds``."""
+    content = {kind: BINARY if kind == "application/gzip" else {} for kind in kinds}
+    found = answers("not_found", "not_finished", "purged", "invalid_parameter", s200=content)
+    found[206] = {"description": "A part", "content": {kind: {} for kind in (*kinds, "multipart/byteranges")}}
+    found[400] = {"description": "Malformed Range", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
+    found[416] = {"description": "Range outside the file", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
+    return found
+
+
+GZIP, HTML, JSON = "application/gzip", "text/html", "application/json"
+
+
+class OpenFile(FileResponse):
+    """A file that was opened before the first byte of the answer: it stays whole when the job is deleted meanwhile.
+
+    Args:
+        descriptor: Taken over.
+        name: Of the download.
+        digest: sha256 of the file.
+        headers: Further ones.
+    """
+
+    def __init__(self, descriptor: int, name: str, digest: str, headers: dict[str, str]) -> None:
+        self._descriptor = descriptor
+        super().__init__(
+            f"/dev/fd/{descriptor}",
+            headers={"ETag": f'"{digest}"', **headers},
+            media_type=TYPES[name.rpartition(".")[2]],
+            filename=name,
+            stat_result=os.fstat(descriptor),
+            content_disposition_type="inline" if name.endswith((".html", ".json")) else "attachment",
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            os.close(self._descriptor)
+
+
+async def artifact(here: Context, job: Job, name: str) -> Response:
+    """The file ``name`` of ``job``.
+
+    Raises:
+        Problem: There is none of this name, or none yet.
+    """
+    if name in job.artifacts and job.state == SUCCEEDED:
+        return await run_in_threadpool(_open, here, job, name)
+    if name in NAMES and job.state != SUCCEEDED:
+        raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
+    raise Problem("not_found", "the job has no such file")
+
+
+def _open(here: Context, job: Job, name: str) -> Response:
+    known = next(known for known in job.artifacts if known == name)  # no path is built from what the client wrote
+    path = here.engine.home.job(job.id) / "artifacts" / known
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise Problem("purged", "the file was deleted") from error
+    except OSError as error:  # a link that somebody planted
+        raise Problem("not_found", "the job has no such file") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Problem("not_found", "the job has no such file")
+    headers = {"Content-Security-Policy": REPORT_CSP} if known.endswith(".html") else {}
+    return OpenFile(descriptor, known, job.artifacts[known], headers)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/artifacts", responses=answers("not_found", "not_finished", "purged", s200=schemas.Artifacts)
+)
+async def artifacts(here: Here, job_id: str) -> Response:
+    """The files of a job that succeeded."""
+    job = await here.kept(job_id)
+    if job.state != SUCCEEDED:
+        raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
+    return JSONResponse({"data": await run_in_threadpool(_artifacts, here, job), "next": None})
+
+
+def _artifacts(here: Context, job: Job) -> list[dict[str, object]]:
+    folder = here.engine.home.job(job.id) / "artifacts"
+    return [
+        {"name": name, "size": (folder / name).stat().st_size, "sha256": digest}
+        for name, digest in sorted(job.artifacts.items())
+        if (folder / name).is_file()
+    ]
+
+
+@router.api_route("/v1/jobs/{job_id}/artifacts/{name}", methods=["HEAD"], include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/artifacts/{name}",
+    response_class=Response,
+    responses=file_answers(GZIP, HTML, JSON, "text/plain"),
+)
+async def get_artifact(here: Here, job_id: str, name: str) -> Response:
+    """One file of a job that succeeded."""
+    return await artifact(here, await here.kept(job_id), name)
+
+
+@router.api_route("/v1/jobs/{job_id}/report.json", methods=["HEAD"], include_in_schema=False)
+@router.get("/v1/jobs/{job_id}/report.json", response_class=Response, responses=file_answers(JSON))
+async def report_json(here: Here, job_id: str) -> Response:
+    """The report before and after, for programs."""
+    return await artifact(here, await here.kept(job_id), "report.json")
+
+
+@router.api_route("/v1/jobs/{job_id}/report.html", methods=["HEAD"], include_in_schema=False)
+@router.get("/v1/jobs/{job_id}/report.html", response_class=Response, responses=file_answers(HTML))
+async def report_html(here: Here, job_id: str) -> Response:
+    """The report before and after, for people; works without script."""
+    return await artifact(here, await here.kept(job_id), "report.html")
+
+
+@router.get("/v1/jobs/{job_id}/checkpoints", responses=answers("not_found", "purged", s200=schemas.Checkpoints))
+async def get_checkpoints(here: Here, job_id: str) -> Response:
+    """The checkpoints of a job; a checkpoint is code, so none is handed out or taken."""
+    job = await here.kept(job_id)
+    found = await run_in_threadpool(checkpoints.listing, here.engine.home.job(job.id))
+    return JSONResponse({"data": found, "checks": checkpoints.checks(job.progress), "next": None})
+
+
+def tensorboard_url(request: Request, here: Context) -> str | None:
+    """Where TensorBoard is for the client of ``request``; with a token the path is signed, and expires."""
+    settings = here.settings
+    if here.tensorboard is None:
+        return None
+    host = request.headers["host"]
+    if settings.tensorboard_public:
+        return f"http://{host.rpartition(':')[0] or host}:{here.tensorboard.port}/"
+    tls = host.endswith(".proxy.runpod.net") or request.headers.get("x-forwarded-proto") == "https"
+    signed = f"s/{auth.signature(settings.token, 'tensorboard')}/" if settings.token else ""
+    return f"{'https' if tls else 'http'}://{host}/tensorboard/{signed}"

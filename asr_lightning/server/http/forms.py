@@ -1,0 +1,158 @@
+"""Multipart forms, read as they arrive: each byte of the file is written once, the client's file name is ignored."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from asr_lightning.server.http.problems import Problem, invalid
+from asr_lightning.server.http.sink import Sink
+
+MAX_PARTS = 16
+VALUE_BYTES = 4096
+GZIP = b"\x1f\x8b"
+FILE = "data"
+CALLBACKS = (
+    "part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data", "part_end", "end",
+)  # fmt: skip
+
+
+@dataclass
+class Form:
+    """A form that was read.
+
+    Attributes:
+        fields: Values by name.
+        archive: The file, on disk.
+    """
+
+    fields: dict[str, str] = field(default_factory=dict)
+    archive: Path | None = None
+
+
+class _Reader:
+    """Callbacks of the parser. One part at a time."""
+
+    def __init__(self, names: frozenset[str], sink: Sink) -> None:
+        self.names, self.sink, self.form = names, sink, Form()
+        self.parts, self.ended, self.name, self.value, self.head = 0, False, "", bytearray(), b""
+        self._key, self._header = bytearray(), bytearray()
+        self._headers: dict[bytes, bytes] = {}
+
+    def callbacks(self) -> dict[str, Callable[..., None]]:
+        """For the parser."""
+        return {f"on_{name}": getattr(self, name) for name in CALLBACKS}
+
+    def part_begin(self) -> None:
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise Problem("invalid_parameter", f"a form has at most {MAX_PARTS} fields")
+        self._headers, self.value = {}, bytearray()
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._key += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def header_end(self) -> None:
+        self._headers[bytes(self._key).lower()] = bytes(self._header)
+        self._key.clear()
+        self._header.clear()
+
+    def headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self.name = options.get(b"name", b"").decode("utf-8", "replace")
+        if self.name != FILE and self.name not in self.names:
+            raise invalid(self.name[:64], f"fields are {', '.join(sorted({*self.names, FILE}))}")
+        if self.name in self.form.fields or (self.name == FILE and self.form.archive):
+            raise invalid(self.name, f"{self.name} is given twice")
+        if self.name == FILE:
+            self.form.archive = self.sink.path
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        if self.name == FILE:
+            if len(self.head) < len(GZIP):
+                self.head += data[start : min(end, start + 2)]
+                check_gzip(self.head)
+            self.sink.take(memoryview(data)[start:end])
+            return
+        self.value += data[start:end]
+        if len(self.value) > VALUE_BYTES:
+            raise invalid(self.name, f"{self.name} is too long")
+
+    def part_end(self) -> None:
+        if self.name == FILE:
+            return
+        try:
+            self.form.fields[self.name] = self.value.decode()
+        except UnicodeDecodeError as error:
+            raise invalid(self.name, f"{self.name} is not UTF-8") from error
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def check_gzip(head: bytes) -> None:
+    """Refuse at the first bytes what is no gzip file: a zip, a plain tar, a page.
+
+    Raises:
+        Problem: It is none.
+    """
+    if not head[:2] == GZIP[: len(head)]:
+        raise Problem("unsupported_media", "data must be a .tar.gz: tar -czf data.tar.gz -C FOLDER .", param=FILE)
+
+
+@asynccontextmanager
+async def received(request: Request, names: frozenset[str], path: Path, min_free: int) -> AsyncIterator[Form]:
+    """The form of ``request``, its file at ``path``; at the end the file is gone, unless somebody moved it.
+
+    Raises:
+        Problem: It is no multipart form, has unknown or too many fields, no file, or one that is no gzip.
+        DiskFullError: There is no space for the file.
+    """
+    try:
+        yield await _read(request, names, path, min_free)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+async def _read(request: Request, names: frozenset[str], path: Path, min_free: int) -> Form:
+    async with Sink(path, min_free) as sink:
+        reader = _Reader(names, sink)
+        try:
+            parser = MultipartParser(boundary(request), reader.callbacks())  # type: ignore[arg-type]
+            async for chunk in request.stream():
+                if not reader.ended:  # what follows the end is ignored
+                    parser.write(chunk)
+                await sink.settle()
+        except FormParserError as error:
+            raise Problem("invalid_parameter", "this is no multipart form: curl -F makes one", param="body") from error
+        if not reader.ended:
+            raise Problem("invalid_parameter", "the form breaks off", param="body")
+        form = reader.form
+        if form.archive is None or not reader.head:
+            raise invalid(FILE, "data is missing: -F data=@data.tar.gz")
+        check_gzip(reader.head.ljust(len(GZIP)))
+        await sink.finish()
+    return form
+
+
+def boundary(request: Request) -> bytes:
+    """What separates the parts of a multipart request.
+
+    Raises:
+        Problem: It is none.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        raise Problem("unsupported_media", "send a multipart form: curl -F data=@data.tar.gz …")
+    return options[b"boundary"]

@@ -1,0 +1,103 @@
+"""The server itself: health, version, figures, models, and a check of data without training."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+import anyio.to_thread
+import psutil
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from asr_lightning import __version__
+from asr_lightning.server.engine import states
+from asr_lightning.server.http import admission, forms, schemas
+from asr_lightning.server.http.context import Context, Here
+from asr_lightning.server.http.problems import Problem
+from asr_lightning.server.http.schemas import TEXT, answers
+
+router = APIRouter()
+
+CHECK_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": admission.form_schema({}, [])}}
+}
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get("/healthz", responses=answers(s200=schemas.Health))
+async def healthz() -> Response:
+    """Whether the server answers. Open without a token, and so without any detail."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz", responses=answers("unavailable", s200=schemas.Health))
+async def readyz(here: Here) -> Response:
+    """Whether jobs are being moved on."""
+    if not here.engine.is_supervised():
+        raise Problem("unavailable", "jobs are not being moved on: restart the server, which loses none")
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/version", responses=answers(s200=schemas.Version))
+async def version() -> Response:
+    """The version of this server."""
+    return JSONResponse({"name": "asr-lightning", "version": __version__})
+
+
+@router.get("/v1/models", responses=answers(s200=schemas.Models))
+async def models(here: Here) -> Response:
+    """The base models that may be asked for, with licence and size."""
+    return JSONResponse({"data": list(here.models.listing), "next": None})
+
+
+@router.get("/metrics", response_class=Response, responses=answers(s200=TEXT))
+async def metrics(here: Here) -> Response:
+    """Figures for Prometheus."""
+    return PlainTextResponse(await run_in_threadpool(figures, here), media_type=PROMETHEUS)
+
+
+def figures(here: Context) -> str:
+    """In Prometheus' text format."""
+    counts = Counter(job.state for job in here.engine.store.jobs())
+    free = psutil.disk_usage(str(here.engine.home.path)).free
+    rows = ["# TYPE asr_jobs gauge"]
+    rows += [f'asr_jobs{{state="{state}"}} {counts[state]}' for state in sorted(states.STATES)]
+    for name, value in {
+        "asr_supervised": int(here.engine.is_supervised()),
+        "asr_streams": here.feed.open,
+        "asr_disk_free_bytes": free,
+        "asr_resident_bytes": psutil.Process(os.getpid()).memory_info().rss,
+    }.items():
+        rows += [f"# TYPE {name} gauge", f"{name} {value}"]
+    return "\n".join(rows) + "\n"
+
+
+@router.post(
+    "/v1/datasets/validate",
+    openapi_extra=CHECK_BODY,
+    responses=answers(
+        "timeout", "too_large", "unsupported_media", "invalid_parameter", "unavailable", "disk_full",
+        s200=schemas.Verdict,
+    ),
+)  # fmt: skip
+async def validate(request: Request, here: Here) -> Response:
+    """Check a data set without training: 200 with the warnings, or the problem with every issue attached."""
+    forms.boundary(request)
+    if here.checks.borrowed_tokens + here.checks.statistics().tasks_waiting >= here.settings.checks:
+        raise Problem("unavailable", "other data sets are being checked: try again soon")
+    path = await run_in_threadpool(here.engine.new_upload)
+    async with forms.received(request, frozenset(), path, here.settings.min_free_bytes):
+        try:
+            found = await anyio.to_thread.run_sync(here.engine.check, path, limiter=here.checks)
+        except TimeoutError as error:
+            raise Problem("timeout", "the check took too long: send fewer clips") from error
+    if found.get("ok"):
+        return JSONResponse(found)
+    refused = found.get("error") or {}
+    code = refused.get("code")
+    known = code if code in ("too_large", "unsupported_media", "disk_full") else "dataset_invalid"
+    details = {key: found.get(key) for key in ("issues", "counts", "utterances", "seconds")}
+    raise Problem(known, refused.get("message") or "the data set has errors", param="data", **details)

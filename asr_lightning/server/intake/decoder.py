@@ -1,0 +1,103 @@
+"""The decoder process: one request, one answer, over a socket; each request brings an open file and an open target.
+
+Started by ``decoding`` as ``python -m asr_lightning.server.intake.decoder``. It opens no name that comes from a client,
+and whatever it answers the parent checks. A crash here names the file, since one is in work at a time.
+"""
+
+from __future__ import annotations
+
+from asr_lightning.server.intake import sandbox
+
+if __name__ == "__main__":
+    sandbox.before_imports()
+
+import fcntl
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import av  # noqa: F401  # here: afterwards the process may not read its way through the libraries
+import numpy as np
+
+from asr_lightning.data.audio import REMEDY, AudioError, TooLongError, decode, resample
+from asr_lightning.durable.files import FULL
+
+RATE = 16_000  # Hz; what every model family here takes
+RATES = range(2000, 768_001)
+FULL_SCALE = 0.999
+MAX_MESSAGE = 4096
+PEAK = 32_767
+
+
+def main() -> int:
+    """Answer requests until the parent closes the socket."""
+    with socket.socket(fileno=0) as parent:
+        settings = json.loads(parent.recv(MAX_MESSAGE))
+        sandbox.after_imports(settings["memory_bytes"], settings["file_bytes"])
+        parent.sendall(b"{}\n")
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(parent, MAX_MESSAGE, 2)
+            if not message:
+                return 0
+            sandbox.limit_cpu(settings["decode_seconds"])
+            answer = _answer(descriptors[0], descriptors[1], settings["clip_samples"], settings["clip_seconds"])
+            for descriptor in descriptors:
+                os.close(descriptor)
+            parent.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> dict:
+    """Measures of one recording, or what is wrong with it."""
+    path = _path_of(source)
+    try:
+        samples, own_rate = decode(path, max_samples)
+        if own_rate not in RATES:
+            return {"bad": f"it claims {own_rate} samples per second, as no recorder makes"}
+        if len(samples) > max_seconds * own_rate:
+            return {"long": len(samples) / own_rate}
+        measures = {"rate": own_rate, **measure(samples)}
+        wave = resample(samples, own_rate, RATE)
+        _write_all(target, np.rint(wave * PEAK).astype("<i2").tobytes())
+        return {**measures, "frames": len(wave)}
+    except TooLongError:
+        return {"long": None}
+    except AudioError as error:
+        return {"bad": str(error).removeprefix(f"{path}: ").removesuffix(f"; {REMEDY}")}
+    except OSError as error:
+        return {"full": True} if error.errno in FULL else {"bad": "it cannot be read"}
+    except MemoryError:
+        return {"bad": "it asks for more memory than the decoder may have"}
+    except Exception as error:  # whatever a decoder raises on a hostile file is an answer about this file
+        return {"bad": f"the decoder fails ({type(error).__name__})"}
+
+
+def _path_of(descriptor: int) -> Path:
+    """A name that opens the file of ``descriptor`` at its start; the one of macOS's /dev/fd shares the offset."""
+    if sys.platform == "darwin":
+        return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+    return Path(f"/dev/fd/{descriptor}")
+
+
+def measure(samples: np.ndarray) -> dict[str, float]:
+    """Figures of the data checks over ``samples [T]`` at their own rate."""
+    loud = np.abs(samples) >= FULL_SCALE
+    runs = loud[:-2] & loud[1:-1] & loud[2:]
+    return {
+        "peak": float(np.abs(samples).max()),
+        "rms": float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
+        "mean": float(np.mean(samples, dtype=np.float64)),
+        "clipped": float(np.mean(loud)),
+        "runs": float(runs.any()),
+    }
+
+
+def _write_all(target: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

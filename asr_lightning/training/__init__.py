@@ -1,0 +1,1 @@
+"""What a training stands on: optimizers, groups, precision, devices, checkpoints. Knows the contract and no model."""
