@@ -278,19 +278,27 @@ def canary_part(result: Result, human: bool) -> dict[str, float] | None:
     return result.canary.get(f"{mode}, human speech" if human else mode)
 
 
+OTHERS = "\nother recipes that were tried (docs/recipes.md)"
+
+
 def table(found: Iterable[Result]) -> None:
-    """Human voices first; the peer below ours."""
+    """Human voices first; the peer below ours, and what else was tried below all."""
     by_row: dict[tuple[str, str, str, int | None], list[Result]] = {}
     for result in found:
         by_row.setdefault((result.voice, result.model, result.arm, result.clips), []).append(result)
     print(f"\ncorpus WER on test, normalizer basic; before is the untouched model as its makers use it\n{HEADER}")
-    for voice in VOICES:
-        kind = "human" if voice.human else "synthetic"
-        for (name, model, arm, clips), results in sorted(by_row.items(), key=lambda item: str(item[0])):
-            if name == voice.word:
-                of = "" if clips is None else f", {clips} clips"
+    rows = sorted(by_row.items(), key=lambda item: ([v.word for v in VOICES].index(item[0][0]), str(item[0])))
+    voices = {voice.word: voice for voice in VOICES}
+    for is_other in (False, True):
+        if is_other:
+            print(OTHERS)
+        for (name, model, arm, clips), results in rows:
+            if (arm not in ("ours", "peer")) == is_other:
+                voice, of = voices[name], "" if clips is None else f", {clips} clips"
+                kind = "human" if voice.human else "synthetic"
                 label = f"{kind}: {voice.name}" if arm == "ours" else f"{arm} on {voice.name}"
                 print(row(f"{label}{of}, {model.removeprefix('whisper-')}", results))
+    print()
     kept = [r for results in by_row.values() for r in results if r.arm == "ours" and not r.alpha]
     print(f"runs that kept the untouched model: {len(kept)}")
     costs = [r.seconds for results in by_row.values() for r in results if r.arm == "ours" and r.clips is None]
