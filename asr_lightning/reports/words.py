@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-import jiwer
-
 from asr_lightning.reports.study import Pair
+from asr_lightning.scoring.edits import aligned_words
 from asr_lightning.scoring.text import Normalizer
 
 Kind = Literal["equal", "substitution", "deletion", "insertion"]
@@ -54,7 +53,7 @@ class WordErrors(NamedTuple):
 
 def edits(reference: str, hypothesis: str) -> Iterator[Edit]:
     """Every aligned word of two normalised texts, in order."""
-    output = jiwer.process_words([reference], [hypothesis])
+    output = aligned_words(reference, hypothesis)
     said, written = output.references[0], output.hypotheses[0]
     for chunk in output.alignments[0]:
         left = said[chunk.ref_start_idx : chunk.ref_end_idx]

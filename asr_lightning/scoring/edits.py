@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import jiwer
 
 from asr_lightning.scoring.text import Normalizer
+
+KEPT = 1 << 14
+"""Pairs of texts whose alignment is kept: more than a run of 300 clips and a canary compares, about 20 MB."""
 
 
 class EditCounts(NamedTuple):
@@ -68,10 +72,18 @@ class ErrorRates:
 def count_edits(reference: str, hypothesis: str, normalize: Normalizer) -> UtteranceCounts:
     """Edit counts of one utterance after ``normalize`` has been applied to both texts."""
     reference, hypothesis = normalize(reference), normalize(hypothesis)
-    return UtteranceCounts(
-        _counts(jiwer.process_words([reference], [hypothesis])),
-        _counts(jiwer.process_characters([reference], [hypothesis])),
-    )
+    return UtteranceCounts(_counts(aligned_words(reference, hypothesis)), _character_counts(reference, hypothesis))
+
+
+@lru_cache(KEPT)
+def aligned_words(reference: str, hypothesis: str) -> jiwer.WordOutput:
+    """jiwer's alignment of two normalised texts. A run asks for the same one in validation, selection and report."""
+    return jiwer.process_words([reference], [hypothesis])
+
+
+@lru_cache(KEPT)
+def _character_counts(reference: str, hypothesis: str) -> EditCounts:
+    return _counts(jiwer.process_characters([reference], [hypothesis]))
 
 
 def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> EditCounts:

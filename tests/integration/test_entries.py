@@ -7,13 +7,17 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import jiwer
 import pytest
 import yaml
 
 import asr_lightning as asr
 from asr_lightning.__main__ import main
+from asr_lightning.data import audio
+from asr_lightning.scoring import edits
 from tests.server.trainer.jobs import make_job, train
 
 EPOCHS = 3
@@ -89,3 +93,24 @@ print("WER", outcome.test.wer.before, outcome.test.wer.after, outcome.verdict_wo
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("WER 1.0 ")
     assert (tmp_path / "here" / "report.html").is_file()
+
+
+def test_a_pair_of_texts_is_aligned_once(tones_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In validation, selection, test and report together, whoever asks; and each recording is decoded once."""
+    words, recordings = Counter[tuple[str, ...]](), Counter[str]()
+    process, load = jiwer.process_words, audio.load
+    edits.aligned_words.cache_clear()
+
+    def count(reference: list[str], hypothesis: list[str]) -> jiwer.WordOutput:
+        words[*reference, *hypothesis] += 1
+        return process(reference, hypothesis)
+
+    def decoded(path: Path, sample_rate: int) -> audio.Samples:
+        recordings[path.name] += 1
+        return load(path, sample_rate)
+
+    monkeypatch.setattr(edits.jiwer, "process_words", count)
+    monkeypatch.setattr(audio, "load", decoded)
+    asr.specialize(tones_once, "toy", run_dir=tmp_path / "run", epochs=2)
+    assert len(words) > 5 and set(words.values()) == {1}
+    assert len(recordings) == 12 and set(recordings.values()) == {1}
