@@ -96,7 +96,10 @@ print("WER", outcome.test.wer.before, outcome.test.wer.after, outcome.verdict_wo
 
 
 def test_a_pair_of_texts_is_aligned_once(tones_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In validation, selection, test and report together, whoever asks; and each recording is decoded once."""
+    """In validation, selection, test and report together, whoever asks; and each recording is decoded once.
+
+    The page decodes those of the test split again, for its players, at a rate of its own.
+    """
     words, recordings = Counter[tuple[str, ...]](), Counter[str]()
     process, load = jiwer.process_words, audio.load
     edits.aligned_words.cache_clear()
@@ -106,11 +109,11 @@ def test_a_pair_of_texts_is_aligned_once(tones_once: Path, tmp_path: Path, monke
         return process(reference, hypothesis)
 
     def decoded(path: Path, sample_rate: int) -> audio.Samples:
-        recordings[path.name] += 1
+        recordings[f"{path.name} at {sample_rate} Hz"] += 1
         return load(path, sample_rate)
 
     monkeypatch.setattr(edits.jiwer, "process_words", count)
     monkeypatch.setattr(audio, "load", decoded)
     asr.specialize(tones_once, "toy", run_dir=tmp_path / "run", epochs=2)
     assert len(words) > 5 and set(words.values()) == {1}
-    assert len(recordings) == 12 and set(recordings.values()) == {1}
+    assert len(recordings) == 12 + 1 and set(recordings.values()) == {1}
