@@ -44,7 +44,7 @@ def build(study: Study) -> Report:
         "source": study.source,
         "mode": study.mode,
         "kept_base": study.kept_base,
-        "decision": study.decision,
+        "decision": _decision(study),
         "normalizer": {"name": study.normalizer, "version": f"{study.normalizer} (asr_lightning {__version__})"},
         "test": test,
         "dev": section(study.dev, normalize) if study.dev else None,
@@ -133,11 +133,13 @@ def _test_sentence(test: Report) -> str:
     return f"{STARTS[test['verdict']]}: {clips}, the word error rate {verb} {figures} ({interval})."
 
 
+def _decision(study: Study) -> str:
+    return f"{KEPT}: {study.decision.rstrip('.')}." if study.kept_base else study.decision
+
+
 def _kept_sentence(study: Study, test: Report) -> str:
-    reason = study.decision.strip().rstrip(".")
-    first = KEPT + reason[len(KEPT) :] if reason.lower().startswith(KEPT.lower()) else f"{KEPT}: {reason}"
     clips = f"{test['clips']} test clips" if test["clips"] > 1 else "one test clip"
-    return f"{first}. Its word error rate on {clips} is {percent(test['before']['wer'])}."
+    return f"{_decision(study)} Its word error rate on {clips} is {percent(test['before']['wer'])}."
 
 
 def _warnings(test: Report) -> list[str]:

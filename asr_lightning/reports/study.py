@@ -71,7 +71,7 @@ class Study:
         source: Where its weights came from.
         normalizer: Name of the text normaliser of every rate that names no other.
         kept_base: Whether the untouched model is shipped.
-        decision: One sentence: what was chosen, and why.
+        decision: One sentence: what was chosen, and why; where the untouched model is kept, the reason alone.
         mode: How the shipped model reads audio, for example "true length" or "30 s window".
         dev: The dev clips, which chose the weights.
         test: The test clips in the shipped mode.

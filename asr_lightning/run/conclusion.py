@@ -118,12 +118,15 @@ def _canary_normalizer(run: Finished) -> str:
 
 
 def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
-    """What is handed over and why, and what was given up on either side for it; then ``remark``."""
+    """What is handed over and why, and what was given up on either side for it; then ``remark``.
+
+    Where that is the untouched model, the reason alone: the report says the rest.
+    """
     remark = f"; {remark}" if remark else ""
     if not chosen.alpha:
         others = sorted(selection.candidates[1:], key=lambda candidate: candidate.order)
         reason = f"{others[0].name} at alpha {others[0].alpha:g} {others[0].note}" if others else chosen.note
-        return f"The untouched model was kept: {reason}{remark}."
+        return f"{reason}{remark}."
     far = "" if chosen.alpha == 1 else f" at alpha {chosen.alpha:g}"
     better = min(selection.candidates[1:], key=lambda candidate: candidate.order)
     if better is chosen:

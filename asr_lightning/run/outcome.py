@@ -218,7 +218,7 @@ class Outcome(Scores):
                 f"texts:   {self.run_dir / 'test_transcripts.csv'}",
                 f"report:  {self.report}",
                 "",
-                *([] if self.verdict.startswith(self.decision.rstrip(".")) else [self.decision]),
+                *([self.decision] if self.alpha else []),  # else the verdict begins with it
                 self.verdict,
             ]
         )
