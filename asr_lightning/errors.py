@@ -5,8 +5,20 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 
+class DataError(ValueError):
+    """A recording, a transcript or a split that cannot be used; the message names the file and the remedy."""
+
+
 class OptionError(ValueError):
-    """An option that does not exist, or with a value that it cannot have."""
+    """An option that does not exist, or with a value that it cannot have.
+
+    Attributes:
+        param: Its name, where that is known.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class MissingExtraError(ValueError):

@@ -88,10 +88,10 @@ def _error(error: BaseException, job: Path, assignment: Assignment) -> ending.Er
     if is_cancelled(job) and type(error).__name__ == "SIGTERMException":
         return ending.error_of(ending.CancelledError(), job)
     refused = {"code": "invalid_parameter", "param": "language"}
-    if isinstance(error, OptionError) and assignment.spec.language is not None:  # there is no such option
-        return refused | {"message": f"{assignment.spec.model} takes no language: leave it out"}
-    if isinstance(error, ValueError) and "language=" in str(error):  # the adapter's, which names its option
+    if isinstance(error, OptionError) and error.param == "language":  # the adapter's
         return refused | {"message": ending.one_line(str(error), job)}
+    if isinstance(error, OptionError) and assignment.spec.language is not None:  # the parser's: there is no such option
+        return refused | {"message": f"{assignment.spec.model} takes no language: leave it out"}
     return ending.error_of(error, job)
 
 

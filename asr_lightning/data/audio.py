@@ -14,6 +14,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from asr_lightning.errors import DataError
+
 Samples = NDArray[np.float32]
 
 AUDIO_SUFFIXES = frozenset(
@@ -41,7 +43,7 @@ STREAMED = 0x7FFF_F000  # recorders that write to a pipe announce this size or m
 REMEDY = "convert it to wav with another program, record it again, or move it out of the folder"
 
 
-class AudioError(ValueError):
+class AudioError(DataError):
     """A recording that cannot be used; the message names the file, the cause and the remedy."""
 
     def __init__(self, path: Path, cause: str, remedy: str = REMEDY) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from asr_lightning.data.audio import AUDIO_SUFFIXES
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
+from asr_lightning.errors import DataError
 from asr_lightning.scoring.text import name_some
 
 
@@ -37,26 +38,26 @@ def scan_folder(folder: Path, skip: Collection[str] = ()) -> tuple[Row, ...]:
     audio = list_audio(folder)
     if not audio:
         kinds = " ".join(sorted(AUDIO_SUFFIXES))
-        raise ValueError(f"{folder}: no audio file in this folder; expected <UID> with one of {kinds}, and <UID>.txt")
+        raise DataError(f"{folder}: no audio file in this folder; expected <UID> with one of {kinds}, and <UID>.txt")
     transcripts = [path for path in _visible_files(folder) if path.suffix.lower() == ".txt"]
     wanted = [path for path in audio if path.name not in skip]
     text_of = {path.stem: path for path in transcripts}
     problems = [*_duplicates(audio), *_duplicates(transcripts), *_unpaired(audio, wanted, text_of)]
     texts, bad_texts = _read_texts({path.stem: text_of[path.stem] for path in wanted if path.stem in text_of})
     if problems or bad_texts:
-        raise ValueError(f"{folder}: " + "\n".join([*problems, *bad_texts]))
+        raise DataError(f"{folder}: " + "\n".join([*problems, *bad_texts]))
     return tuple(sorted((Row(path.stem, path.name, texts[path.stem]) for path in wanted), key=lambda row: row.uid))
 
 
 def _visible_files(folder: Path) -> list[Path]:
     if not folder.exists():
-        raise ValueError(f"{folder}: there is no such audio folder; check the path")
+        raise DataError(f"{folder}: there is no such audio folder; check the path")
     if not folder.is_dir():
-        raise ValueError(f"{folder}: this is a file; name the folder that holds the recordings")
+        raise DataError(f"{folder}: this is a file; name the folder that holds the recordings")
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
     except PermissionError as error:
-        raise ValueError(f"{folder}: no permission to read this folder") from error
+        raise DataError(f"{folder}: no permission to read this folder") from error
 
 
 def _duplicates(paths: Sequence[Path]) -> list[str]:

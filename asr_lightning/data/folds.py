@@ -12,6 +12,7 @@ from typing import Literal
 
 from asr_lightning.data.rows import Row, split_key
 from asr_lightning.data.splits import Splits, divide
+from asr_lightning.errors import OptionError
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ def num_folds(wanted: FoldCount, splits: Splits) -> int:
     if isinstance(wanted, str):
         return min(COUNT, texts) if 1 < texts < {"auto": MANY, "few": FEW}[wanted] else 1
     if wanted < 2:
-        raise ValueError(f"--folds must be auto, few, off or a number of at least 2, not {wanted}")
+        raise OptionError(f"--folds must be auto, few, off or a number of at least 2, not {wanted}")
     if texts < wanted:
-        raise ValueError(
+        raise OptionError(
             f"--folds {wanted} needs as many different texts in train and dev, and there are {texts}: "
             "record more phrases, or set --folds off"
         )

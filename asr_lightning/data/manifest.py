@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
+from asr_lightning.errors import DataError
 from asr_lightning.scoring.text import name_some
 
 HEADER = ("uid", "file_name", "text")
@@ -62,9 +63,9 @@ def read_manifest(path: Path, folder: Path) -> tuple[Entry, ...]:
             uid, file_name, text = (field.strip() for field in fields)
             entries.append(Entry(Row(uid, str(PurePosixPath(file_name)), one_line(text)), path.name, line))
     if problems:
-        raise ValueError(f"{path}: {len(problems)} bad lines\n" + name_some(problems, "\n"))
+        raise DataError(f"{path}: {len(problems)} bad lines\n" + name_some(problems, "\n"))
     if not entries:
-        raise ValueError(f"{path}: the file lists no recording; add rows, or delete the file to have it made anew")
+        raise DataError(f"{path}: the file lists no recording; add rows, or delete the file to have it made anew")
     return tuple(entries)
 
 
@@ -82,7 +83,7 @@ def check_unique(entries: Iterable[Entry]) -> None:
             if known is not entry:
                 problems.append(f"{entry.place}: {kind} {value!r} is already in {known.place}")
     if problems:
-        raise ValueError("a recording may be listed once only; delete one of the lines:\n" + name_some(problems, "\n"))
+        raise DataError("a recording may be listed once only; delete one of the lines:\n" + name_some(problems, "\n"))
 
 
 def write_manifests(directory: Path, splits: Mapping[str, Sequence[Row]]) -> None:
@@ -136,7 +137,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(
+        raise DataError(
             f"{path}: line {line} is no valid CSV ({error}); a text with a quotation mark is written as "
             '"she said ""yes"""'
         ) from error
@@ -147,7 +148,7 @@ def _delimiter(path: Path, header: str) -> str:
         names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
         if tuple(names) == HEADER:
             return delimiter
-    raise ValueError(f"{path}: line 1 must be the header {','.join(HEADER)!r}, but is {header[:80]!r}")
+    raise DataError(f"{path}: line 1 must be the header {','.join(HEADER)!r}, but is {header[:80]!r}")
 
 
 def _problem(fields: list[str], folder: Path) -> str | None:

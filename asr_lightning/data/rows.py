@@ -10,6 +10,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_lightning.errors import DataError
+
 
 @dataclass(frozen=True)
 class Row:
@@ -50,13 +52,13 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path.name}: this file cannot be read ({error.strerror})") from error
+        raise DataError(f"{path.name}: this file cannot be read ({error.strerror})") from error
     wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     remedy = "open it in a text editor and save it as UTF-8"
     try:
         text = raw.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not UTF-8 text (byte {error.start}); {remedy}") from error
+        raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}); {remedy}") from error
     if "\0" in text:
-        raise ValueError(f"{path.name} is not UTF-8 text (it holds NUL characters); {remedy}")
+        raise DataError(f"{path.name} is not UTF-8 text (it holds NUL characters); {remedy}")
     return text

@@ -16,6 +16,7 @@ from pathlib import Path
 from asr_lightning.data.folder import list_audio, scan_folder
 from asr_lightning.data.manifest import CSV_NAMES, Entry, check_unique, read_manifest, write_manifests
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
+from asr_lightning.errors import DataError, OptionError
 from asr_lightning.scoring.text import name_some
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def check_shares(shares: Sequence[float]) -> None:
     """
     sane = len(shares) == 3 and all(math.isfinite(share) and share > 0 for share in shares)
     if not sane or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        raise ValueError(
+        raise OptionError(
             f"shares must be three positive numbers for train, dev and test that sum to 1, but are {tuple(shares)}; "
             f"the default is {SHARES}"
         )
@@ -98,7 +99,7 @@ def divide(rows: Iterable[Row], shares: Mapping[str, float], seed: int) -> Split
         groups[split_key(row.text)].append(row)
     num_rows = sum(map(len, groups.values()))
     if len(groups) < len(shares):
-        raise ValueError(
+        raise DataError(
             f"cannot make {len(shares)} splits ({', '.join(shares)}) out of {len(groups)} different texts in "
             f"{num_rows} recordings that are free: equal texts must stay in one split, and none may be empty. "
             f"Record at least {len(shares)} different texts."
@@ -165,9 +166,9 @@ def _persist(made: Splits, folder: Path, run_dir: Path | None) -> None:
         place = folder
     except OSError as error:
         if error.errno not in READ_ONLY:
-            raise ValueError(f"{folder}: the split cannot be written ({error.strerror})") from error
+            raise DataError(f"{folder}: the split cannot be written ({error.strerror})") from error
         if run_dir is None:
-            raise ValueError(
+            raise DataError(
                 f"{folder} is read-only, and the split must be kept somewhere: give a run folder (run_dir)"
             ) from error
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -195,7 +196,7 @@ def _check_leak(present: Mapping[str, Sequence[Entry]], allowed: bool) -> None:
     message = f"{len(leaks)} texts of dev or test are also in train, so scores would flatter the model:\n"
     message += name_some(leaks, "\n")
     if not allowed:
-        raise ValueError(f"{message}\nMove equal texts into one CSV, or allow it with allow_text_leak=True.")
+        raise DataError(f"{message}\nMove equal texts into one CSV, or allow it with allow_text_leak=True.")
     log.warning(message)
 
 

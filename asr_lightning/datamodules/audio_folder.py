@@ -24,6 +24,7 @@ from asr_lightning.data.splits import SPLITS, Splits, check_shares, prepare_spli
 from asr_lightning.datamodules.augment import Augmentation
 from asr_lightning.datamodules.dataset import AudioCache, Mixed, UtteranceDataset, WholeBatches, measure
 from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches
+from asr_lightning.errors import DataError, OptionError
 from asr_lightning.protocols import Collator
 from asr_lightning.types import AudioLimits, SpeechBatch
 
@@ -167,7 +168,7 @@ class AudioFolderDataModule(LightningDataModule):
         try:
             collator.check(texts, {row.file_name: seconds[row.uid] for row in rows})
         except ValueError as error:
-            raise ValueError(f"{self.audio_dir}: {error}") from error
+            raise DataError(f"{self.audio_dir}: {error}") from error
 
     def dataset(self, split: str) -> UtteranceDataset:
         """The utterances of ``train``, ``dev`` or ``test``.
@@ -277,4 +278,4 @@ def _at_least(least: int, **options: float) -> None:
     """
     for name, value in options.items():
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, but is {value}")
+            raise OptionError(f"{name} must be at least {least}, but is {value}")

@@ -19,6 +19,7 @@ from asr_lightning.data import audio
 from asr_lightning.data.checks import duration_problems
 from asr_lightning.data.rows import Row
 from asr_lightning.datamodules.augment import Augmentation, partners, perturb
+from asr_lightning.errors import DataError
 from asr_lightning.scoring.text import name_some
 from asr_lightning.types import AudioLimits, Utterance
 
@@ -204,7 +205,7 @@ def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list
     problems = [f"{len(unusable)} recordings cannot be used:\n{name_some(unusable, chr(10))}"] if unusable else []
     problems += duration_problems(seconds, limits.min_seconds, limits.max_seconds)
     if problems:
-        raise ValueError(f"{cache.folder}: " + "\n".join(problems))
+        raise DataError(f"{cache.folder}: " + "\n".join(problems))
     return list(seconds.values())
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from asr_lightning.durable.files import FULL
+from asr_lightning.errors import DataError
 
 Error = dict[str, Any]
 
@@ -21,7 +21,6 @@ OOM_TEXTS = (
     "unable to allocate",  # NumPy
     "cublas_status_alloc_failed",
 )
-DATA_MODULES = ("asr_lightning.data.", "asr_lightning.datamodules.")
 ADVICE = "choose a smaller model, or run the server where more memory is free"
 LONGEST = 500
 LONGEST_LIST = 4000  # of a message that lists recordings
@@ -57,7 +56,7 @@ def _told(errors: list[BaseException], job: Path) -> tuple[str, str, str | None]
     first = errors[0]
     if isinstance(first, ExportVerificationError):
         return "export_verification_failed", one_line(str(first), job), None
-    if any(is_of_data(error) for error in errors):
+    if any(isinstance(error, DataError) for error in errors):
         return "dataset_invalid", one_line(str(first), job, LONGEST_LIST), "data"
     text = one_line(str(first), job)
     return "internal", f"{type(first).__name__}: {text}" if text else type(first).__name__, None
@@ -87,14 +86,6 @@ def is_oom(error: BaseException) -> bool:
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OOM_TEXTS)
-
-
-def is_of_data(error: BaseException) -> bool:
-    """Whether ``error`` is a refusal of recordings, transcripts or splits."""
-    if not isinstance(error, ValueError):
-        return False
-    modules = (str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(f"{module}.".startswith(DATA_MODULES) for module in modules)
 
 
 def one_line(text: str, job: Path, longest: int = LONGEST) -> str:

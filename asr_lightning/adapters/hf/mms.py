@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from asr_lightning.adapters.shared import hub
 from asr_lightning.adapters.shared.hub import SourceError
+from asr_lightning.errors import OptionError
 
 FILE_NAME = "adapter.{}.safetensors"
 
@@ -29,18 +30,21 @@ def loading_options(source: str, folder: Path, config: dict[str, Any], language:
     """The options for ``language``, whose layers are downloaded where ``source`` is a hub id; none without one.
 
     Raises:
-        SourceError: The model needs a language and got none, has no such language, or has no languages at all.
+        OptionError: The model needs a language and got none, has no such language, or has no languages at all.
     """
     if config.get("adapter_attn_dim") is None:
         if language is not None:
-            raise SourceError(f"{source} reads one language: leave out language={language!r}, which is for MMS")
+            raise OptionError(
+                f"{source} reads one language: leave out language={language!r}, which is for MMS", "language"
+            )
         return LoadingOptions({}, {})
     known = _languages(folder)
     if language not in known:
         some = ", ".join(sorted(known)[:8])
-        raise SourceError(
+        raise OptionError(
             f"{source} reads {len(known)} languages, and language={language!r} is none of them: give the ISO 639-3 "
-            f"code of yours, such as {some}"
+            f"code of yours, such as {some}",
+            "language",
         )
     if not hub.looks_local(source):
         hub.hub_file(source, FILE_NAME.format(language))

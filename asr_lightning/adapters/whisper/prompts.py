@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers.models.whisper.tokenization_whisper import TASK_IDS, TO_LANGUAGE_CODE
 
+from asr_lightning.errors import OptionError
+
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces. Source: openai/whisper ``tokenizer.py``, ``split_to_word_tokens``."""
 
@@ -27,17 +29,21 @@ def language_code(language: str | None, config: Any) -> str | None:
     code = None if plain is None else TO_LANGUAGE_CODE.get(plain, plain)
     if not config.is_multilingual:
         if code not in (None, "en"):
-            raise ValueError(
+            raise OptionError(
                 f"this is an English-only Whisper, language={language!r} needs a multilingual one: "
-                "take a source without .en, such as openai/whisper-tiny"
+                "take a source without .en, such as openai/whisper-tiny",
+                "language",
             )
         return None
     if code is None:
-        raise ValueError("this Whisper is multilingual: set language, such as language='de' or language='german'")
+        raise OptionError(
+            "this Whisper is multilingual: set language, such as language='de' or language='german'", "language"
+        )
     if code not in known:
-        raise ValueError(
+        raise OptionError(
             f"unknown language {language!r}: write it as 'de', 'german' or '<|de|>'; "
-            f"this model knows {', '.join(known)}"
+            f"this model knows {', '.join(known)}",
+            "language",
         )
     return code
 

@@ -15,6 +15,7 @@ from torch.nn.functional import ctc_loss
 from asr_lightning.adapters.hf_ctc import HFCTCAdapter
 from asr_lightning.adapters.shared.ctc import greedy_labels
 from asr_lightning.adapters.shared.hub import SourceError
+from asr_lightning.errors import OptionError
 from tests.tiny_hf import CTC_KINDS, RAW, edit_json, tiny_ctc, tiny_moonshine
 from tests.tiny_models import clip
 
@@ -207,12 +208,12 @@ def test_mms_reads_with_the_layers_of_its_language(hf_folders: dict[str, Path], 
 
 @pytest.mark.parametrize("language", [None, "xyz"])
 def test_mms_needs_a_language_it_has(language: str | None, hf_folders: dict[str, Path]) -> None:
-    with pytest.raises(SourceError, match=r"reads 2 languages, and language=.* is none of them: .* such as deu, eng"):
+    with pytest.raises(OptionError, match=r"reads 2 languages, and language=.* is none of them: .* such as deu, eng"):
         HFCTCAdapter(str(hf_folders["mms"]), language=language)
 
 
 def test_other_models_take_no_language(hf_folders: dict[str, Path]) -> None:
-    with pytest.raises(SourceError, match="reads one language: leave out language='deu'"):
+    with pytest.raises(OptionError, match="reads one language: leave out language='deu'"):
         HFCTCAdapter(str(hf_folders["wav2vec2"]), language="deu")
 
 

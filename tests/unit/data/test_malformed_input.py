@@ -13,6 +13,7 @@ import soundfile
 
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.datamodules.augment import Augmentation
+from asr_lightning.errors import DataError
 from asr_lightning.types import AudioLimits
 
 HEADER = "uid,file_name,text\n"
@@ -195,7 +196,7 @@ def test_bad_folder(tmp_path, name):
     with pytest.raises(ValueError, match=f"(?s){message}") as error:
         datamodule.prepare_data()
         datamodule.setup("fit")
-    assert type(error.value) is ValueError and len(str(error.value)) < 2500
+    assert type(error.value) is DataError and len(str(error.value)) < 2500
     after = tree_hash(tmp_path)
     made = {f"audio/{split}_files.csv" for split in ("train", "dev", "test")}
     assert before.items() <= after.items()  # every file of the user is bit-identical
