@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from asr_lightning.adapters import registry
-from asr_lightning.scoring.canary import Canary
+from asr_lightning.datamodules.canary import Canary
 from asr_lightning.scoring.edits import score
 from asr_lightning.scoring.known_texts import SHIPPED, KnownTexts, Shelf, digest
 from asr_lightning.scoring.text import basic

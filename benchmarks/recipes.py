@@ -138,7 +138,7 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
 def canaries(adapter: Any, voice: quality.Voice, human: Path) -> dict[str, float]:
     """WER on the bundled canary, and on dev and test of ``kathleen`` where she is there; English only."""
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-    from asr_lightning.scoring.canary import open_canary
+    from asr_lightning.datamodules.canary import open_canary
     from asr_lightning.scoring.comparison import Comparison
     from asr_lightning.scoring.edits import score
     from asr_lightning.scoring.text import basic

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asr_lightning.scoring.canary import SPOT_CHECK
+from asr_lightning.datamodules.canary import SPOT_CHECK
 from asr_lightning.types import SpeechBatch
 
 logger = logging.getLogger(__name__)

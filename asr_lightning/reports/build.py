@@ -12,9 +12,10 @@ from typing import Any
 
 from asr_lightning import __version__
 from asr_lightning.reports.statistics import MIN_GROUPS, Verdict, bootstrap, verdict
-from asr_lightning.reports.study import Pair, Study
+from asr_lightning.reports.study import Study
 from asr_lightning.reports.words import confusions, difference, worst_words
 from asr_lightning.scoring.edits import Transcript, UtteranceCounts, count_edits, error_rates, score
+from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import Normalizer, none, normalizer
 
 Report = dict[str, Any]

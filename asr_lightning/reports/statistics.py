@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_lightning.reports.study import Pair
 from asr_lightning.scoring.edits import count_edits
+from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import Normalizer
 
 Verdict = Literal["better", "no clear change", "worse"]

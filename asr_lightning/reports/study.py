@@ -8,16 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-
-class Pair(NamedTuple):
-    """What was said in one utterance, and what the model wrote before and after. All texts are raw."""
-
-    uid: str
-    reference: str
-    before: str
-    after: str
+from asr_lightning.scoring.rates import Pair
 
 
 @dataclass(frozen=True)

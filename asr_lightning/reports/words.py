@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from asr_lightning.reports.study import Pair
 from asr_lightning.scoring.edits import aligned_words
+from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import Normalizer
 
 Kind = Literal["equal", "substitution", "deletion", "insertion"]

@@ -17,6 +17,7 @@ import torch
 from asr_lightning.adapters import saved
 from asr_lightning.callbacks.keep_best import Check
 from asr_lightning.data.fingerprint import data_sha256, split_sha256
+from asr_lightning.datamodules.canary import SPOT_CHECK, Canary
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports import study as reports
 from asr_lightning.reports.write import write
@@ -24,10 +25,10 @@ from asr_lightning.run.ends import End
 from asr_lightning.run.forgetting import AS_TRAINED, NATIVE, Forgetting
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
-from asr_lightning.scoring.canary import SPOT_CHECK, Canary
 from asr_lightning.scoring.comparison import Comparison, Tested, pairs, write_json, write_pairs
 from asr_lightning.scoring.edits import score
 from asr_lightning.scoring.evaluation import Evaluation
+from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import normalizer
 from asr_lightning.types import Utterance
 
@@ -138,7 +139,7 @@ def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
     return f"Chosen: {chosen.name}{far}, {reason}{lost}{remark}."
 
 
-def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[reports.Pair, ...]]:
+def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[Pair, ...]]:
     """Pairs by mode, then those of people apart where machines speak too; none where the canary was not read."""
     guard = selection.forgetting
     if guard is None or chosen.lost is None:

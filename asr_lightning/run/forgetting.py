@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from asr_lightning.datamodules.canary import SPOT_CHECK, Canary
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports.statistics import Bootstrap, bootstrap
-from asr_lightning.scoring.canary import SPOT_CHECK, Canary
 from asr_lightning.scoring.comparison import pairs
 from asr_lightning.scoring.edits import Transcript, score
 from asr_lightning.scoring.text import Normalizer

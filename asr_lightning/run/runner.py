@@ -26,6 +26,7 @@ from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.datamodules.canary import open_canary
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.run import folds
@@ -34,7 +35,6 @@ from asr_lightning.run.ends import End, ends_of_checks
 from asr_lightning.run.folder import last_checkpoint, set_aside
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.selection import SelectionSettings
-from asr_lightning.scoring.canary import open_canary
 from asr_lightning.scoring.comparison import Comparison
 from asr_lightning.training.devices import peak_memory_mb
 from asr_lightning.training.sharded import disconnect, is_sharded

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import torch
 
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.reports.study import Pair
 from asr_lightning.scoring.edits import ErrorRates, Transcript, score
 from asr_lightning.scoring.evaluation import transcribe_all
 from asr_lightning.scoring.known_texts import NOTHING_KNOWN, KnownTexts, of_untouched
-from asr_lightning.scoring.rates import Change, Rates
+from asr_lightning.scoring.rates import Change, Pair, Rates
 from asr_lightning.scoring.text import Normalizer, spreadsheet_cell
 from asr_lightning.scoring.text import normalizer as normalizer_named
 

@@ -1,10 +1,19 @@
-"""Error rates of a set of clips, before and after. Loads no torch."""
+"""Texts and error rates of a set of clips, before and after. Loads no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+
+class Pair(NamedTuple):
+    """What was said in one utterance, and what the model wrote before and after. All texts are raw."""
+
+    uid: str
+    reference: str
+    before: str
+    after: str
 
 
 class Change(NamedTuple):

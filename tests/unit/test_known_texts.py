@@ -18,9 +18,9 @@ from asr_lightning.adapters import registry
 from asr_lightning.adapters.moonshine import MoonshineAdapter
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
+from asr_lightning.datamodules.canary import ENGLISH, Canary
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import cache, known_texts
-from asr_lightning.scoring.canary import ENGLISH, Canary
 from asr_lightning.scoring.comparison import Comparison
 from asr_lightning.scoring.edits import Transcript, score
 from asr_lightning.scoring.evaluation import evaluate, transcribe_all
@@ -298,7 +298,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in sorted(ENGLISH.glob("human_*.txt"))[:5]:
         for suffix in (".txt", ".ogg"):
             (folder / path.name).with_suffix(suffix).write_bytes(path.with_suffix(suffix).read_bytes())
-    monkeypatch.setattr("asr_lightning.scoring.canary.BUNDLED", folder.parent)
+    monkeypatch.setattr("asr_lightning.datamodules.canary.BUNDLED", folder.parent)
     monkeypatch.setattr(known_texts, "SHIPPED", tmp_path / "shipped")
     return folder
 

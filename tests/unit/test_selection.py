@@ -14,12 +14,12 @@ from asr_lightning.adapters import saved
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.keep_best import KeepBest
+from asr_lightning.datamodules.canary import Canary, open_canary
 from asr_lightning.module import ASRModule
 from asr_lightning.run.ends import ends_of_checks
 from asr_lightning.run.forgetting import Forgetting
 from asr_lightning.run.line import Line
 from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
-from asr_lightning.scoring.canary import Canary, open_canary
 from asr_lightning.scoring.edits import Transcript
 from asr_lightning.scoring.evaluation import evaluate
 from asr_lightning.scoring.text import basic

@@ -14,9 +14,10 @@ from asr_lightning.cli.run_job import spec_of
 from asr_lightning.job_folder.assignment import Assignment
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.reports.build import build
-from asr_lightning.reports.study import Candidate, Pair, Study
+from asr_lightning.reports.study import Candidate, Study
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.spec import RunSpec
+from asr_lightning.scoring.rates import Pair
 from tests.server.trainer.jobs import read
 
 

@@ -22,8 +22,8 @@ from asr_lightning.adapters.shared import hub, wheels
 from asr_lightning.adapters.shared.wheels import MOONSHINE_TINY, WHISPER_BASE, WHISPER_TINY_EN, WheelModel
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.adapters.whisper.loading import load_whisper
+from asr_lightning.datamodules.canary import ENGLISH, Canary
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.scoring.canary import ENGLISH, Canary
 from asr_lightning.scoring.edits import score
 from asr_lightning.scoring.text import basic
 

@@ -9,9 +9,10 @@ import pytest
 
 import asr_lightning
 from asr_lightning.reports.build import build, measure, percent, points
-from asr_lightning.reports.study import Candidate, Check, Pair, Study
+from asr_lightning.reports.study import Candidate, Check, Study
 from asr_lightning.reports.write import write
 from asr_lightning.scoring.edits import Transcript, score
+from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import basic, none
 
 NAMES = ["Anna", "Bert", "Carl", "Dora", "Emil", "Fred", "Gina", "Hans", "Inge", "Jens", "Karl", "Lena"]

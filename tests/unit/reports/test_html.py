@@ -22,8 +22,9 @@ import soundfile
 
 from asr_lightning.reports.build import build
 from asr_lightning.reports.html import page
-from asr_lightning.reports.study import Candidate, Check, Pair
+from asr_lightning.reports.study import Candidate, Check
 from asr_lightning.reports.write import write
+from asr_lightning.scoring.rates import Pair
 from tests.unit.reports.test_build import pairs, study
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

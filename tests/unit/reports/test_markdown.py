@@ -6,7 +6,7 @@ import pytest
 
 from asr_lightning.reports.build import build
 from asr_lightning.reports.markdown import document, plain
-from asr_lightning.reports.study import Pair
+from asr_lightning.scoring.rates import Pair
 from tests.unit.reports.test_build import pairs, study
 
 HOSTILE = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from asr_lightning.reports.statistics import Bootstrap, bootstrap, verdict
-from asr_lightning.reports.study import Pair
+from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import basic, none
 
 WORDS = [f"w{number}" for number in range(50)]

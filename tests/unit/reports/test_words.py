@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from asr_lightning.reports.study import Pair
 from asr_lightning.reports.words import Confusion, WordErrors, confusions, difference, worst_words
 from asr_lightning.scoring.edits import count_edits
+from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import basic, none
 
 PAIRS = [
