@@ -15,8 +15,8 @@ from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.cli import lightning_cli
 from asr_lightning.data.audio import decode, load
 from asr_lightning.data.folder import scan_folder
-from asr_lightning.datamodules.canary import BUNDLED, ENGLISH, LANGUAGES, Canary, bundled, open_canary
 from asr_lightning.datamodules import canary
+from asr_lightning.datamodules.canary import BUNDLED, ENGLISH, LANGUAGES, Canary, bundled, open_canary
 from asr_lightning.scoring.text import basic
 
 ITALIAN = Path(__file__).parents[2] / "examples" / "italian_prompts" / "clips"
