@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,4 +62,4 @@ def specialize(
     outcome = lightning_cli.run(spec).outcome
     if outcome is None:
         sys.exit(0)
-    return outcome
+    return replace(outcome, run_dir=outcome.run_dir.resolve())

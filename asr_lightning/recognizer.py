@@ -93,7 +93,7 @@ class Recognizer:
         rate, limits = self.adapter.limits.sample_rate, self.adapter.limits
         if isinstance(recording, str | os.PathLike):
             name = str(Path(recording))
-            samples = audio.load(Path(recording), rate)
+            samples = audio.load(Path(recording).expanduser(), rate)
         elif isinstance(recording, bytes):
             samples = _load_bytes(recording, rate, name)
         else:
@@ -154,14 +154,21 @@ def _load_bytes(content: bytes, rate: int, name: str) -> audio.Samples:
 
 
 def _resampled(samples: np.ndarray[Any, Any] | Tensor, own_rate: int | None, rate: int, name: str) -> audio.Samples:
+    if not isinstance(samples, np.ndarray | Tensor):
+        raise ValueError(f"{name}: give a file, the bytes of one, or samples; {type(samples).__name__} is none of them")
     if own_rate is None:
-        raise ValueError(f"{name}: samples do not tell their rate: give sample_rate, in Hz")
-    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
-    if array.ndim != 1:
-        raise ValueError(f"{name}: samples have the shape {array.shape}: give one channel, [T], such as their mean")
-    if np.issubdtype(array.dtype, np.signedinteger):
-        array = array / -float(np.iinfo(array.dtype).min)
-    is_audio = np.issubdtype(array.dtype, np.floating) and bool((np.abs(array) <= FULL).all())  # NaN is not
-    if not is_audio:
+        raise ValueError(f"{name}: give sample_rate, in Hz, with samples")
+    if not isinstance(own_rate, int | np.integer) or own_rate < 1:
+        raise ValueError(f"{name}: sample_rate is a whole number of Hz, not {own_rate!r}")
+    if isinstance(samples, Tensor):
+        samples = samples.detach().cpu()
+        samples = (samples.float() if samples.is_floating_point() else samples).numpy()
+    if samples.ndim != 1:
+        raise ValueError(f"{name}: samples have the shape {samples.shape}: give one channel, [T], such as their mean")
+    scale = 1 / 32768 if samples.dtype == np.int16 else 1.0
+    if scale == 1 and not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"{name}: give samples as int16, or as numbers from -1 to 1")
-    return audio.resample(np.ascontiguousarray(array, dtype=np.float32), own_rate, rate)
+    array = np.array(samples, dtype=np.float32) * np.float32(scale)  # a copy: nobody else changes it
+    if not (np.abs(array) <= FULL).all():  # NaN is not
+        raise ValueError(f"{name}: give samples as int16, or as numbers from -1 to 1")
+    return audio.resample(array.clip(-1, 1), int(own_rate), rate)

@@ -35,7 +35,8 @@ class Record(Callback):
         torch.manual_seed(1000 + trainer.global_step)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.losses.append(pl_module.steps.read()[trainer.global_step - 1]["loss"])
+        pl_module.steps.read()  # the module may have read it a moment ago
+        self.losses.append(pl_module.steps.loss)
 
 
 class RecordNeMo(Record):

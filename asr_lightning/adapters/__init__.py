@@ -1,4 +1,4 @@
-"""Model families, one file each; they know the contract, and neither each other nor the training loop.
+"""Model families, a file or a package each; they know the contract, and neither each other nor the training loop.
 
 The adapters load on first use, since each brings the library of its family.
 """

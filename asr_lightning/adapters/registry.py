@@ -1,7 +1,7 @@
 """Models by name: what ``--model NAME`` stands for, from this package and from others. Loads nothing heavy.
 
 Another package adds its own by the entry point group ``asr_lightning.models``: the name is the model's, the object a
-``ModelCard``. Imported by the command line.
+``ModelCard``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -26,6 +26,7 @@ from asr_lightning.adapters.cards import (
     ModelCard,
     Recipe,
 )
+from asr_lightning.errors import OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def choose(name: str) -> Choice:
         return _choose_path(path)
     near = get_close_matches(name, [*cards(), *ALIASES], n=3, cutoff=0.4)
     raise ValueError(
-        f"no model {name!r}{': did you mean ' + ', '.join(near) + '?' if near else ''} python -m asr_lightning models "
+        f"no model {name!r}: {'did you mean ' + ', '.join(near) + '? ' if near else ''}python -m asr_lightning models "
         "lists all; for another checkpoint give its folder, or --model.adapter.class_path and its source"
     )
 
@@ -161,7 +162,7 @@ def tell_recipe(name: str, choice: Choice) -> None:
     if choice.family:
         logger.info("%s: the recipe of %s", name, choice.family)
     else:
-        logger.info("%s: no recipe is known for it, the defaults of fit are taken", name)
+        logger.info("%s: no recipe is known for this model, so the defaults of fit apply", name)
 
 
 def epochs_of(name: str, otherwise: int) -> int:
@@ -183,14 +184,12 @@ def build(name: str, **options: Any) -> Any:
     Raises:
         ValueError: There is no such model, or it cannot be loaded, or it does not have one of ``options``.
     """
-    if saved.record(name) is not None:
-        return saved.load(name, **options)
     choice = choose(name)
-    module, _, adapter = choice.adapter.rpartition(".")
-    kind = saved.class_named(module, adapter)
+    kind = saved.adapter_named(choice.adapter, choice.source)
+    recorded = saved.record(choice.source) or {"init_args": {}}
     if unknown := [option for option in options if option not in inspect.signature(kind).parameters]:
-        raise ValueError(f"{name} takes no {' and no '.join(unknown)}: leave it out")
-    return kind(choice.source, **options)
+        raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave it out", unknown[0])
+    return kind(choice.source, **{**recorded["init_args"], **options})
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -215,7 +214,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
         choice = choose(value)
         tell_recipe(value, choice)
         # Options of the adapter mean nothing to the parser before its class is named.
-        recipe = merge(choice.recipe, {"model": {"adapter": {"class_path": choice.adapter}}})
+        if not recipe:  # of several the last one counts
+            recipe = merge(choice.recipe, {"model": {"adapter": {"class_path": choice.adapter}}})
         expanded[position : position + used] = [
             f"--model.adapter.class_path={choice.adapter}",
             f"--model.adapter.init_args.source={choice.source}",
@@ -236,6 +236,10 @@ def warn_of_licence(source: str) -> None:
 def merge(base: Recipe, over: Recipe) -> dict[str, Any]:
     """``base`` with the entries of ``over``, level by level."""
     return {
-        key: merge(base.get(key, {}), value) if isinstance(value, dict) else value
+        key: merge(_mapping(base.get(key)), value) if isinstance(value, Mapping) else value
         for key, value in {**base, **over}.items()
     }
+
+
+def _mapping(value: Any) -> Recipe:
+    return value if isinstance(value, Mapping) else {}

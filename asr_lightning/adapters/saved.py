@@ -19,7 +19,8 @@ VERBS = ("collator", "loss", "transcribe", "evaluate", "evaluating", "native", "
 def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> None:
     """Record that ``adapter``, built with ``init_args``, wrote ``directory``."""
     kind = type(adapter)
-    content = {"adapter": f"{kind.__module__}.{kind.__qualname__}", "init_args": init_args}
+    module = kind.__module__.removesuffix(".adapter")  # a family's package hands on the class of its adapter.py
+    content = {"adapter": f"{module}.{kind.__qualname__}", "init_args": init_args}
     (directory / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -47,7 +48,7 @@ def record(directory: str | Path) -> dict[str, Any] | None:
     Raises:
         ValueError: The record cannot be read.
     """
-    path = Path(directory) / FILE_NAME
+    path = Path(directory).expanduser() / FILE_NAME
     if not path.is_file():
         return None
     try:
@@ -62,7 +63,7 @@ def options(source: str, names: Iterable[str]) -> dict[str, Any]:
 
     A model that has learned one way of reading must not be read another way because an option was left out.
     """
-    found = record(Path(source).expanduser())
+    found = record(source)
     recorded = found["init_args"] if found else {}
     return {name: recorded[name] for name in names if recorded.get(name) is not None}
 
@@ -83,12 +84,25 @@ def load(directory: str | Path, **overrides: Any) -> Any:
         raise ValueError(
             f"{directory} holds no {FILE_NAME}: give the model folder of a finished run, such as runs/demo/model"
         )
-    module, _, name = found["adapter"].rpartition(".")
-    adapter = class_named(module, name)
-    # The folder may come from anywhere: it must not be able to name subprocess.Popen.
-    if not isinstance(adapter, type) or not all(callable(getattr(adapter, verb, None)) for verb in VERBS):
-        raise ValueError(f"{directory} names {found['adapter']}, which is no adapter: do not trust this folder")
-    return adapter(str(directory), **{**found["init_args"], **overrides})
+    adapter = adapter_named(found["adapter"], directory)
+    return adapter(str(Path(directory).expanduser()), **{**found["init_args"], **overrides})
+
+
+def adapter_named(name: str, source: str | Path) -> Any:
+    """The class ``name``, which ``source`` says that it is read by.
+
+    Raises:
+        ValueError: It cannot be imported, or it is no adapter. A folder may come from anywhere, and must not be able to
+            name ``subprocess.Popen``.
+    """
+    module, _, leaf = name.rpartition(".")
+    found = class_named(module, leaf)
+    missing = [verb for verb in VERBS if not callable(getattr(found, verb, None))]
+    if not isinstance(found, type) or len(missing) == len(VERBS):
+        raise ValueError(f"{source} names {name}, which is no adapter: do not trust this folder")
+    if missing:
+        raise ValueError(f"{name} keeps an older contract, it has no {' and no '.join(missing)}: update its package")
+    return found
 
 
 def class_named(module: str, name: str) -> Any:

@@ -1,6 +1,6 @@
 """Write the pages that ``fit --help`` and its siblings show: LightningCLI's own help takes seconds of imports.
 
-Run: ``make help-pages``. Read by ``commands/train.py``; a test compares the pages with the parser.
+Run: ``make help-pages``. Read by ``train.py``; a test compares the pages with the parser.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ Knows which parts make a run; knows no model. Imports torch: ``__main__`` loads 
 
 from __future__ import annotations
 
+import argparse
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,11 +107,16 @@ class ASRCLI(LightningCLI):
         if not isinstance(args, RunSpec):
             super().parse_arguments(parser, args)
             return
-        fit = self._subcommand_parsers["fit"]
+        fit, plan = self._subcommand_parsers["fit"], args.plan()
+        files, typed = _config_files(self._more)
         try:
-            options = fit.parse_args(list(self._more), namespace=fit.parse_object(args.plan()))
+            options = fit.parse_args(files, namespace=fit.parse_object(plan.options))
+            options = fit.parse_args(typed, namespace=fit.parse_object(dict(plan.asked), options) if files else options)
         except ArgumentError as error:
             raise OptionError(str(error)) from error
+        if any(option.startswith("--print_config") for option in self._more):
+            sys.stdout.write(fit.dump(options))
+            sys.exit(0)
         self.config = Namespace(subcommand="fit", fit=options)
 
     def _parse_ckpt_path(self) -> None:
@@ -223,6 +230,14 @@ class ASRCLI(LightningCLI):
         write_json(self.run_dir / "test.json", self.scores.as_results())
 
 
+def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The ``--config`` options among ``arguments``, and the others: a file never overrides what was typed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[])
+    found, typed = parser.parse_known_args(list(arguments))
+    return [f"--config={name}" for name in found.config], typed
+
+
 def _listed(given: Any) -> list[Any]:
     """One or several of an option of the trainer, or none."""
     return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
@@ -235,7 +250,13 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
         arguments: The command line after the program's name.
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
     """
-    return _cli(registry.expand(arguments), run_dir_of(arguments), started or time.monotonic())
+    run_dir = run_dir_of(arguments)
+    needs_run = arguments[0] in ("validate", "test") and not {"-h", "--help"} & set(arguments)
+    if needs_run and not (run_dir and (run_dir / "config.yaml").is_file()):
+        raise OptionError(
+            f"{run_dir or 'no folder'} is no finished run: name its folder by --run_dir, as fit printed it"
+        )
+    return _cli(registry.expand(arguments), run_dir, started or time.monotonic())
 
 
 def run(

@@ -73,9 +73,10 @@ def spec_of(options: argparse.Namespace) -> RunSpec:
 def _run_seeds(spec: RunSpec, count: int, more: list[str]) -> int:
     """One run for each seed, in folders of their own; it has an outcome in the first process only."""
     from asr_lightning.cli import lightning_cli
-    from asr_lightning.run.folder import set_aside
+    from asr_lightning.run.folder import refuse_place, set_aside
     from asr_lightning.run.seeds import Seed, average_of, best_of
 
+    refuse_place(spec.run_dir, spec.data, spec.model)
     set_aside(spec.run_dir)
     found = []
     for seed in range(spec.seed, spec.seed + count):

@@ -87,7 +87,7 @@ class AudioFolderDataModule(LightningDataModule):
         _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
         _at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
         _at_least(0, replay_share=replay_share, replay_least=replay_least, epoch_clips=epoch_clips)
-        self.audio_dir = Path(audio_dir)
+        self.audio_dir = Path(audio_dir).expanduser()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.shares = tuple(shares)

@@ -1,6 +1,6 @@
 """The folder of a run: its configuration, logs, checkpoint to resume from, and an earlier run that is set aside.
 
-Nothing in it is ever overwritten. Imported by the command line.
+Nothing in it is ever overwritten.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from asr_lightning.errors import OptionError
 from asr_lightning.training import checkpoints
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,26 @@ def last_checkpoint(run_dir: Path) -> Path:
             "start the run again without --ckpt_path"
         )
     return last
+
+
+def refuse_place(run_dir: Path, data: Path, source: str = "") -> None:
+    """Refuse a run folder whose renaming would take more along than an earlier run.
+
+    Args:
+        run_dir: The run's folder.
+        data: The recordings.
+        source: Of the model, which may be a folder.
+
+    Raises:
+        OptionError: The folder holds the recordings, the model or the working directory.
+    """
+    place = run_dir.resolve()
+    held = {"the recordings": data.resolve(), "the working directory": Path.cwd()}
+    if source and Path(source).expanduser().exists():
+        held["the model to start from"] = Path(source).expanduser().resolve()
+    for what, path in held.items():
+        if place in (path, *path.parents):
+            raise OptionError(f"{place} holds {what}: name another --run_dir, such as runs/{data.resolve().name}")
 
 
 @rank_zero_only

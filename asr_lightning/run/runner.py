@@ -27,12 +27,13 @@ from asr_lightning.callbacks.progress import Progress
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.datamodules.canary import open_canary
+from asr_lightning.errors import OptionError
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.run import folds
 from asr_lightning.run.conclusion import Choice, Finished, choose, report
 from asr_lightning.run.ends import End, ends_of_checks
-from asr_lightning.run.folder import last_checkpoint, set_aside
+from asr_lightning.run.folder import last_checkpoint, refuse_place, set_aside
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.selection import SelectionSettings
 from asr_lightning.scoring.comparison import Comparison
@@ -89,6 +90,7 @@ class Runner:
             self.ckpt_path = None if self._go_on else str(last_checkpoint(self.run_dir))
         registry.warn_of_licence(args.source)
         if self.ckpt_path is None and not self._go_on:
+            refuse_place(self.run_dir, Path(self.options.data.audio_dir), args.source)
             set_aside(self.run_dir)
         elif self.ckpt_path and self.options.trainer.max_steps != -1:
             # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
@@ -156,7 +158,8 @@ class Runner:
         disconnect(self.trainer.strategy)
         if not self.trainer.is_global_zero:
             return
-        assert self.baseline.dev is not None
+        if self.baseline.dev is None:
+            raise OptionError("nothing was trained: set trainer.max_epochs to at least 1, and leave out max_steps 0")
         if not (sharded := is_sharded(self.module)):
             self.module.cpu()
         self.finished = Finished(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from asr_lightning.adapters import registry
+from asr_lightning.errors import OptionError
 
 DEFAULT_MODEL = "whisper-tiny.en"
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. Of what is left out, the recipe of the model's family decides, and then the default of ``fit``.
+    """One run. What is left out is decided by the recipe of the model's family, or else by the default of ``fit``.
 
     Attributes:
         data: Folder with recordings and transcripts.
@@ -22,12 +23,12 @@ class RunSpec:
         model: A name of ``python -m asr_lightning models``, a hub id of that list, or a folder.
         language: Of a multilingual model, such as ``de``.
         epochs: How long to train; models in folds share them.
-        seed: Of everything random: the same one gives the same weights on one machine.
+        seed: Seeds everything random: on one machine, the same seed gives the same weights.
         budget: Time for everything, such as ``5m``.
         canary: Folder of other people's speech that must not suffer; ``bundled``, or ``off``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         devices: How many, or a list of their numbers.
-        resume: Go on with what an earlier start in ``run_dir`` has got to.
+        resume: Resume the run in ``run_dir`` from its last checkpoint or finished fold.
         options: Any others of ``fit``, nested as in its configuration files; they override all the above.
     """
 
@@ -42,10 +43,18 @@ class RunSpec:
     accelerator: str | None = None
     devices: int | tuple[int, ...] | None = None
     resume: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
-    def plan(self) -> dict[str, Any]:
-        """The options of ``fit``, nested as in its configuration files: the recipe, and over it what is asked for.
+    def __post_init__(self) -> None:
+        for name in ("data", "run_dir"):
+            object.__setattr__(self, name, Path(getattr(self, name)).expanduser())
+        if self.epochs is not None and self.epochs < 1:
+            raise OptionError(f"epochs must be at least 1, not {self.epochs}", "epochs")
+        if self.seed < 0:
+            raise OptionError(f"the seed must not be negative, but is {self.seed}", "seed")
+
+    def plan(self) -> Plan:
+        """What will be done.
 
         Raises:
             ValueError: There is no such model.
@@ -63,9 +72,27 @@ class RunSpec:
             "seed_everything": self.seed,
             **_given(budget=self.budget, ckpt_path="last" if self.resume else None),
         }
-        return registry.merge(registry.merge(choice.recipe, asked), self.options)
+        return Plan(choice.recipe, registry.merge(asked, self.options))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Options of ``fit``, nested as in its configuration files.
+
+    Attributes:
+        recipe: Of the model's family.
+        asked: What overrides it.
+    """
+
+    recipe: Mapping[str, Any]
+    asked: Mapping[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Both."""
+        return registry.merge(self.recipe, self.asked)
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Those that are not None."""
+    """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}

@@ -77,7 +77,7 @@ CLIENT = """
 import os, signal, sys
 from pathlib import Path
 from asr_lightning.cloud.modal_provider import ModalProvider
-from asr_lightning.jobs import faults
+from asr_lightning.durable import faults
 from tests.cloud.renting import order, rent
 home, data, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 faults.point = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == f"cloud.{step}" else None

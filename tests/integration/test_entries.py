@@ -73,7 +73,41 @@ def test_a_wrong_option_is_refused_before_anything_is_written(tones_once: Path, 
         asr.specialize(tones_once, "toy", run_dir=run_dir, language="de")
     with pytest.raises(ValueError, match="did you mean moonshine-tiny"):
         asr.specialize(tones_once, "moonshine-tini", run_dir=run_dir)
+    for options, message in [({"epochs": 0}, "epochs must be at least 1"), ({"seed": -1}, "must not be negative")]:
+        with pytest.raises(asr.errors.OptionError, match=message):
+            asr.specialize(tones_once, "toy", run_dir=run_dir, **options)
     assert not run_dir.exists()
+
+
+def test_a_run_folder_that_holds_more_than_runs_is_refused(
+    outcome: asr.Outcome, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be renamed by the next run, with the recordings in it."""
+    monkeypatch.chdir(tmp_path)
+    for run_dir in (tones, tones.parent, "."):
+        for _ in range(2):
+            with pytest.raises(asr.errors.OptionError, match="holds the .*: name another .* runs/tones"):
+                asr.specialize(tones, "toy", run_dir=run_dir, epochs=1)
+    run_dir = Path(shutil.copytree(outcome.run_dir, tmp_path / "run"))
+    with pytest.raises(asr.errors.OptionError, match="holds the model to start from"):
+        asr.specialize(tones, str(run_dir / "model"), run_dir=run_dir, epochs=1)
+    assert main(["specialize", str(tones), "--model", "toy", "--seeds", "2", "--run_dir", str(tones)]) == 2
+    assert (tones / "001.wav").is_file() and (run_dir / "model").is_dir()
+
+
+def test_a_file_overrides_nothing_that_was_typed(
+    outcome: asr.Outcome, tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ["--config", str(outcome.run_dir / "config.yaml")]
+    typed = ["specialize", str(tones_once), "--model", "toy", "--run_dir", str(tmp_path / "run"), "--seed", "5"]
+    with pytest.raises(SystemExit) as ended:
+        main([*typed, *config, "--trainer.max_epochs=1", "--print_config"])
+    assert ended.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["run_dir"], printed["seed_everything"]) == (str(tmp_path / "run"), 5)
+    assert printed["trainer"]["max_epochs"] == 1 and printed["data"]["audio_dir"] == str(tones_once)
+    assert printed["trainer"]["accelerator"] == "cpu", "what nobody has typed comes from the file"
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_earlier_run_is_set_aside(outcome: asr.Outcome, tones_once: Path, tmp_path: Path) -> None:

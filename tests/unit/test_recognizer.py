@@ -44,7 +44,14 @@ def test_every_form_of_a_recording_is_read_alike(recognizer: asr.Recognizer, ton
     samples, rate = soundfile.read(path, dtype="int16")
     as_floats = samples / 32768
     expected = recognizer.transcribe(str(path))
-    forms = [samples, as_floats, as_floats.astype(np.float32), torch.from_numpy(as_floats), torch.from_numpy(samples)]
+    forms = [
+        samples,
+        as_floats,
+        as_floats.astype(np.float32),
+        torch.from_numpy(as_floats),
+        torch.from_numpy(samples),
+        samples[::-1].copy()[::-1],
+    ]
     assert recognizer.transcribe(forms, sample_rate=rate) == [expected] * len(forms)
     assert recognizer.transcribe(path.read_bytes()) == expected
     assert recognizer.transcribe([path, path.read_bytes()]) == [expected, expected]
@@ -63,11 +70,14 @@ def test_a_list_keeps_its_order_whatever_shares_a_batch(model: Path, tones_once:
 @pytest.mark.parametrize(
     ("recording", "rate", "message"),
     [
-        (np.zeros(8000), None, "the recording: samples do not tell their rate: give sample_rate"),
+        (np.zeros(8000), None, "the recording: give sample_rate, in Hz, with samples"),
         (np.zeros((2, 8000)), 8000, r"the recording: samples have the shape \(2, 8000\): give one channel"),
         (np.full(8000, 12_000.0), 8000, "the recording: give samples as int16, or as numbers from -1 to 1"),
         (np.full(8000, np.nan), 8000, "the recording: give samples as int16"),
         (np.zeros(8000, dtype=np.uint8), 8000, "the recording: give samples as int16"),
+        (np.zeros(8000, dtype=np.int32), 8000, "the recording: give samples as int16"),
+        (np.zeros(8000), "8000", "the recording: sample_rate is a whole number of Hz, not '8000'"),
+        (bytearray(b"RIFF"), 8000, "the recording: give a file, the bytes of one, or samples; bytearray is none"),
         (np.zeros(80), 8000, "the recording: 0.01 s is shorter than 0.1 s"),
         (np.zeros(8000 * 31), 8000, "the recording: 31.0 s, and this model reads 30 s; cut it"),
         (b"no sound", None, "the recording: "),

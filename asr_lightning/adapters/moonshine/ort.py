@@ -1,6 +1,6 @@
 """Reads the weights of a quantised network in ONNX Runtime's own format (``.ort``, a flatbuffer).
 
-Needs neither onnxruntime nor flatbuffers. Must never know a model family. Used by ``_moonshine_wheel.py``. Field
+Needs neither onnxruntime nor flatbuffers. Must never know a model family. Used by ``wheel.py``. Field
 numbers are those of onnxruntime's ``core/flatbuffers/schema/ort.fbs``, format version 6.
 """
 

@@ -5,7 +5,7 @@ Runtime. Products have uint8 weights, one scale and one zero point for each, and
 the nodes that multiply by them have kept the path of their module. Convolutions, norms and biases are float32 and have
 their names, but for GroupNorm's two vectors. What ONNX Runtime rounds while it computes stays float here.
 
-Used by ``_moonshine_source.py``, which has checked the files: what else they could hold is not asked.
+Used by ``loading.py``, which has checked the files: what else they could hold is not asked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A ``.nemo`` file is a tar of configuration, weights and tokenizer. Checked here before NeMo sees any of it.
 
 A configuration names classes to build and files to read: one from a stranger could run code, or carry a private file
-of this machine into the next model that is saved. Must never import NeMo. Used by ``_nemo_source.py``.
+of this machine into the next model that is saved. Must never import NeMo. Used by ``loading.py``.
 """
 
 from __future__ import annotations

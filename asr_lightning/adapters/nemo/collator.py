@@ -1,6 +1,6 @@
 """Utterances -> raw audio and labels for a NeMo model, which computes its features itself.
 
-Must never know the network: it travels to loader workers, and imports no NeMo there. Used by ``nemo.py``.
+Must never know the network: it travels to loader workers, and imports no NeMo there. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What turns encoder frames into a loss and a text: a CTC head, a transducer (RNNT or TDT), or both.
 
 Chosen once, when a model is loaded, from the parts that it has. NeMo's ``training_step``, ``transcribe`` and ``wer``
-are never called. Must never know audio or a trainer. Used by ``nemo.py``.
+are never called. Must never know audio or a trainer. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """NeMo models from wherever they lie: a ``.nemo`` file, a folder with one, the Hugging Face hub or NVIDIA's NGC.
 
-The one place that imports NeMo to load a model; must never know audio or training. Used by ``nemo.py``.
+The one place that imports NeMo to load a model; must never know audio or training. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RNNT and TDT losses where NeMo has no usable kernel: on a CPU or on Apple silicon.
 
 NeMo 3.0.0 refuses TDT outside CUDA and computes RNNT in Python loops there; transformers ships both, vectorised. Must
-never know a batch or a trainer. Used by ``_nemo_heads.py``.
+never know a batch or a trainer. Used by ``heads.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Loss and text of an encoder's output by an attention decoder, the same for every family that has one.
 
-Must never know audio, files or a trainer. Used by ``whisper.py`` and ``moonshine.py``.
+Must never know audio, files or a trainer. Used by ``whisper/adapter.py`` and ``moonshine/adapter.py``.
 """
 
 from __future__ import annotations

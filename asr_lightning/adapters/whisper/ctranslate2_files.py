@@ -1,6 +1,6 @@
 """Reads the weights of a CTranslate2 (faster-whisper) Whisper folder into a Hugging Face network.
 
-Needs no ctranslate2 package. Must never know tokens. Used by ``_whisper_source.py``.
+Needs no ctranslate2 package. Must never know tokens. Used by ``loading.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whisper's encoder at the true length of the audio, on the loaded network's own layers. Copies no weights.
 
-Must never know tokens or files. Used by ``whisper.py``.
+Must never know tokens or files. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

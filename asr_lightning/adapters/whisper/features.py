@@ -1,6 +1,6 @@
 """Whisper's log-mel features at the true length, made where the batch is: on the GPU, if there is one.
 
-Must never know tokens, files or the network. Used by ``whisper.py``.
+Must never know tokens, files or the network. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

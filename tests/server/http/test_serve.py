@@ -30,8 +30,8 @@ import pathlib, re, sys
 from starlette.testclient import TestClient
 from tests.server import driver
 from tests.server.http.conftest import GZIP, client_of, form
-from asr_lightning.commands import serve
-from asr_lightning.server import hardware, models, run
+from asr_lightning.cli import serve
+from asr_lightning.server.http import hardware, models, run
 with driver.running(pathlib.Path(sys.argv[1])) as engine:
     models.catalogue()
     job = driver.reach(engine, driver.submit(engine), "succeeded").id

@@ -120,7 +120,7 @@ def test_decoder_that_does_not_start_blames_no_recording(tmp_path: Path) -> None
 
 PROBE = """
 import os, socket, sys
-from asr_lightning.intake import sandbox
+from asr_lightning.server.intake import sandbox
 sandbox.before_imports()
 import numpy
 kept = os.open(sys.argv[1], os.O_RDWR)

@@ -108,11 +108,11 @@ def test_a_run_that_stopped_early_inside_an_epoch_is_not_trained_on(tones: Path,
     """Killed while its weights were chosen and resumed, it ends as it would have."""
     early = ("--early_stopping.patience=2", "--trainer.max_epochs=30", "--early_stopping.min_delta=9")
     once = fit(tones, tmp_path / "run", *early)
-    assert once.best.checks[-1].epoch == pytest.approx(1 + 2 / 3)
+    assert once.runner.best.checks[-1].epoch == pytest.approx(1 + 2 / 3)
     copy = Path(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
     shutil.rmtree(copy / "model")
     again = fit(tones, copy, *early, "--ckpt_path=last")
-    assert again.best.checks == once.best.checks
+    assert again.runner.best.checks == once.runner.best.checks
     assert again.runner.outcome is not None and again.runner.outcome.cost.train_seconds == 0
     models = [torch.load(folder / "model" / "toy.pt", weights_only=True) for folder in (tmp_path / "run", copy)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

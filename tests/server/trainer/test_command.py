@@ -49,7 +49,7 @@ def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_cli
     assert found == RunSpec(
         **paths, model="whisper-tiny", language="de", epochs=4, seed=7, accelerator="cuda", devices=(1,), resume=True
     )
-    plan = found.plan()
+    plan = found.plan().asked
     assert plan["trainer"] == {"max_epochs": 4, "accelerator": "cuda", "devices": [1]}
     assert (plan["seed_everything"], plan["data"]["seed"], plan["ckpt_path"]) == (7, 7, "last")
     assert plan["model"]["adapter"]["init_args"]["language"] == "de"
