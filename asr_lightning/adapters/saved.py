@@ -18,10 +18,14 @@ VERBS = ("collator", "loss", "transcribe", "evaluate", "evaluating", "native", "
 
 def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> None:
     """Record that ``adapter``, built with ``init_args``, wrote ``directory``."""
-    kind = type(adapter)
-    module = kind.__module__.removesuffix(".adapter")  # a family's package hands on the class of its adapter.py
-    content = {"adapter": f"{module}.{kind.__qualname__}", "init_args": init_args}
+    content = {"adapter": class_path(adapter), "init_args": init_args}
     (directory / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def class_path(adapter: object) -> str:
+    """How configurations and saved models name the class of ``adapter``: a family's package hands it on."""
+    kind = type(adapter)
+    return f"{kind.__module__.removesuffix('.adapter')}.{kind.__qualname__}"
 
 
 def replace(target: Path, write: Callable[[Path], None]) -> None:

@@ -6,8 +6,8 @@ Knows which parts make a run; knows no model. Imports torch: ``__main__`` loads 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ from asr_lightning.run.folder import SaveConfig, loggers_of, run_dir_of
 from asr_lightning.run.outcome import Scores
 from asr_lightning.run.runner import Runner
 from asr_lightning.run.selection import SelectionSettings
-from asr_lightning.run.spec import RunSpec
+from asr_lightning.run.spec import Plan, RunSpec
 from asr_lightning.scoring.comparison import Comparison, rates_of, write_json, write_pairs
 from asr_lightning.training.checkpoints import CheckedCheckpoints
 from asr_lightning.training.precision import precision_of
@@ -108,15 +108,10 @@ class ASRCLI(LightningCLI):
             super().parse_arguments(parser, args)
             return
         fit, plan = self._subcommand_parsers["fit"], args.plan()
-        files, typed = _config_files(self._more)
         try:
-            options = fit.parse_args(files, namespace=fit.parse_object(plan.options))
-            options = fit.parse_args(typed, namespace=fit.parse_object(dict(plan.asked), options) if files else options)
+            options = fit.parse_args(_laid_over(plan, self._more)) if self._more else fit.parse_object(plan.options)
         except ArgumentError as error:
             raise OptionError(str(error)) from error
-        if any(option.startswith("--print_config") for option in self._more):
-            sys.stdout.write(fit.dump(options))
-            sys.exit(0)
         self.config = Namespace(subcommand="fit", fit=options)
 
     def _parse_ckpt_path(self) -> None:
@@ -230,12 +225,16 @@ class ASRCLI(LightningCLI):
         write_json(self.run_dir / "test.json", self.scores.as_results())
 
 
-def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The ``--config`` options among ``arguments``, and the others: a file never overrides what was typed."""
+def _laid_over(plan: Plan, typed: Sequence[str]) -> list[str]:
+    """``typed`` as a command line over ``plan``: a configuration file overrides the recipe, and nothing that was asked.
+
+    The plan goes as a file too: jsonargparse 4.53 refuses a nested option that is typed over a parsed namespace.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", action="append", default=[])
-    found, typed = parser.parse_known_args(list(arguments))
-    return [f"--config={name}" for name in found.config], typed
+    files, others = parser.parse_known_args(list(typed))
+    layers = [json.dumps(plan.options), *files.config, *([json.dumps(plan.asked)] if files.config else [])]
+    return [*(f"--config={layer}" for layer in layers), *others]
 
 
 def _listed(given: Any) -> list[Any]:
@@ -251,11 +250,10 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
     """
     run_dir = run_dir_of(arguments)
-    needs_run = arguments[0] in ("validate", "test") and not {"-h", "--help"} & set(arguments)
-    if needs_run and not (run_dir and (run_dir / "config.yaml").is_file()):
-        raise OptionError(
-            f"{run_dir or 'no folder'} is no finished run: name its folder by --run_dir, as fit printed it"
-        )
+    tells_more = any(option in ("-h", "--help") or option.startswith("--config") for option in arguments)
+    is_finished = run_dir is not None and (run_dir / "config.yaml").is_file()
+    if arguments[0] in ("validate", "test") and not tells_more and not is_finished:
+        raise OptionError(f"{run_dir or 'no folder'} is no finished run: give --run_dir FOLDER, such as runs/demo")
     return _cli(registry.expand(arguments), run_dir, started or time.monotonic())
 
 

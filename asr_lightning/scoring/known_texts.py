@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from asr_lightning.adapters import saved
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import cache as places
 from asr_lightning.types import SpeechBatch
@@ -169,9 +170,8 @@ def digest(adapter: ASRAdapter) -> str:
     weights of whisper-tiny.
     """
     assert isinstance(adapter, HasTextOptions)
-    kind = type(adapter)
     options = json.dumps(dict(adapter.text_options()), sort_keys=True, default=str)
-    hashed = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}\n{options}\n".encode())
+    hashed = hashlib.sha256(f"{saved.class_path(adapter)}\n{options}\n".encode())
     for name, tensor in (*adapter.model.named_parameters(), *adapter.model.named_buffers()):
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         hashed.update(_bytes(tensor))
