@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,9 @@ class ASRCLI(LightningCLI):
             options = fit.parse_args(_laid_over(plan, self._more)) if self._more else fit.parse_object(plan.options)
         except ArgumentError as error:
             raise OptionError(str(error)) from error
+        if any(option.startswith("--print_config") for option in self._more):  # a parser of a subcommand ignores it
+            sys.stdout.write(fit.dump(options))
+            sys.exit(0)
         self.config = Namespace(subcommand="fit", fit=options)
 
     def _parse_ckpt_path(self) -> None:
