@@ -57,7 +57,17 @@ def test_seeds_report_their_spread(tones: Path, tmp_path: Path, capsys: pytest.C
 
 def test_seeds_are_averaged(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Fold by fold on dev, which both have learned to read; what is handed over is the mean of what both would."""
-    options = ["--model", "toy", "--seeds", "2", "--folds", "3", "--half_epoch_validation.half", "false"]
+    options = [
+        "--model",
+        "toy",
+        "--seeds",
+        "2",
+        "--folds",
+        "3",
+        "--half_epoch_validation.half",
+        "false",
+        "--selection.alphas=[]",
+    ]
     run_dir = tmp_path / "run"
     assert main(["specialize", str(tones), *options, "--run_dir", str(run_dir)]) == 0
     assert json.loads((run_dir / "seeds.json").read_text())["kept"] == "average"
