@@ -11,7 +11,7 @@ from typing import Any
 
 from asr_lightning.cli import lightning_cli
 from asr_lightning.run.outcome import Outcome
-from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec
+from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec, default_run_dir
 
 
 def specialize(
@@ -49,7 +49,7 @@ def specialize(
     """
     spec = RunSpec(
         data=Path(data),
-        run_dir=Path(run_dir) if run_dir is not None else Path("runs") / Path(data).resolve().name,
+        run_dir=Path(run_dir) if run_dir is not None else default_run_dir(Path(data)),
         model=model,
         language=language,
         epochs=epochs,

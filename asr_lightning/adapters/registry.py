@@ -186,10 +186,11 @@ def build(name: str, **options: Any) -> Any:
     """
     choice = choose(name)
     kind = saved.adapter_named(choice.adapter, choice.source)
-    recorded = saved.record(choice.source) or {"init_args": {}}
     if unknown := [option for option in options if option not in inspect.signature(kind).parameters]:
         raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave it out", unknown[0])
-    return kind(choice.source, **{**recorded["init_args"], **options})
+    if saved.record(choice.source) is not None:
+        return saved.load(choice.source, **options)
+    return kind(choice.source, **options)
 
 
 def expand(arguments: Sequence[str]) -> list[str]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from asr_lightning.cli.cloud_screen import Screen, record_lines, say_line, show_end, used, visible_text
 from asr_lightning.errors import require_extra
+from asr_lightning.run.spec import DEFAULT_MODEL, default_run_dir
 
 if TYPE_CHECKING:
     from asr_lightning.cloud.ledger import Entry, Ledger, Record
     from asr_lightning.cloud.provider import Provider
 
-DEFAULT_MODEL = "whisper-tiny.en"
 DEFAULT_GPU = "L4"
 PROVIDERS = ("modal", "skypilot", "local")
 DESCRIPTION = "Train on a GPU that is rented for it, fetch the model, and delete the data there in every case."
@@ -103,7 +103,7 @@ def rent(known: Ledger, options: argparse.Namespace) -> int:
         source=card.name,
         parameters_m=card.parameters,
         gpu=options.gpu or getattr(provider, "default_gpu", DEFAULT_GPU),
-        output=options.output or Path("runs") / options.data.resolve().name,
+        output=options.output or default_run_dir(options.data),
         max_cost=options.max_cost,
         max_seconds=None if options.max_time is None else budget.seconds_of(options.max_time),
         detach=options.detach,

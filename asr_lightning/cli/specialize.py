@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec
+from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec, default_run_dir
 
 if TYPE_CHECKING:
     from asr_lightning.run.seeds import Seed
@@ -61,7 +61,7 @@ def spec_of(options: argparse.Namespace) -> RunSpec:
     """What the parsed ``options`` ask for."""
     return RunSpec(
         data=options.data,
-        run_dir=options.run_dir or Path("runs") / options.data.resolve().name,
+        run_dir=options.run_dir or default_run_dir(options.data),
         model=options.model,
         language=options.language,
         seed=options.seed,

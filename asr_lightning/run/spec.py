@@ -93,6 +93,11 @@ class Plan:
         return registry.merge(self.recipe, self.asked)
 
 
+def default_run_dir(data: Path) -> Path:
+    """Where a run over ``data`` goes if nobody has said: ``runs/`` and the name of the folder."""
+    return Path("runs") / data.resolve().name
+
+
 def _given(**options: Any) -> dict[str, Any]:
     """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
