@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import Callback
+
 from asr_lightning.cli import lightning_cli
 from asr_lightning.run.outcome import Outcome
 from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec, default_run_dir
+from asr_lightning.training.logs import configure_logging
 
 
 def specialize(
@@ -26,11 +30,13 @@ def specialize(
     canary: str | None = None,
     accelerator: str | None = None,
     options: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Specialize a model on a folder of recordings; the same weights as by the command.
 
-    Of what is left out, the recipe of the model's family decides. Of several processes only the first one comes back:
-    the others end here, with their part done.
+    What is left out is decided by the recipe of the model's family. Progress is logged to ``asr_lightning``, and printed
+    where the caller has set up no logging. Of several processes only the first one returns; the others exit here, with
+    their part done.
 
     Args:
         data: Folder with ``<UID>.wav`` (or mp3, …) and ``<UID>.txt``.
@@ -43,6 +49,7 @@ def specialize(
         canary: Folder of other people's speech that must not suffer; ``bundled``, or ``off``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         options: Any others of ``fit``, nested as in its configuration files.
+        callbacks: Your own, called before all others while training. In folds the same ones serve every fold.
 
     Raises:
         ValueError: Something is wrong with the recordings, the model or an option; the message says what to do.
@@ -59,7 +66,9 @@ def specialize(
         accelerator=accelerator,
         options=options or {},
     )
-    outcome = lightning_cli.run(spec).outcome
+    if not logging.getLogger("asr_lightning").hasHandlers():
+        configure_logging()
+    outcome = lightning_cli.run(spec, callbacks=callbacks).outcome
     if outcome is None:
         sys.exit(0)
     return replace(outcome, run_dir=outcome.run_dir.resolve())

@@ -76,7 +76,7 @@ class Runner:
         self._go_on = False  # with folds that an earlier start has finished
 
     def prepare(self) -> None:
-        """Resume the run in ``run_dir``, or set an earlier one aside, before anything heavy is loaded.
+        """Settle which run this is, before anything heavy is loaded: a new one, or the one in ``run_dir`` resumed.
 
         Raises:
             ValueError: The options contradict each other, or there is nothing to resume.
@@ -91,7 +91,6 @@ class Runner:
         registry.warn_of_licence(args.source)
         if self.ckpt_path is None and not self._go_on:
             refuse_place(self.run_dir, Path(self.options.data.audio_dir), args.source)
-            set_aside(self.run_dir)
         elif self.ckpt_path and self.options.trainer.max_steps != -1:
             # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
             raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
@@ -128,7 +127,7 @@ class Runner:
         make_trainer: Callable[[str], Trainer],
         **kwargs: Any,
     ) -> None:
-        """Train once with ``trainer``; or once for each fold, from the same weights.
+        """Train once with ``trainer``; or once for each fold, from the same weights. An earlier run is set aside.
 
         Args:
             module: What is trained.
@@ -138,6 +137,8 @@ class Runner:
             kwargs: Of ``Trainer.fit``.
         """
         self.module, self.data, self.trainer = module, data, trainer
+        if self.ckpt_path is None and not self._go_on:
+            set_aside(self.run_dir)  # only now: a run that cannot start, for want of its model or device, moves nothing
         if not (parts := folds.folds_of(self.options.folds, data, trainer, self.ckpt_path is not None)):
             trainer.fit(module, datamodule=data, **kwargs)
             return

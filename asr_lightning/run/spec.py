@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from asr_lightning.adapters import registry
 from asr_lightning.errors import OptionError
 
 DEFAULT_MODEL = "whisper-tiny.en"
+PLAIN = (str, int, float, PurePath)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class RunSpec:
             raise OptionError(f"epochs must be at least 1, not {self.epochs}", "epochs")
         if self.seed < 0:
             raise OptionError(f"the seed must not be negative, but is {self.seed}", "seed")
+        if "config" in self.options:
+            raise OptionError("options holds options, not files: read the file, and pass what it holds", "options")
+        _refuse_objects("options", self.options)
 
     def plan(self) -> Plan:
         """What will be done.
@@ -96,6 +100,22 @@ class Plan:
 def default_run_dir(data: Path) -> Path:
     """Where a run over ``data`` goes if nobody has said: ``runs/`` and the name of the folder."""
     return Path("runs") / data.resolve().name
+
+
+def _refuse_objects(name: str, value: object) -> None:
+    """Raise an ``OptionError`` for what ``config.yaml`` cannot hold, and a resumed run would therefore lack."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _refuse_objects(f"{name}.{key}", entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            _refuse_objects(name, entry)
+    elif not isinstance(value, PLAIN) and value is not None:
+        raise OptionError(
+            f"{name} holds a {type(value).__name__}, which no configuration file can hold: give class_path and "
+            "init_args in its place; a callback can also be passed by callbacks",
+            "options",
+        )
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jiwer
 import pytest
 import yaml
+from lightning.pytorch.callbacks import Callback
 
 import asr_lightning as asr
 from asr_lightning.__main__ import main
@@ -76,7 +77,40 @@ def test_a_wrong_option_is_refused_before_anything_is_written(tones_once: Path, 
     for options, message in [({"epochs": 0}, "epochs must be at least 1"), ({"seed": -1}, "must not be negative")]:
         with pytest.raises(asr.errors.OptionError, match=message):
             asr.specialize(tones_once, "toy", run_dir=run_dir, **options)
+    for options, message in [
+        ({"config": "my.yaml"}, "options holds options, not files"),
+        (
+            {"trainer": {"callbacks": [asr.callbacks.TrainOnly(["encoder"])]}},
+            "options.trainer.callbacks holds a TrainOnly",
+        ),
+        ({"model": {"adapter": asr.adapters.ToyAdapter()}}, "options.model.adapter holds a ToyAdapter"),
+    ]:
+        with pytest.raises(asr.errors.OptionError, match=message):
+            asr.specialize(tones_once, "toy", run_dir=run_dir, options=options)
     assert not run_dir.exists()
+
+
+def test_a_run_that_cannot_start_leaves_an_earlier_one_in_place(
+    outcome: asr.Outcome, tones_once: Path, tmp_path: Path
+) -> None:
+    run_dir = Path(shutil.copytree(outcome.run_dir, tmp_path / "run"))
+    with pytest.raises(ValueError, match="gpuu"):
+        asr.specialize(tones_once, "toy", run_dir=run_dir, accelerator="gpuu")
+    with pytest.raises(ValueError, match="is no model folder"):
+        asr.specialize(tones_once, str(tmp_path), run_dir=run_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_callbacks_of_the_caller_see_the_training(tones_once: Path, tmp_path: Path) -> None:
+    class Steps(Callback):
+        count = 0
+
+        def on_train_batch_end(self, *_: object) -> None:
+            self.count += 1
+
+    steps = Steps()
+    asr.specialize(tones_once, "toy", run_dir=tmp_path / "run", epochs=2, accelerator="cpu", callbacks=[steps])
+    assert steps.count > 2
 
 
 def test_a_run_folder_that_holds_more_than_runs_is_refused(

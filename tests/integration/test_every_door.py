@@ -128,9 +128,7 @@ def as_sent(clips: Path, folder: Path) -> Path:
 @pytest.mark.skipif(not os.environ.get("ASR_TEST_SLOW"), reason="a quarter of an hour: ASR_TEST_SLOW=1 runs it")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("door", [by_specialize, by_fit, by_job, by_cloud])
-def test_the_real_tiny_en_is_handed_over_equal(
-    door: Door, one_run: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_real_tiny_en_is_handed_over_equal(door: Door, one_run: tuple[Path, Path], tmp_path: Path) -> None:
     clips, first = one_run
     (tmp_path / "doors").mkdir()
     second = door("whisper-tiny.en", clips, tmp_path / "doors" / "run", SLOW_TEST_EPOCHS)
