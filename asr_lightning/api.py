@@ -34,9 +34,9 @@ def specialize(
 ) -> Outcome:
     """Specialize a model on a folder of recordings; the same weights as by the command.
 
-    What is left out is decided by the recipe of the model's family. Progress is logged to ``asr_lightning``, and printed
-    where the caller has set up no logging. Of several processes only the first one returns; the others exit here, with
-    their part done.
+    What is left out is decided by the recipe of the model's family. Progress is logged to ``asr_lightning``, and is
+    printed if the caller has set up no logging. Of several processes only the first one returns; the others exit here,
+    with their part done.
 
     Args:
         data: Folder with ``<UID>.wav`` (or mp3, …) and ``<UID>.txt``.

@@ -102,7 +102,7 @@ def report(run: Finished, choice: Choice) -> Outcome:
     tested = run.comparison.test(run.source, shipped)
     write_pairs(run.run_dir / "test_transcripts.csv", tested.pairs)
     study = _study(run, choice, tested, _of_silence(run.source.native(), run), _of_silence(shipped, run))
-    outcome = Outcome.of(write(study, run.run_dir), run.run_dir)
+    outcome = Outcome.from_report(write(study, run.run_dir), run.run_dir)
     write_json(run.run_dir / "results.json", outcome.as_results())
     return outcome
 

@@ -1,6 +1,6 @@
-"""The folder of a run: its configuration, logs, checkpoint to resume from, and an earlier run that is set aside.
+"""The folder of a run: its configuration, its logs and the checkpoint to resume from.
 
-Nothing in it is ever overwritten.
+Nothing in it is overwritten: a new run renames the folder of an earlier one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 class SaveConfig(SaveConfigCallback):
-    """Keep the resolved configuration of every start: ``config.yaml``, then ``config-2.yaml`` when it is resumed."""
+    """Save the resolved configuration at every start: ``config.yaml``, then ``config-2.yaml`` when it is resumed."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it into the run folder, over nothing."""
+        """Write the configuration to a new file in the run folder."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and not data.fold.number:
             run_dir = Path(self.config.run_dir)
@@ -39,7 +39,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 def run_dir_of(arguments: Sequence[str]) -> Path | None:
-    """The ``--run_dir`` among ``arguments``."""
+    """The value of ``--run_dir`` among ``arguments``; None if it is not given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--run_dir", type=Path)
     return parser.parse_known_args(arguments)[0].run_dir
@@ -55,7 +55,7 @@ def loggers_of(tensorboard: TensorBoardLogger, wandb: str) -> list[Logger]:
 
 
 def first_free(path: Path) -> Path:
-    """``path``, or with -2, -3, … before its suffix if it exists."""
+    """``path`` if it is free, otherwise the first free one with -2, -3, … before its suffix."""
     number, candidate = 1, path
     while candidate.exists():
         number += 1
@@ -64,10 +64,10 @@ def first_free(path: Path) -> Path:
 
 
 def last_checkpoint(run_dir: Path) -> Path:
-    """What ``--ckpt_path last`` resumes from: the newest checkpoint that is whole.
+    """The newest undamaged checkpoint, from which ``--ckpt_path last`` resumes.
 
     Raises:
-        ValueError: The folder has none.
+        ValueError: The folder holds none.
     """
     folder = run_dir / "checkpoints"
     last = checkpoints.newest(folder)
@@ -80,12 +80,12 @@ def last_checkpoint(run_dir: Path) -> Path:
 
 
 def refuse_place(run_dir: Path, data: Path, source: str = "") -> None:
-    """Refuse a run folder whose renaming would take more along than an earlier run.
+    """Refuse a run folder that cannot be renamed by the next run, since it holds more than an earlier run.
 
     Args:
-        run_dir: The run's folder.
-        data: The recordings.
-        source: Of the model, which may be a folder.
+        run_dir: Folder of the run.
+        data: Folder of the recordings.
+        source: Source of the model, which may be a folder.
 
     Raises:
         OptionError: The folder holds the recordings, the model or the working directory.

@@ -1,7 +1,7 @@
-"""What other people lose when a model is specialized to one: the canary, read before and after. Knows no model.
+"""How much worse the speech of other people is read after specializing, measured on the canary. Knows no model.
 
-A loss counts only as far as it is shown: by the lower end of the 95 % interval of the paired bootstrap over the clips
-of the canary. A few words more or fewer on 200 clips show nothing.
+A loss counts only as far as it is significant, that is by the lower end of the 95 % interval of the paired bootstrap
+over the clips of the canary: a few more wrong words in 200 clips are chance.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from asr_lightning.scoring.text import Normalizer
 
 logger = logging.getLogger(__name__)
 
-DEAF = 0.5
-"""Canary WER of an untouched model above which the canary is not in its language, and has no say."""
+MAX_UNTOUCHED_WER = 0.5
+"""An untouched model with a higher WER on the canary does not know its language; the canary is then not used."""
 
-ENOUGH = 200
-"""Clips from which a loss of a point or two can be shown."""
+SUFFICIENT_CLIPS = 200
+"""With this many clips, a loss of one or two points is significant."""
 
-LOOK_EVERY = 32
-"""Clips between two looks at what is lost so far; one look takes a tenth of a second."""
+BOUND_EVERY = 32
+"""Number of clips between two computations of the bound on the loss; each takes a tenth of a second."""
 
 AS_TRAINED, NATIVE = "as trained", "native"
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a candidate's weights lose on the canary.
+    """The loss of a candidate's weights on the canary.
 
     Attributes:
-        transcripts: What it wrote, by mode.
-        change: Of the WER, read as the model is used, against the untouched model in its native mode.
-        penalty: The shown part of the loss beyond the limit, as a fraction, times its weight.
-        complete: Whether the whole canary was read. Otherwise the loss is at least this large: all clips that were
+        transcripts: The candidate's transcripts, by mode.
+        change: Change of the WER from the untouched model in its native mode to the candidate in the mode in which it
+            would be used.
+        penalty: The significant part of the loss beyond the limit, as a fraction, times its weight.
+        complete: Whether the whole canary was read. If not, the loss is a lower bound, in which all clips that were
             not read count as free of errors.
     """
 
@@ -53,22 +54,22 @@ class Loss:
 
     @property
     def points(self) -> str:
-        """The change in words."""
+        """The change in percentage points with its interval, for messages."""
         return self.change.points if self.complete else f"at least {self.change.points}"
 
 
 @dataclass
 class Forgetting:
-    """Reads the canary with the untouched model once, and with candidates.
+    """Reads the canary once with the untouched model, and then with candidates.
 
     Attributes:
-        canary: General speech.
-        device: Where to compute.
-        normalize: Of every WER.
-        limit: Points of WER that may be lost before the loss counts.
-        weight: Of a shown point beyond the limit.
-        before: What the untouched model wrote, natively; empty before it was asked.
-        note: Why the canary has no say; empty if it has one.
+        canary: Clips of other people's speech.
+        device: Device that the models run on.
+        normalize: Text normaliser of every WER.
+        limit: Percentage points of WER that may be lost before the loss counts.
+        weight: Penalty of a significant point beyond the limit.
+        before: Transcripts of the untouched model in its native mode; empty until the canary is first read.
+        note: Why the canary is not used; empty if it is.
     """
 
     canary: Canary
@@ -80,10 +81,10 @@ class Forgetting:
     note: str = field(default="", init=False)
 
     def loss(self, untouched: ASRAdapter, tuned: ASRAdapter, most: float = float("inf")) -> Loss | None:
-        """What ``tuned`` loses against ``untouched``; None where the canary has no say.
+        """The loss of ``tuned`` against ``untouched``; None if the canary is not used.
 
-        Reading stops as soon as the penalty is sure to be above ``most``. Weights that were trained for a few steps
-        only can repeat themselves on every clip, which takes minutes to read and says no more.
+        Reading stops as soon as the penalty is certain to exceed ``most``: weights that loop on every clip take minutes
+        to read, and would be rejected anyway.
         """
         if not self.before and not self.note:
             self._read_before(untouched)
@@ -95,7 +96,7 @@ class Forgetting:
         with closing(self.canary.read(tuned, self.device, drafts=self.before)) as reading:
             for transcript in reading:
                 after[transcript.uid] = transcript
-                if len(after) % LOOK_EVERY == 0 and len(after) < len(unread):
+                if len(after) % BOUND_EVERY == 0 and len(after) < len(unread):
                     at_least = self._loss(mode, unread | after)
                     if at_least.penalty > most:
                         return replace(at_least, transcripts={mode: tuple(after.values())}, complete=False)
@@ -108,7 +109,7 @@ class Forgetting:
         return Loss({mode: transcripts}, change, shown * self.weight if shown else 0.0)
 
     def spot_check(self, loss: Loss, tuned: ASRAdapter) -> None:
-        """Add what ``tuned`` writes for some clips in its native mode, the only one that some runtimes know."""
+        """Add transcripts of some clips in the native mode of ``tuned``, the only mode that some runtimes have."""
         native = tuned.native()
         if native is not tuned:
             loss.transcripts[NATIVE] = self.canary.transcripts(native, self.device, SPOT_CHECK, drafts=self.before)
@@ -118,11 +119,11 @@ class Forgetting:
         wer = score(self.before, self.normalize).wer
         if not self.before:
             self.note = "Not used: the model takes none of its clips."
-        elif wer > DEAF:
+        elif wer > MAX_UNTOUCHED_WER:
             self.before, self.note = (), f"Not used: the untouched model reads {wer:.0%} of it wrong."
-        elif len(self.before) < ENOUGH:
+        elif (count := len(self.before)) < SUFFICIENT_CLIPS:
             logger.info(
-                "canary: %d clips, which show large losses only; %d or more show a point", len(self.before), ENOUGH
+                "canary: %d clips, which show large losses only; %d or more show a point", count, SUFFICIENT_CLIPS
             )
         if self.note:
             logger.info("canary: %s", self.note)

@@ -1,6 +1,6 @@
-"""What came of a run: figures, verdict and where things are. Loads no torch.
+"""The result of a run: its figures, its verdict and where its files are. Loads no torch.
 
-Every results file and table of a run is made of it.
+``results.json``, the tables and the metrics of a job are all made from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asr_lightning.scoring.rates import Change, Rates
 
 @dataclass(frozen=True)
 class Interval:
-    """How sure the change of a WER is, as fractions; below zero is better.
+    """The change of a WER with its confidence interval, as fractions; below zero is better.
 
     Attributes:
         difference: After minus before.
@@ -31,22 +31,22 @@ class Interval:
     p_better: float
 
     @classmethod
-    def of(cls, section: Mapping[str, Any]) -> Interval:
-        """That of a section of ``report.json``."""
+    def from_section(cls, section: Mapping[str, Any]) -> Interval:
+        """The interval in one section of ``report.json``."""
         return cls(**{name: section["change"][name] for name in ("difference", "low", "high", "p_better")})
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took.
+    """The time and the memory that a run took.
 
     Attributes:
-        best_epoch: Of the best check; 0 where there was none.
-        train_seconds: Training alone.
-        train_utterances_per_second: Meanwhile.
-        validation_seconds: Checks of dev while training.
-        total_seconds: From the start of the process on.
-        peak_memory_mb: Of the GPU if one was used, else of the process.
+        best_epoch: Epoch of the best validation; 0 if there was none.
+        train_seconds: Time spent in training steps.
+        train_utterances_per_second: Throughput of the training steps.
+        validation_seconds: Time spent in validation during training.
+        total_seconds: Time since the process started.
+        peak_memory_mb: Peak memory of the GPU if one was used, otherwise of the process.
     """
 
     best_epoch: float
@@ -63,11 +63,12 @@ class Scores:
 
     Attributes:
         run_dir: Folder of the run.
-        model: As the user named it.
+        model: The model as the user named it.
         source: Where its weights came from.
-        normalizer: Name of the text normaliser of every rate but the canary's.
-        clips: How many, by split.
-        test: On the test clips, as the model is used; before is the untouched model, natively.
+        normalizer: Name of the text normaliser of every rate except those of the canary.
+        clips: Number of clips in each split.
+        test: Rates on the test clips, read in the mode in which the model is used; ``before`` is the untouched model
+            in its native mode.
         native: WER on test with both models read natively.
     """
 
@@ -81,11 +82,11 @@ class Scores:
 
     @property
     def model_dir(self) -> Path:
-        """The model that is handed over: an ordinary folder of its makers' format."""
+        """Folder of the model that is handed over, in the format of the model's makers."""
         return self.run_dir / "model"
 
     def as_results(self) -> dict[str, Any]:
-        """For JSON."""
+        """The content of ``test.json``."""
         return {
             "model": self.model,
             "source": self.source,
@@ -98,7 +99,7 @@ class Scores:
 
     @property
     def table(self) -> str:
-        """The figures as text: a row for each set, WER and CER before and after in percent."""
+        """The figures as text: one row for each set of clips, with WER and CER before and after in percent."""
         head = f"{'':22}{'WER before':>12}{'after':>9}{'cut':>9}{'CER before':>14}{'after':>9}"
         return "\n".join([head, *self._rows()])
 
@@ -113,15 +114,15 @@ class Outcome(Scores):
 
     Attributes:
         alpha: Share of the specialized weights in what is handed over; 0 is the untouched model.
-        chosen: Which weights, in words.
-        decision: Why, in one sentence.
-        verdict: Whether it helped, in a sentence or two.
-        verdict_word: The same in a word.
-        dev: On the clips that chose the weights.
-        interval: How sure the change on test is.
-        canary: What other people's speech gained or lost, by mode.
-        canary_intervals: How sure that is, by mode.
-        cost: What it took.
+        chosen: Name of the weights that were chosen, such as ``average of 4 folds``.
+        decision: Why they were chosen, in one sentence.
+        verdict: Whether specializing helped, in one or two sentences.
+        verdict_word: The verdict in one word.
+        dev: Rates on the clips that the weights were chosen by.
+        interval: The change on the test clips with its confidence interval.
+        canary: Rates on the speech of other people, by mode.
+        canary_intervals: Their changes with confidence intervals, by mode.
+        cost: Time and memory that the run took.
     """
 
     alpha: float
@@ -136,8 +137,8 @@ class Outcome(Scores):
     cost: Cost
 
     @classmethod
-    def of(cls, report: Mapping[str, Any], run_dir: Path) -> Outcome:
-        """What ``report.json`` in ``run_dir`` says."""
+    def from_report(cls, report: Mapping[str, Any], run_dir: Path) -> Outcome:
+        """The outcome that ``report``, the content of ``report.json`` in ``run_dir``, describes."""
         (chosen,) = (candidate for candidate in report["candidates"] if candidate["chosen"])
         modes = report["canary"]["modes"]
         return cls(
@@ -154,19 +155,19 @@ class Outcome(Scores):
             verdict=report["verdict"]["sentence"],
             verdict_word=report["verdict"]["word"],
             dev=Rates.of(report["dev"]),
-            interval=Interval.of(report["test"]),
+            interval=Interval.from_section(report["test"]),
             canary={mode: Rates.of(section) for mode, section in modes.items()},
-            canary_intervals={mode: Interval.of(section) for mode, section in modes.items()},
+            canary_intervals={mode: Interval.from_section(section) for mode, section in modes.items()},
             cost=Cost(**report["cost"]),
         )
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """The report as a page for a browser."""
         return self.run_dir / "report.html"
 
     def as_results(self) -> dict[str, Any]:
-        """What ``results.json`` holds."""
+        """The content of ``results.json``."""
         return {
             **super().as_results(),
             "alpha": self.alpha,
@@ -179,7 +180,7 @@ class Outcome(Scores):
         }
 
     def as_metrics(self) -> dict[str, Any]:
-        """The few figures that a job shows."""
+        """The figures that a job of the server or a rented machine shows."""
         canary = {
             mode: {**rates.wer._asdict(), "delta": self.canary_intervals[mode].difference}
             for mode, rates in self.canary.items()
@@ -200,7 +201,7 @@ class Outcome(Scores):
 
     @property
     def summary(self) -> str:
-        """The closing lines of a run: the table, what it took, where things are, and the verdict."""
+        """The closing lines of a run: the table, its cost, the paths of its files, and the verdict."""
         cost = self.cost
         return "\n".join(
             [

@@ -1,6 +1,6 @@
-"""Does one run of ``fit``: trains, in folds where that is asked for, chooses the weights, tests them and reports.
+"""Carries out one run of ``fit``: training, in folds if wanted, the choice of the weights, the test and the report.
 
-Every entry ends here, and there is no second training path. Knows the contract and no model.
+Every entry uses it, and there is no second training path. Knows the adapter contract and no model.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Runner:
     """One run, from its options to its outcome.
 
     Args:
-        options: Of ``fit``, resolved.
+        options: The resolved options of ``fit``.
         started: ``time.monotonic()`` at the start of the process.
-        callbacks: Of the caller's own, called before all others while training.
-        log_clips: Whether TensorBoard gets sound and text of some dev clips.
+        callbacks: The caller's own callbacks, called before all others during training.
+        log_clips: Whether the audio and transcripts of some dev clips are logged to TensorBoard.
 
     Attributes:
-        ckpt_path: What training is resumed from; None for a start.
-        outcome: What came of it; None before the end, and in processes other than the first.
-        finished: The run as it was when training was over.
-        choice: What it hands over.
+        ckpt_path: Checkpoint that training is resumed from; None for a new run.
+        outcome: The result; None until the run is over, and in processes other than the first.
+        finished: The run after training.
+        choice: The weights that were chosen.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Runner:
         """Settle which run this is, before anything heavy is loaded: a new one, or the one in ``run_dir`` resumed.
 
         Raises:
-            ValueError: The options contradict each other, or there is nothing to resume.
+            ValueError: Options contradict each other, or there is nothing to resume.
         """
         if self.options.trainer.val_check_interval is not None:
             raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
@@ -98,7 +98,7 @@ class Runner:
 
     @property
     def plan(self) -> str:
-        """What will be done, in a line; ``config.yaml`` has every option."""
+        """The main options in one line; ``config.yaml`` has all of them."""
         options = self.options
         return (
             f"{options.trainer.max_epochs} epochs, learning rate {options.model.optimizer.lr:g}, batches of "
@@ -107,7 +107,7 @@ class Runner:
         )
 
     def callbacks(self, tensorboard: TensorBoardLogger) -> list[Callback]:
-        """For one trainer. The progress and the look at dev before training are those of the whole run."""
+        """Callbacks for one trainer. The progress and the validation before training are shared by the whole run."""
         folder = self.run_dir / "checkpoints"
         self.best = KeepBest(folder / "best")
         last = KeepLast(folder, self.best)
@@ -127,14 +127,14 @@ class Runner:
         make_trainer: Callable[[str], Trainer],
         **kwargs: Any,
     ) -> None:
-        """Train once with ``trainer``; or once for each fold, from the same weights. An earlier run is set aside.
+        """Train once with ``trainer``, or once for each fold from the same weights. An earlier run is set aside.
 
         Args:
-            module: What is trained.
-            data: All recordings.
-            trainer: For a training without folds.
-            make_trainer: Makes one for a fold; its argument names what it logs.
-            kwargs: Of ``Trainer.fit``.
+            module: The module to train.
+            data: The data module with all recordings.
+            trainer: Trainer for a run without folds.
+            make_trainer: Makes the trainer of a fold; its argument names the folder of the logs.
+            kwargs: Further arguments of ``Trainer.fit``.
         """
         self.module, self.data, self.trainer = module, data, trainer
         if self.ckpt_path is None and not self._go_on:
@@ -149,12 +149,15 @@ class Runner:
     def conclude(
         self, settings: SelectionSettings, averaged: AverageSteps, make_source: Callable[[], ASRAdapter]
     ) -> None:
-        """Choose the weights, score the model as any user would load it, and write results and report, alone.
+        """Choose the weights, test the model as a user would load it, and write results and report, in one process.
 
         Args:
-            settings: How weights are chosen.
-            averaged: The callback that has averaged steps.
+            settings: How the weights are chosen.
+            averaged: The callback that has averaged training steps.
             make_source: Loads the untouched model.
+
+        Raises:
+            OptionError: The options left nothing to train.
         """
         disconnect(self.trainer.strategy)
         if not self.trainer.is_global_zero:

@@ -1,6 +1,6 @@
-"""Several seeds of one run: the average of their models is one more candidate, free when the model is used.
+"""Several seeds of one run. The average of their models is one more candidate, and costs nothing when it is used.
 
-Source: model soups, Wortsman et al. 2022. Knows the contract and no model.
+Source: model soups, Wortsman et al. 2022. Knows the adapter contract and no model.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SECONDS = ("train_seconds", "validation_seconds", "total_seconds")
 
 @dataclass(frozen=True)
 class Seed:
-    """A run of one seed.
+    """The run of one seed.
 
     Attributes:
         number: The seed.
-        finished: As it was after training.
-        choice: What it hands over.
-        outcome: What its files say.
+        finished: The run after training.
+        choice: The weights that were chosen.
+        outcome: The result of the run.
     """
 
     number: int
@@ -38,28 +38,29 @@ class Seed:
 
     @property
     def cost(self) -> tuple[float, float]:
-        """Of what it hands over; the lower the better."""
+        """Cost of the chosen weights; the lower the better."""
         return self.choice.chosen.cost
 
 
 def best_of(seeds: Sequence[Seed]) -> Seed:
-    """The best on dev, with what it costs others."""
+    """The seed whose chosen weights have the lowest cost: WER on dev, and what the canary loses."""
     return min(seeds, key=lambda seed: seed.cost)
 
 
 def average_of(seeds: Sequence[Seed], run_dir: Path) -> Seed | None:
-    """The average of the models that the seeds hand over, if it is no worse on dev than the best of them.
+    """The average of the chosen weights of all seeds, if its WER on dev is no higher than that of the best seed.
 
-    Where each seed was trained in folds, it is the average fold by fold that reads the clips of a fold. Of equal WERs
-    the average is taken: what one seed got by chance is averaged out. Test is read only for one that is taken.
+    If the seeds were trained in folds, the clips of each fold are read by the average of the models of that fold. An
+    average with the same WER as the best seed is preferred, since it depends less on chance. The test clips are read
+    only if the average is taken.
 
     Args:
-        seeds: Of the same model and options.
-        run_dir: Gets everything that a run writes, or nothing.
+        seeds: Runs of the same model with the same options.
+        run_dir: Folder for the files of the average; it is removed again if the average is not taken.
 
     Returns:
-        The average as a run of its own; None if it is worse, if fewer than two seeds hand over a specialized model, or
-        if they were not trained on the same clips.
+        The average as a run of its own. None if its WER is higher, if fewer than two seeds chose a specialized model,
+        or if the seeds were not trained on the same clips.
     """
     used = [seed for seed in seeds if seed.choice.chosen.alpha]
     first = seeds[0].finished

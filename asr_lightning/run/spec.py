@@ -1,4 +1,4 @@
-"""What a run is asked for, the same from a command, a server, a rented GPU and Python. Loads no torch."""
+"""The description of a run, the same for commands, the server, a rented GPU and Python. Loads no torch."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ PLAIN = (str, int, float, PurePath)
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. What is left out is decided by the recipe of the model's family, or else by the default of ``fit``.
+    """One run. An option that is None is decided by the recipe of the model's family, or else by the default of ``fit``.
 
     Attributes:
         data: Folder with recordings and transcripts.
-        run_dir: Where everything goes.
-        model: A name of ``python -m asr_lightning models``, a hub id of that list, or a folder.
-        language: Of a multilingual model, such as ``de``.
-        epochs: How long to train; models in folds share them.
-        seed: Seeds everything random: on one machine, the same seed gives the same weights.
-        budget: Time for everything, such as ``5m``.
-        canary: Folder of other people's speech that must not suffer; ``bundled``, or ``off``.
+        run_dir: Folder that the run writes all its files to.
+        model: A name that ``python -m asr_lightning models`` lists, a hub id from that list, or a folder.
+        language: Language code for a multilingual model, such as ``de``.
+        epochs: Number of epochs; models that are trained in folds share them.
+        seed: Seed of every random choice. On one machine, the same seed gives the same weights.
+        budget: Time for the whole run, such as ``5m``.
+        canary: Folder with speech of other people, which must not get worse; ``bundled``, or ``off``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: How many, or a list of their numbers.
-        resume: Resume the run in ``run_dir`` from its last checkpoint or finished fold.
-        options: Any others of ``fit``, nested as in its configuration files; they override all the above.
+        devices: Number of devices, or a tuple of their indices.
+        resume: Whether to resume the run in ``run_dir`` from its last checkpoint or finished fold.
+        options: Further options of ``fit``, nested as in its configuration files. They override those above.
+
+    Raises:
+        OptionError: A value is out of range, or ``options`` holds something that no configuration file can.
     """
 
     data: Path
@@ -58,10 +61,10 @@ class RunSpec:
         _refuse_objects("options", self.options)
 
     def plan(self) -> Plan:
-        """What will be done.
+        """The options of ``fit`` that this run uses.
 
         Raises:
-            ValueError: There is no such model.
+            ValueError: No model has this name.
         """
         choice = registry.choose(self.model)
         registry.tell_recipe(self.model, choice)
@@ -84,8 +87,8 @@ class Plan:
     """Options of ``fit``, nested as in its configuration files.
 
     Attributes:
-        recipe: Of the model's family.
-        asked: What overrides it.
+        recipe: The recipe of the model's family.
+        asked: Options that override the recipe.
     """
 
     recipe: Mapping[str, Any]
@@ -93,12 +96,12 @@ class Plan:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Both."""
+        """The recipe with the overriding options."""
         return registry.merge(self.recipe, self.asked)
 
 
 def default_run_dir(data: Path) -> Path:
-    """Where a run over ``data`` goes if nobody has said: ``runs/`` and the name of the folder."""
+    """Default folder of a run over ``data``: the name of that folder, under ``runs``."""
     return Path("runs") / data.resolve().name
 
 

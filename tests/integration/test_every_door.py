@@ -1,4 +1,4 @@
-"""The same run through every entry gives the same weights to the last bit: three commands, Python, a job and a rental."""
+"""One run through every entry gives the same weights to the last bit: commands, Python, a job and a rental."""
 
 from __future__ import annotations
 
