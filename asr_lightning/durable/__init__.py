@@ -1,1 +1,1 @@
-"""Files that survive a crash, and the places where a test makes one. Loads no torch."""
+"""Files and locks that survive a crash, and the points at which a test causes one. Loads no torch."""

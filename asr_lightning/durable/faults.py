@@ -1,7 +1,8 @@
-"""Named places at which a test can make the program die, fail or run out of disk. Off unless ASR_FAULT is set.
+"""Named points at which a test can make the program die, fail or run out of disk. Off unless ASR_FAULT is set.
 
 ``ASR_FAULT=submit.moved:kill`` ends the process there with SIGKILL; ``exception``, ``enospc`` and ``eio`` raise.
-``ASR_FAULT=submit.moved:kill:3`` does it at the third time. Promises P1-P14 are tested with it.
+``ASR_FAULT=submit.moved:kill:3`` does so when the point is reached for the third time. The promises of
+docs/server_promises.md are tested with it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class InjectedError(RuntimeError):
 
 
 def forget() -> None:
-    """Count from the start again."""
+    """Forget how often each point was reached."""
     _passed.clear()
 
 
 def point(name: str) -> None:
-    """Fail here if the environment says so."""
+    """Fail here if the environment variable names this point."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return

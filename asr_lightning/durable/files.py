@@ -1,4 +1,4 @@
-"""Small files that are whole or absent, also after a crash or a power cut; and what a full disk says."""
+"""Small files that are complete or absent, even after a crash or a power cut; and the errors of a full disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a disk, a quota or a file size limit that is used up."""
+"""Error numbers of a full disk, an exhausted quota and an exceeded file size limit."""
 
 
 def write_json(path: Path, data: Any) -> None:
     """Replace ``path`` by ``data`` in one step: temporary file, fsync, rename, fsync of the folder.
 
     Raises:
-        OSError: It cannot be written; what was there before is untouched.
+        OSError: The file cannot be written; an earlier one is unchanged.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -34,16 +34,16 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in ``path``; None where there is none, or no whole one."""
+    """The JSON object in ``path``; None if there is no file, or if it holds no complete object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` last."""
+    """Make the kernel write renames inside ``folder`` to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Ids of jobs and uploads: opaque, random, of a safe alphabet. No path is built from one that the store lacks."""
+"""Ids of jobs and uploads: opaque, random and safe in paths. No path is built from an id that the store lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ALPHABET = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def new_id() -> str:
-    """A fresh id; two made in one second differ. It starts with a letter, so that no option is mistaken for it."""
+    """A new random id. It starts with a letter, so that it is never mistaken for an option."""
     return "j" + secrets.token_hex(10)
 
 

@@ -1,4 +1,4 @@
-"""Lock files of the kernel: held for as long as a process lives, whatever ends it."""
+"""Lock files that the kernel releases when the process that holds them ends, however it ends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def take_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock file ``path``; None while another process does.
+    """A descriptor that holds the lock file ``path``; None while another process holds it.
 
-    The kernel frees it when the last process that holds the descriptor ends: no clock, no process number.
+    The kernel releases the lock when the last process that has the descriptor ends, so neither timeouts nor process ids
+    are needed.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

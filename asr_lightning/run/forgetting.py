@@ -122,8 +122,6 @@ class Forgetting:
         elif wer > MAX_UNTOUCHED_WER:
             self.before, self.note = (), f"Not used: the untouched model reads {wer:.0%} of it wrong."
         elif (count := len(self.before)) < SUFFICIENT_CLIPS:
-            logger.info(
-                "canary: %d clips, which show large losses only; %d or more show a point", count, SUFFICIENT_CLIPS
-            )
+            logger.info("canary: %d clips show large losses only; %d or more show a point", count, SUFFICIENT_CLIPS)
         if self.note:
             logger.info("canary: %s", self.note)

@@ -16,7 +16,7 @@ PLAIN = (str, int, float, PurePath)
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. An option that is None is decided by the recipe of the model's family, or else by the default of ``fit``.
+    """One run. What is None is decided by the recipe of the model's family, or otherwise by the default of ``fit``.
 
     Attributes:
         data: Folder with recordings and transcripts.
