@@ -135,7 +135,7 @@ def test_a_loss_within_chance_costs_nothing(tones_once: Path, tmp_path: Path) ->
 
 def test_a_loss_that_cannot_win_is_not_read_to_its_end(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips that were not read count as free of errors, so that the whole canary never shows a smaller loss."""
-    monkeypatch.setattr("asr_lightning.run.forgetting.LOOK_EVERY", 2)
+    monkeypatch.setattr("asr_lightning.run.forgetting.BOUND_EVERY", 2)
     canary, adapter = Canary(tones_once), ToyAdapter("toy")  # an untrained toy reads nothing right
     guard = Forgetting(canary, "cpu", basic, limit=0.5, weight=2.0)
     guard.before = tuple(Transcript(uid, text, text) for uid, text in canary.references.items())
