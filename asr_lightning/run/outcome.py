@@ -41,10 +41,10 @@ class Cost:
     """What a run took.
 
     Attributes:
-        best_epoch: Of the best check; 0 where there was none.
+        best_epoch: Of the best validation; 0 where there was none.
         train_seconds: Training alone.
         train_utterances_per_second: Meanwhile.
-        validation_seconds: Checks of dev while training.
+        validation_seconds: Validations while training.
         total_seconds: From the start of the process on.
         peak_memory_mb: Of the GPU if one was used, else of the process.
     """
@@ -146,16 +146,16 @@ class Outcome(Scores):
             source=report["source"],
             normalizer=report["normalizer"]["name"],
             clips=report["data"]["clips"],
-            test=Rates.of(report["test"]),
-            native=Rates.of(report["native"] or report["test"]).wer,
+            test=Rates.from_report(report["test"]),
+            native=Rates.from_report(report["native"] or report["test"]).wer,
             alpha=chosen["alpha"],
             chosen=chosen["name"],
             decision=report["decision"],
             verdict=report["verdict"]["sentence"],
             verdict_word=report["verdict"]["word"],
-            dev=Rates.of(report["dev"]),
+            dev=Rates.from_report(report["dev"]),
             interval=Interval.of(report["test"]),
-            canary={mode: Rates.of(section) for mode, section in modes.items()},
+            canary={mode: Rates.from_report(section) for mode, section in modes.items()},
             canary_intervals={mode: Interval.of(section) for mode, section in modes.items()},
             cost=Cost(**report["cost"]),
         )

@@ -186,7 +186,7 @@ def test_import_without_ffmpeg(tmp_path, write_audio):
     """No ffmpeg program, no torch: a child process with an empty PATH decodes what a phone wrote."""
     path = write_audio(tmp_path / "a.m4a", 0.5, 44_100)
     code = (
-        "import sys, asr_lightning.data.audio, asr_lightning.data.splits, asr_lightning.data.checks\n"
+        "import sys, asr_lightning.data.audio, asr_lightning.data.splits, asr_lightning.data.durations\n"
         f"assert len(asr_lightning.data.audio.load({str(path)!r}, 16000)) >= 8000\n"
         "heavy = {'torch', 'torchaudio', 'lightning', 'transformers', 'datasets', 'torchcodec'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -24,7 +24,7 @@ from asr_lightning.scoring import cache, known_texts
 from asr_lightning.scoring.comparison import Comparison
 from asr_lightning.scoring.edits import Transcript, score
 from asr_lightning.scoring.evaluation import evaluate, transcribe_all
-from asr_lightning.scoring.known_texts import KnownTexts, Shelf, digest, fed, of_untouched
+from asr_lightning.scoring.known_texts import KnownTexts, TextStore, find_known_texts, input_hash, model_hash
 from asr_lightning.scoring.text import basic
 from asr_lightning.types import SpeechBatch
 from tests.tiny_hf import tiny_moonshine
@@ -70,9 +70,9 @@ def batches(adapter: ASRAdapter, first: int = 0, text: str = "open the window") 
 
 def num_computed(adapter: ASRAdapter, given: list[SpeechBatch]) -> int:
     """How many of the batches are not known yet."""
-    known = of_untouched(adapter, "cpu")
-    (shelf,) = known.shelves
-    return sum(not shelf.path("loss and text", batch).exists() for batch in given)
+    known = find_known_texts(adapter, "cpu")
+    (store,) = known.stores
+    return sum(not store.path("loss and text", batch).exists() for batch in given)
 
 
 def test_a_second_run_has_the_same_texts_and_loss_and_computes_nothing(
@@ -80,9 +80,9 @@ def test_a_second_run_has_the_same_texts_and_loss_and_computes_nothing(
 ) -> None:
     native = whisper.native()
     without = evaluate(native, batches(native))
-    first = evaluate(native, batches(native), known=of_untouched(native, "cpu"))
+    first = evaluate(native, batches(native), known=find_known_texts(native, "cpu"))
     again = WhisperAdapter(source, language="en", num_time_masks=2, label_smoothing=0.1).native()
-    given, known = batches(again), of_untouched(again, "cpu")
+    given, known = batches(again), find_known_texts(again, "cpu")
     never()
     second = evaluate(again, given, known=known)
     assert without == first == second, "to the last bit; options of training decide no text"
@@ -91,7 +91,7 @@ def test_a_second_run_has_the_same_texts_and_loss_and_computes_nothing(
 
 
 def test_files_are_private_and_name_no_clip(whisper: WhisperAdapter, store: Path) -> None:
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert stat.S_IMODE(store.stat().st_mode) == 0o700
     for path in store.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -100,7 +100,7 @@ def test_files_are_private_and_name_no_clip(whisper: WhisperAdapter, store: Path
 
 
 def test_whatever_decides_a_text_makes_another_key(whisper: WhisperAdapter, source: str, store: Path) -> None:
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert num_computed(whisper, batches(whisper)) == 0
     assert num_computed(whisper, batches(whisper, first=1)) == 2, "other recordings"
     assert num_computed(whisper, batches(whisper, text="shut the window")) == 2, "the loss is another"
@@ -122,34 +122,34 @@ def test_whatever_decides_a_text_makes_another_key(whisper: WhisperAdapter, sour
 
 
 def test_the_smallest_change_of_any_weight_is_another_model(whisper: WhisperAdapter) -> None:
-    before = digest(whisper)
+    before = model_hash(whisper)
     for parameter in [*whisper.model.parameters()][::9]:
         first = parameter.detach().view(-1)
         kept = first[0].item()
         first[0] = torch.nextafter(first[0], first[0] + 1)
-        assert digest(whisper) != before
+        assert model_hash(whisper) != before
         first[0] = kept
-    assert digest(whisper) == before
+    assert model_hash(whisper) == before
     whisper.model.half()
-    assert digest(whisper) != before
+    assert model_hash(whisper) != before
 
 
 def test_tokens_and_layers_that_no_weight_shows_are_another_model(whisper: WhisperAdapter) -> None:
-    found = {digest(whisper)}
+    found = {model_hash(whisper)}
     whisper.model.config.decoder_attention_heads = 4
-    found.add(digest(whisper))
+    found.add(model_hash(whisper))
     whisper.rules = replace(whisper.rules, suppress=(*whisper.rules.suppress, 30))
-    found.add(digest(whisper))
+    found.add(model_hash(whisper))
     whisper.processor.tokenizer.add_tokens(["anew"])
-    found.add(digest(whisper))
+    found.add(model_hash(whisper))
     assert len(found) == 4
 
 
 def test_a_saved_copy_is_the_same_model(whisper: WhisperAdapter, tmp_path: Path) -> None:
     """Selection reads the canary with one, and the files of the package are found for it."""
     whisper.save(tmp_path)
-    assert digest(WhisperAdapter(str(tmp_path))) == digest(whisper)
-    assert digest(WhisperAdapter(str(tmp_path)).native()) == digest(whisper.native())
+    assert model_hash(WhisperAdapter(str(tmp_path))) == model_hash(whisper)
+    assert model_hash(WhisperAdapter(str(tmp_path)).native()) == model_hash(whisper.native())
 
 
 def test_moonshine_reads_from_the_store_too(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +157,9 @@ def test_moonshine_reads_from_the_store_too(tmp_path: Path, store: Path, monkeyp
     folder = tmp_path / "moonshine"
     folder.mkdir()
     adapter = MoonshineAdapter(str(tiny_moonshine(folder)))
-    first = evaluate(adapter, batches(adapter), known=of_untouched(adapter, "cpu"))
+    first = evaluate(adapter, batches(adapter), known=find_known_texts(adapter, "cpu"))
     monkeypatch.setattr(MoonshineAdapter, "loss", lambda *_: pytest.fail("known"))
-    assert evaluate(adapter, batches(adapter), known=of_untouched(adapter, "cpu")) == first
+    assert evaluate(adapter, batches(adapter), known=find_known_texts(adapter, "cpu")) == first
 
 
 DAMAGED = ["", "{", "[]", '{"texts": ["one"]}', '{"texts": [1, 2]}', '{"texts": "ab"}', '{"other": 1}', "\0"]
@@ -167,10 +167,10 @@ DAMAGED = ["", "{", "[]", '{"texts": ["one"]}', '{"texts": [1, 2]}', '{"texts": 
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_computed_anew(whisper: WhisperAdapter, store: Path, content: str) -> None:
-    first = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    first = evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     for path in store.iterdir():
         path.write_text(content)
-    assert evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu")) == first
+    assert evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu")) == first
     assert num_computed(whisper, batches(whisper)) == 0
     assert all(json.loads(path.read_text())["texts"] for path in store.iterdir())
 
@@ -182,7 +182,7 @@ def test_a_store_that_cannot_be_written_costs_no_run(
     (tmp_path / "file").touch()
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING, "asr_lightning"):
-        found = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+        found = evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert found == evaluate(whisper, batches(whisper))
     assert [record.message for record in caplog.records if "cannot be kept" in record.message] == [
         record.message for record in caplog.records
@@ -192,11 +192,11 @@ def test_a_store_that_cannot_be_written_costs_no_run(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_store_is_read(whisper: WhisperAdapter, store: Path, never: Callable[[], None]) -> None:
-    first = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    first = evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     store.chmod(0o500)
-    other = evaluate(whisper, batches(whisper, first=1), known=of_untouched(whisper, "cpu"))
+    other = evaluate(whisper, batches(whisper, first=1), known=find_known_texts(whisper, "cpu"))
     never()
-    assert evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu")) == first != other
+    assert evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu")) == first != other
 
 
 def test_a_full_disk_leaves_no_rest(whisper: WhisperAdapter, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_no_rest(whisper: WhisperAdapter, store: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(known_texts.json, "dump", full)
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert not list(store.iterdir())
 
 
@@ -214,8 +214,8 @@ def test_switched_off_nothing_is_read_or_written(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(cache.VARIABLE, "off")
-    assert of_untouched(whisper, "cpu") == KnownTexts()
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    assert find_known_texts(whisper, "cpu") == KnownTexts()
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert not list(tmp_path.iterdir())
 
 
@@ -231,26 +231,26 @@ def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_adapter_that_does_not_say_what_decides_is_always_computed(store: Path) -> None:
-    assert of_untouched(ToyAdapter(), "cpu") == KnownTexts()
+    assert find_known_texts(ToyAdapter(), "cpu") == KnownTexts()
 
 
 def test_the_oldest_go_where_the_store_is_too_large(
     whisper: WhisperAdapter, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     old = store / "old.json"
     old.write_text("x" * 1000)
     os.utime(old, (0, 0))
     kept = {path for path in store.iterdir() if path != old}
     monkeypatch.setattr(known_texts, "MAX_BYTES", sum(path.stat().st_size for path in kept))
-    of_untouched(whisper, "cpu")
+    find_known_texts(whisper, "cpu")
     assert set(store.iterdir()) == kept
 
 
 def _write_often(folder: Path, number: int) -> None:
-    shelf = Shelf(folder, "owner", fed)
+    store = TextStore(folder, "owner", input_hash)
     for turn in range(50):
-        shelf.keep(folder / f"{turn % 5}.json", known_texts.Known([f"{number} {turn}", "b"] * 100, 0.5, 2))
+        store.write(folder / f"{turn % 5}.json", known_texts.BatchResult([f"{number} {turn}", "b"] * 100, 0.5, 2))
 
 
 def test_two_processes_write_whole_files(tmp_path: Path, whisper: WhisperAdapter) -> None:
@@ -309,8 +309,8 @@ def test_shipped_texts_of_the_canary(
     """Found although the store is off, on any machine, and by the bytes of the files alone."""
     canary, native = Canary(few, batch_size=2), whisper.native()
     computed = canary.transcripts(native)
-    shelf = Shelf(tmp_path / "shipped" / "tiny", digest(native), canary.files(16_000))
-    assert canary.transcripts(native, known=KnownTexts((shelf,))) == computed
+    store = TextStore(tmp_path / "shipped" / "tiny", model_hash(native), canary.batch_hash(16_000))
+    assert canary.transcripts(native, known=KnownTexts((store,))) == computed
     monkeypatch.setattr(known_texts, "_environment", lambda device: "another machine")
     never()
     assert Canary(few, batch_size=2).untouched(native) == computed
@@ -342,7 +342,7 @@ def test_another_folder_has_no_shipped_texts(whisper: WhisperAdapter, few: Path,
     other = Path(few).rename(tmp_path / "own")
     Canary(other).untouched(whisper)
     assert list(store.iterdir())
-    assert [shelf.folder for shelf in of_untouched(whisper, "cpu").shelves] == [store]
+    assert [texts.folder for texts in find_known_texts(whisper, "cpu").stores] == [store]
 
 
 @pytest.mark.parametrize("text", ["open the window", "Ärger 東京 \ud7ff <|en|>", "word " * 500])
@@ -357,7 +357,7 @@ def test_a_draft_changes_no_text(source: str, few: Path, text: str) -> None:
 
 
 def test_texts_without_a_loss_are_another_question(whisper: WhisperAdapter, store: Path) -> None:
-    known = of_untouched(whisper, "cpu")
+    known = find_known_texts(whisper, "cpu")
     list(transcribe_all(whisper, batches(whisper), known=known))
     found = evaluate(whisper, batches(whisper), known=known)
     assert found.loss == evaluate(whisper, batches(whisper)).loss > 0

@@ -107,7 +107,7 @@ def test_schedule_goes_on_where_the_run_is() -> None:
     model = ToyAdapter()
     optimizer, schedule = build(model.model, model.groups, settings, 24)
     schedule.last_epoch = 10
-    schedule.go_on(epochs_done=2, num_epochs=8)
+    schedule.resume_at(epochs_done=2, num_epochs=8)
     assert optimizer.param_groups[0]["lr"] == rate_at(6, 24, settings) == schedule.get_last_lr()[0]
     for _ in range(18):
         optimizer.step()
@@ -115,9 +115,9 @@ def test_schedule_goes_on_where_the_run_is() -> None:
     assert optimizer.param_groups[0]["lr"] == rate_at(24, 24, settings) == 0
     same_optimizer, same = build(model.model, model.groups, settings, 40)
     same.last_epoch, same_optimizer.param_groups[0]["lr"] = 10, 0.123
-    same.go_on(epochs_done=2, num_epochs=8)
+    same.resume_at(epochs_done=2, num_epochs=8)
     assert same_optimizer.param_groups[0]["lr"] == 0.123
-    assert not {"_shift", "_num_steps"} & same.state_dict().keys()
+    assert not {"_offset", "_num_steps"} & same.state_dict().keys()
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.callbacks.average_steps import AverageSteps
-from asr_lightning.callbacks.keep_best import average, weights_of
+from asr_lightning.callbacks.keep_best import average, trained_state
 from asr_lightning.module import ASRModule
 from tests.toy_run import toy_data
 
@@ -26,7 +26,7 @@ class Recorder(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """The first batch with a new number is the one that the step ended with."""
-        self.steps.setdefault(trainer.global_step, {n: t.clone() for n, t in weights_of(pl_module.model).items()})
+        self.steps.setdefault(trainer.global_step, {n: t.clone() for n, t in trained_state(pl_module.model).items()})
 
 
 def train(
