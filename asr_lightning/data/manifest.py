@@ -66,7 +66,7 @@ def read_manifest(path: Path, folder: Path) -> tuple[Entry, ...]:
     if problems:
         raise DataError(f"{path}: {len(problems)} bad lines\n" + name_some(problems, "\n"))
     if not entries:
-        raise DataError(f"{path}: the file lists no recording; add rows, or delete the file to have it made anew")
+        raise DataError(f"{path}: the file lists no recording; add rows, or delete the file, and it is made again")
     return tuple(entries)
 
 

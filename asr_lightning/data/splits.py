@@ -172,7 +172,7 @@ def _persist(made: Splits, folder: Path, run_dir: Path | None) -> None:
             raise DataError(f"{folder}: the split cannot be written ({error.strerror})") from error
         if run_dir is None:
             raise DataError(
-                f"{folder} is read-only, and the split must be kept somewhere: give a run folder (run_dir)"
+                f"{folder} is read-only, and the split must be written somewhere: give a run folder with --run_dir"
             ) from error
         run_dir.mkdir(parents=True, exist_ok=True)
         write_manifests(run_dir, made)
@@ -199,7 +199,7 @@ def _require_no_leak(present: Mapping[str, Sequence[Entry]], allowed: bool) -> N
     message = f"{len(leaks)} texts of dev or test are also in train, so scores would flatter the model:\n"
     message += name_some(leaks, "\n")
     if not allowed:
-        raise DataError(f"{message}\nMove equal texts into one CSV, or allow it with allow_text_leak=True.")
+        raise DataError(f"{message}\nMove equal texts into one CSV, or allow it with --data.allow_text_leak true.")
     log.warning(message)
 
 

@@ -251,7 +251,7 @@ class AudioFolderDataModule(LightningDataModule):
     ) -> DataLoader:
         if collator is None:
             raise ValueError("no collator: pass collator=adapter.collator() to AudioFolderDataModule")
-        # Lightning recommends more workers if there are fewer than two, but for few clips none are fastest.
+        # Lightning recommends more workers if there are fewer than two, but for a few hundred clips no worker at all is fastest.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         return kind(
             dataset,

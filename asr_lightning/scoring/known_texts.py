@@ -97,7 +97,7 @@ class TextStore:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            logger.debug("%s cannot be used, and is computed anew: %s", path, error)
+            logger.debug("%s cannot be used, and its texts are computed again: %s", path, error)
             return None
         if self.writable:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Which precision a trainer gets, and where bfloat16 acts."""
+"""The precision that a trainer gets, and where bfloat16 is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_cpu_without_bfloat16_keeps_float32(monkeypatch: pytest.MonkeyPatch) -
     assert precision_options("cpu", None, bf16_on_cpu=True) == {"precision": "32-true", "plugins": []}
 
 
-def test_steps_are_in_bfloat16_and_checks_in_float32(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_in_bfloat16_and_validations_in_float32(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, seen = toy_module(), set()
     plain = module.adapter.loss
 

@@ -1,4 +1,4 @@
-"""Nothing is unpickled that this run did not write, and even that as weights only (P7, T14)."""
+"""A run reads only checkpoints that it has written itself, and unpickles only weights."""
 
 from __future__ import annotations
 
