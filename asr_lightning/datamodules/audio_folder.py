@@ -128,7 +128,7 @@ class AudioFolderDataModule(LightningDataModule):
         return sum(map(len, self.splits.values()))
 
     def divided(self, splits: Splits, fold: Fold = Fold()) -> AudioFolderDataModule:  # noqa: B008 - never changed
-        """A copy with the same recordings in other splits, except test. Both share decoded recordings."""
+        """A copy with the same recordings in other ``splits`` but the same test; decoded recordings are shared."""
         other = copy(self)
         other._splits, other.fold = splits, fold
         other._datasets = {name: self._datasets[name] for name in ("test", "replay") if name in self._datasets}
@@ -251,7 +251,7 @@ class AudioFolderDataModule(LightningDataModule):
     ) -> DataLoader:
         if collator is None:
             raise ValueError("no collator: pass collator=adapter.collator() to AudioFolderDataModule")
-        # Lightning recommends more workers if there are fewer than two, but for a few hundred clips no worker at all is fastest.
+        # Lightning recommends more workers if there are fewer than two, but 0 is fastest for few clips.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         return kind(
             dataset,
