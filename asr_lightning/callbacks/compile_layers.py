@@ -55,7 +55,7 @@ class CompileLayers(Callback):
         """
         if not self.enabled or stage != "fit":
             return
-        if layers := _layers_with_parts(pl_module.model):
+        if layers := _layers_with_submodules(pl_module.model):
             self._try_backend(trainer.strategy.root_device)
             logger.info("compiling %d layers of %d kinds", len(layers), len({type(layer) for layer in layers}))
         else:
@@ -71,7 +71,7 @@ class CompileLayers(Callback):
         if self.enabled:
             compiler = torch.compile(dynamic=True, backend=self.backend, mode=self.mode)
             functions: dict[type, FunctionType] = {}
-            layers = _layers_with_parts(pl_module.model)
+            layers = _layers_with_submodules(pl_module.model)
             self._compiled = {layer: compiler(forward_of(layer, functions)) for layer in layers}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -119,7 +119,7 @@ class CompileLayers(Callback):
             ) from error
 
 
-def _layers_with_parts(model: nn.Module) -> list[nn.Module]:
+def _layers_with_submodules(model: nn.Module) -> list[nn.Module]:
     """Layers with submodules: a single operator, such as a convolution before Parakeet's encoder, gains nothing."""
     return [layer for layer in layers_of(model) if any(True for _ in layer.children())]
 
