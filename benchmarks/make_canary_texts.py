@@ -17,7 +17,7 @@ from pathlib import Path
 from asr_lightning.adapters import registry
 from asr_lightning.datamodules.canary import Canary
 from asr_lightning.scoring.edits import score
-from asr_lightning.scoring.known_texts import SHIPPED, KnownTexts, Shelf, digest
+from asr_lightning.scoring.known_texts import SHIPPED, KnownTexts, TextStore, model_hash
 from asr_lightning.scoring.text import basic
 
 
@@ -34,8 +34,8 @@ def make(name: str, folder: Path, canary: Canary) -> float:
     """
     shutil.rmtree(folder, ignore_errors=True)
     adapter = registry.build(name).native()
-    shelf = Shelf(folder, digest(adapter), canary.files(adapter.limits.sample_rate))
-    wer = score(canary.transcripts(adapter, known=KnownTexts((shelf,))), basic).wer
+    store = TextStore(folder, model_hash(adapter), canary.batch_hash(adapter.limits.sample_rate))
+    wer = score(canary.transcripts(adapter, known=KnownTexts((store,))), basic).wer
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755 if path.is_dir() else 0o644)  # unlike texts of a user's recordings, they are for everyone
     return wer

@@ -4,7 +4,7 @@
     python benchmarks/recipes.py --table
 
 Each run is a fresh process and one JSON line in ``benchmarks/results/recipes.jsonl``; what is stored is not run again.
-A run trains with one check of dev an epoch and no early stopping, averages the weights of the best four, and scores
+A run trains with one validation an epoch and no early stopping, averages the weights of the best four, and scores
 them at the true length of the audio: dev at two alphas, test once (it chooses nothing), the bundled canary, and the
 voice ``kathleen``, a person whom no run has heard. ``quality.py`` confirms what helps, through the whole product.
 """
@@ -94,7 +94,7 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
     from asr_lightning.run.selection import Line
     from asr_lightning.scoring.comparison import Comparison
     from asr_lightning.training.optim import OptimizerSettings
-    from asr_lightning.training.precision import precision_of
+    from asr_lightning.training.precision import precision_options
 
     started = time.monotonic()
     choice = registry.choose(model)
@@ -117,18 +117,19 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
             use_distributed_sampler=False, enable_model_summary=False, enable_checkpointing=False,
             enable_progress_bar=False, num_sanity_val_steps=0,
             callbacks=[HalfEpochValidation(half=False), TrainOnly(groups), best, FiniteGradients()],
-            **precision_of("cpu", None, options["bf16_on_cpu"]),
+            **precision_options("cpu", None, options["bf16_on_cpu"]),
         )  # fmt: skip
         trainer.fit(module, clips)
         train_seconds = time.monotonic() - started
-        adapter.model.load_state_dict(average([load_file(best.path(check)) for check in best.best]), strict=False)
+        best_weights = [load_file(best.path(validation)) for validation in best.best]
+        adapter.model.load_state_dict(average(best_weights), strict=False)
     line, compare = Line(registry.build(model) if not init else type(adapter)(choice.source, **init), adapter), {}
     comparison = Comparison(clips)
     for alpha in ALPHAS:
         compare[f"dev {alpha:g}"] = comparison.rates(line.at(alpha), "dev").wer
     return {
         **{"model": model, "voice": voice.word, "variant": variant, "seed": seed, "options": VARIANTS[variant]},
-        **{"checks": [check.wer for check in best.checks], **compare},
+        **{"checks": [validation.wer for validation in best.validations], **compare},
         "test 1": comparison.rates(line.at(1.0), "test").wer,
         **canaries(line.at(1.0), voice, human),
         **{"train_seconds": train_seconds, "seconds": time.monotonic() - started},

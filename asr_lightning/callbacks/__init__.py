@@ -1,6 +1,6 @@
-"""When things happen: validate, freeze, stop, save. Callbacks know the adapter's contract and no model.
+"""Lightning callbacks that decide when a run validates, freezes, stops and saves.
 
-The classes load on first use.
+They know the adapter's contract and no model. The classes are imported on first use.
 """
 
 from __future__ import annotations

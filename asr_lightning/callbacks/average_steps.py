@@ -1,4 +1,4 @@
-"""The mean of the weights over the later steps of training. Knows no model.
+"""Averages the weights over the later steps of training. Knows no model.
 
 Source: Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
 """
@@ -11,18 +11,22 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from asr_lightning.callbacks.keep_best import weights_of
+from asr_lightning.callbacks.keep_best import trained_state
 from asr_lightning.training.sharded import is_sharded
 
 
 class AverageSteps(Callback):
-    """Average the weights over the later steps: one more candidate, and what a fold hands over.
+    """Average the weights over the later steps of training.
 
-    What a single step changes by chance is averaged out, and with it much of what other people lose
-    (docs/recipes.md). Not with FSDP.
+    The average is one more candidate for the final weights, and the result of a fold. It removes what a single step
+    changes by chance, and with that much of what the model forgets about other speakers (docs/recipes.md). It is not
+    computed with FSDP.
 
     Args:
-        share: How much of the planned steps, counted from the end, is averaged; 0 averages none.
+        share: Share of the planned steps, counted from the end, that is averaged; 0 averages none.
+
+    Attributes:
+        count: Number of steps averaged so far.
     """
 
     def __init__(self, share: float = 0.5) -> None:
@@ -35,11 +39,11 @@ class AverageSteps(Callback):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The mean on the CPU, by name; empty if no step was averaged."""
+        """The averaged weights on the CPU, by name; empty if no step was averaged."""
         return {name: tensor.cpu() for name, tensor in self._mean.items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the fold before this one."""
+        """Discard the average of an earlier fold."""
         self._step = trainer.global_step
         if not trainer.global_step:
             self.count, self._mean = 0, {}
@@ -48,12 +52,13 @@ class AverageSteps(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the weights of this step, if it has changed them."""
-        step, self._step = self._step, trainer.global_step
-        if step == trainer.global_step or trainer.global_step <= self._first(trainer) or is_sharded(pl_module.model):
+        """Add the current weights if this batch ended an optimizer step."""
+        previous_step, self._step = self._step, trainer.global_step
+        is_too_early = trainer.global_step <= self._num_skipped(trainer)
+        if previous_step == trainer.global_step or is_too_early or is_sharded(pl_module.model):
             return
         self.count += 1
-        for name, tensor in weights_of(pl_module.model).items():
+        for name, tensor in trained_state(pl_module.model).items():
             if self.count == 1:
                 self._mean[name] = tensor.clone()
             elif tensor.is_floating_point():
@@ -61,14 +66,14 @@ class AverageSteps(Callback):
             else:
                 self._mean[name] = tensor.clone()
 
-    def _first(self, trainer: Trainer) -> float:
-        """Steps that are left out."""
+    def _num_skipped(self, trainer: Trainer) -> float:
+        """Number of steps before the first one that is averaged."""
         return (1 - self.share) * trainer.estimated_stepping_batches if self.share else float("inf")
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean so far, so that a resumed run goes on with it."""
+        """The average so far, which a resumed run continues."""
         return {"count": self.count, "mean": self.weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it from a checkpoint."""
+        """Restore the average from a checkpoint."""
         self.count, self._mean = state_dict["count"], dict(state_dict["mean"])

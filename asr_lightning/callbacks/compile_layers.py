@@ -1,4 +1,4 @@
-"""torch.compile for the layers of a model, in training steps alone. Knows no model."""
+"""Compiles the layers of a model with torch.compile, for training steps only. Knows no model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ Forward = Callable[..., Any]
 class CompileLayers(Callback):
     """Compile each layer of the encoder and of the decoder with torch.compile, for training steps only.
 
-    Equal layers share what is compiled. Scoring and decoding stay as they are, and so do names, checkpoints and saved
-    models. The budget of a run times steps that are not compiled.
+    Equal layers share their compiled code. Scoring and decoding are not compiled; names, checkpoints and saved models
+    stay the same. With a time budget, the steps that are timed to plan the run are not compiled.
 
     Args:
-        enabled: Compile the layers. The start takes half a minute longer or more, so only long runs can gain.
-        mode: What torch.compile tunes for, with the inductor backend; reduce-overhead and max-autotune use CUDA
-            graphs on a GPU, one for each shape of a batch.
-        backend: Of torch.compile. inductor needs a C++ compiler on a CPU, and Triton and a C compiler on a GPU.
+        enabled: Whether to compile the layers. The start takes at least half a minute longer, so only long runs gain.
+        mode: The mode of torch.compile, for the inductor backend only. On a GPU, reduce-overhead and max-autotune use
+            CUDA graphs, one for each shape of a batch.
+        backend: The backend of torch.compile. inductor needs a C++ compiler on a CPU, and Triton and a C compiler on a
+            GPU.
     """
 
     def __init__(
@@ -39,73 +40,75 @@ class CompileLayers(Callback):
         backend: str = "inductor",
     ) -> None:
         if mode != "default" and backend != "inductor":
-            raise ValueError(f"compile.mode {mode} is one of the backend inductor, not of {backend}")
+            raise ValueError(f"compile.mode {mode} exists only with the backend inductor, not with {backend}")
         self.enabled = enabled
         self.mode = mode
         self.backend = backend
         self._compiled: dict[nn.Module, Forward] = {}
-        self._own: dict[nn.Module, Any] = {}
+        self._instance_forwards: dict[nn.Module, Forward | None] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find out whether anything can be compiled here, before anything is scored or trained.
+        """Test whether torch.compile works on this machine, before anything is scored or trained.
 
         Raises:
-            ValueError: Nothing can, and why.
+            ValueError: torch.compile does not work; the message says why.
         """
         if not self.enabled or stage != "fit":
             return
-        if layers := _composed(pl_module.model):
+        if layers := _layers_with_submodules(pl_module.model):
             self._try_backend(trainer.strategy.root_device)
             logger.info("compiling %d layers of %d kinds", len(layers), len({type(layer) for layer in layers}))
         else:
             logger.warning("the model has no repeated layers: there is nothing to compile")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prepare each layer, after FSDP has given it another class; it is compiled when it is first called.
+        """Wrap each layer, after FSDP has changed its class; it is compiled at its first call.
 
-        Batches differ in length. By default torch compiles the first shape for itself and others as they come, which
-        for wav2vec2 exceeds its 8 variants, and depends on where a run was resumed: hence ``dynamic``.
+        Batches differ in length. By default torch compiles one variant for the first shape and others when they occur.
+        For wav2vec2 that exceeds torch's limit of 8 variants, and it depends on where a run was resumed. Therefore
+        ``dynamic`` is set.
         """
         if self.enabled:
             compiler = torch.compile(dynamic=True, backend=self.backend, mode=self.mode)
             functions: dict[type, FunctionType] = {}
-            self._compiled = {layer: compiler(forward_of(layer, functions)) for layer in _composed(pl_module.model)}
+            layers = _layers_with_submodules(pl_module.model)
+            self._compiled = {layer: compiler(forward_of(layer, functions)) for layer in layers}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Compiled from here on: as an attribute of each layer, below its hooks, and no part of its state."""
+        """Switch to the compiled forwards, set as attributes of the layers: hooks still run, and no state is added."""
         if self._compiled:
-            # Otherwise each layer without gradients would begin a step, and overwrite what the one before it gave:
+            # Otherwise each layer without gradients would start a new step and overwrite the previous layer's output:
             # https://docs.pytorch.org/docs/stable/generated/torch.compiler.cudagraph_mark_step_begin.html
             torch.compiler.cudagraph_mark_step_begin()
         for layer, compiled in self._compiled.items():
             if vars(layer).get("forward") is not compiled:
-                self._own[layer] = vars(layer).get("forward")
+                self._instance_forwards[layer] = vars(layer).get("forward")
                 vars(layer)["forward"] = compiled
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Checks may follow. A decoder's cache grows token by token: compiled, it would be compiled each time."""
-        self._take_out()
+        """Switch back before a validation, where the decoder's cache grows with each token and would be recompiled."""
+        self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the layers as they were."""
+        """Restore the layers."""
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """For good."""
-        self._take_out()
+        """Restore the layers, and drop the compiled code."""
+        self._restore()
         self._compiled.clear()
 
-    def _take_out(self) -> None:
-        while self._own:
-            layer, own = self._own.popitem()
+    def _restore(self) -> None:
+        while self._instance_forwards:
+            layer, forward = self._instance_forwards.popitem()
             del vars(layer)["forward"]
-            if own is not None:
-                vars(layer)["forward"] = own
+            if forward is not None:
+                vars(layer)["forward"] = forward
 
     def _try_backend(self, device: torch.device) -> None:
-        """Compile next to nothing: what a backend lacks on this machine is known to that backend alone."""
+        """Compile a tiny function, since only the backend itself knows what it lacks on this machine."""
         try:
             torch.compile(torch.nn.functional.relu, backend=self.backend)(torch.zeros(2, device=device))
         except RuntimeError as error:
@@ -116,16 +119,17 @@ class CompileLayers(Callback):
             ) from error
 
 
-def _composed(model: nn.Module) -> list[nn.Module]:
-    """Layers with parts: a single operator, such as the convolutions before Parakeet's encoder, gains nothing."""
+def _layers_with_submodules(model: nn.Module) -> list[nn.Module]:
+    """Layers with submodules: a single operator, such as a convolution before Parakeet's encoder, gains nothing."""
     return [layer for layer in layers_of(model) if any(True for _ in layer.children())]
 
 
 def forward_of(layer: nn.Module, functions: dict[type, FunctionType]) -> Forward:
-    """The forward of ``layer``, with a code object of its class.
+    """The forward of ``layer``, with a code object that only layers of the same class share.
 
-    torch.compile allows 8 variants of a code object, and transformers wraps the forward of all kinds of layers in one
-    (``modeling_layers.py``, ``forward_with_checkpointing``): together, encoder and decoder would exceed that.
+    torch.compile allows 8 variants of a code object. transformers wraps the forwards of all kinds of layers in the
+    same one (``modeling_layers.py``, ``forward_with_checkpointing``), so encoder and decoder together would exceed
+    the limit.
     """
     forward = type(layer).forward
     if "forward" in vars(layer) or not isfunction(forward):

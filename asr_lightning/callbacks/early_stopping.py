@@ -1,4 +1,4 @@
-"""Stop when dev WER has not improved for some checks. Lightning's own callback with this project's defaults."""
+"""Stops training when dev WER has not improved for some validations: Lightning's own callback with other defaults."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ class StopEarly(EarlyStopping):
     """Lightning's EarlyStopping on ``dev/wer``.
 
     Args:
-        patience: Checks without improvement, not epochs; with half-epoch validation six checks are three epochs.
-        min_delta: Smallest fall of the WER, as a fraction, that counts.
+        patience: How many validations (not epochs) may pass without an improvement. With two validations per epoch,
+            6 of them are three epochs.
+        min_delta: Smallest decrease of the WER, as a fraction, that counts as an improvement.
     """
 
     def __init__(self, patience: int = 6, min_delta: float = 0.0) -> None:

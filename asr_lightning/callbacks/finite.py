@@ -1,4 +1,4 @@
-"""No step on gradients that are not numbers, and never in silence. Knows recordings by name, and no model."""
+"""Skips and reports optimizer steps whose gradients are not finite. Knows recordings by name, and no model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 class FiniteGradients(Callback):
-    """Leave out a step whose gradients hold NaN or infinity, name its recordings, and stop when it goes on.
+    """Skip each step whose gradients contain NaN or infinity, name its recordings, and stop after too many of them.
 
-    A fused optimizer leaves the step out by itself, told by a tensor that stays on the GPU: nobody waits for it, and
-    steps are named and counted every few seconds. With float16 the loss scaler does all this, and overflows while it
-    looks for its scale are normal.
+    A fused optimizer skips the step by itself if a flag on the GPU says so. Nothing waits for that flag: skipped steps
+    are named and counted every few seconds. With float16 the loss scaler does all this, and overflows are normal while
+    it searches for its scale.
 
     Args:
-        limit: Steps in a row that may be left out; one more ends the run.
+        limit: How many steps in a row may be skipped; one more ends the run.
+
+    Attributes:
+        in_a_row: How many steps in a row have been skipped.
     """
 
     def __init__(self, limit: int = 2) -> None:
@@ -40,48 +43,48 @@ class FiniteGradients(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: SpeechBatch, batch_idx: int
     ) -> None:
-        """Remember whose gradients the next step will use; several batches may share it."""
+        """Remember the recordings of the next step; it may use the gradients of several batches."""
         self._uids.extend(batch.uids)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Leave the step out if a gradient is not finite.
+        """Skip the step if a gradient is not finite.
 
         Raises:
-            ValueError: It is one step too many in a row.
+            ValueError: More than ``limit`` steps in a row were skipped.
         """
         uids, self._uids = self._uids, []
         if trainer.scaler is not None:
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        bad = ~whole(get_total_norm(gradients)).isfinite()
+        skipped = ~whole(get_total_norm(gradients)).isfinite()
         if not optimizer.param_groups[0]["fused"]:
-            if bad:
+            if skipped:
                 optimizer.zero_grad(set_to_none=True)
-            self._count(trainer.global_step, uids, bool(bad))
+            self._count(trainer.global_step, uids, bool(skipped))
             return
-        optimizer.found_inf = bad.float()  # as torch.amp.GradScaler does
-        self._unread.append((trainer.global_step, uids, bad))
+        optimizer.found_inf = skipped.float()  # the flag that torch.amp.GradScaler sets, too
+        self._unread.append((trainer.global_step, uids, skipped))
         if time.monotonic() - self._last_read > READ_SECONDS:
             self._read()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the steps that were left out since the last time; raises as ``on_before_optimizer_step`` does."""
+        """Report the steps skipped since the last time; raises as ``on_before_optimizer_step`` does."""
         self._read()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same."""
+        """Report the steps skipped at the end; raises as ``on_before_optimizer_step`` does."""
         self._read()
 
     def _read(self) -> None:
         unread, self._unread = self._unread, []
         self._last_read = time.monotonic()
         if unread:
-            found = torch.stack([bad for *_, bad in unread]).tolist()  # one wait for all
-            for (step, uids, _), bad in zip(unread, found, strict=True):
-                self._count(step, uids, bad)
+            flags = torch.stack([skipped for *_, skipped in unread]).tolist()  # waits for the GPU only once
+            for (step, uids, _), skipped in zip(unread, flags, strict=True):
+                self._count(step, uids, skipped)
 
-    def _count(self, step: int, uids: list[str], left_out: bool) -> None:
-        if not left_out:
+    def _count(self, step: int, uids: list[str], skipped: bool) -> None:
+        if not skipped:
             self.in_a_row = 0
             return
         self.in_a_row += 1

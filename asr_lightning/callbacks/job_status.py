@@ -1,10 +1,10 @@
-"""Tells the server where a training is, and stops it at the next batch once it is cancelled. Knows no model."""
+"""Reports the progress of a training job to the server, and stops it when it is cancelled. Knows no model."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -15,19 +15,42 @@ from asr_lightning.job_folder.status import TrainerStatus
 from asr_lightning.scoring.edits import score
 
 PREPARED, TRAINED = 0.05, 0.85
-"""Shares of the whole job that are done before and after training: rough, since models differ."""
+"""Shares of the whole job that are done before and after training: rough values, since models differ."""
 
-Kind = TypeVar("Kind", bound=Callback)
+CallbackType = TypeVar("CallbackType", bound=Callback)
+
+
+class ValidationProgress(TypedDict):
+    """One validation, as an entry of ``checks`` in ``progress.json``."""
+
+    epoch: float
+    step: int
+    wer: float
+    loss: float | None
+
+
+class TrainingProgress(TypedDict):
+    """How far training is, as entries of ``progress.json``.
+
+    The epoch is that of the current fold; step, number of steps, fraction and remaining seconds are those of all folds.
+    """
+
+    epoch: float
+    step: int
+    steps: int
+    fraction: float
+    eta_s: float | None
+    checks: list[ValidationProgress]
 
 
 class JobStatus(Callback):
-    """Turns what Lightning does into phases, fractions and checks.
+    """Translate what Lightning does into phases, fractions and validations of a job.
 
-    It stops by an exception and not by ``should_stop``, after which Lightning would write a checkpoint of half an epoch
-    (lightning#21406 is about signals; the loop is the same).
+    A cancelled job is stopped by an exception. After ``should_stop``, Lightning would write a checkpoint in the middle
+    of an epoch (lightning#21406 is about signals; the loop is the same).
 
     Args:
-        status: Of the job.
+        status: Status of the job.
     """
 
     def __init__(self, status: TrainerStatus) -> None:
@@ -36,20 +59,20 @@ class JobStatus(Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is loaded; ``BaselineWER``, which comes after, scores it before the first fold."""
+        """Report that the model is loaded; ``BaselineWER``, which runs next, scores it before the first fold."""
         if trainer.datamodule.fold.number:
             return
         self.status.phase("preparing", "running base model evaluation", fraction=PREPARED / 2)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say which epoch it is."""
+        """Report the epoch."""
         if not self._started:
             self._started, self._first_step = time.monotonic(), steps_done(trainer)
         number, count = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
         fold = trainer.datamodule.fold
         message = f"training, epoch {number} of {count}" + (f", {fold}" if fold.count > 1 else "")
         base_wer = _base_wer(trainer, pl_module)
-        self.status.phase("running", message, epochs=count, base_wer=base_wer, **self._place(trainer))
+        self.status.phase("running", message, epochs=count, base_wer=base_wer, **self._progress(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Stop here if the job was cancelled."""
@@ -59,8 +82,8 @@ class JobStatus(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say how far it is."""
-        self.status.update(**self._place(trainer))
+        """Report how far training is."""
+        self.status.update(**self._progress(trainer))
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -69,17 +92,16 @@ class JobStatus(Callback):
         self.status.check()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Weights are chosen and scored after this; also where a finished run is resumed, and nothing is trained."""
+        """Report that the weights are now chosen and scored, also if a finished run was resumed and nothing trained."""
         fold = trainer.datamodule.fold
         if fold.number + 1 < fold.count:
             return
-        base_wer, checks = _base_wer(trainer, pl_module), _checks(trainer)
+        base_wer, validations = _base_wer(trainer, pl_module), _validations(trainer)
         message = "running fine-tuned model evaluation"
-        self.status.phase("evaluating", message, fraction=TRAINED, eta_s=None, base_wer=base_wer, checks=checks)
+        self.status.phase("evaluating", message, fraction=TRAINED, eta_s=None, base_wer=base_wer, checks=validations)
         faults.point("training.evaluating")
 
-    def _place(self, trainer: Trainer) -> dict[str, Any]:
-        """Epoch of this fold; step, share and time left of all folds."""
+    def _progress(self, trainer: Trainer) -> TrainingProgress:
         step, steps = steps_done(trainer), trainer.datamodule.fold.count * int(trainer.estimated_stepping_batches)
         done = step - self._first_step
         eta = (time.monotonic() - self._started) / done * max(steps - step, 0) if done else None
@@ -89,23 +111,22 @@ class JobStatus(Callback):
             "steps": steps,
             "fraction": round(PREPARED + (TRAINED - PREPARED) * min(1.0, step / max(steps, 1)), 4),
             "eta_s": None if eta is None else round(eta, 1),
-            "checks": _checks(trainer),
+            "checks": _validations(trainer),
         }
 
 
-def _of(trainer: Trainer, kind: type[Kind]) -> Kind:
+def _callback(trainer: Trainer, kind: type[CallbackType]) -> CallbackType:
     """The trainer's callback of exactly this class."""
     return next(callback for callback in trainer.callbacks if type(callback) is kind)
 
 
-def _checks(trainer: Trainer) -> list[dict[str, Any]]:
-    checks = _of(trainer, KeepBest).checks
+def _validations(trainer: Trainer) -> list[ValidationProgress]:
     return [
-        {"epoch": c.epoch, "step": c.step, "wer": c.wer, "loss": c.loss if math.isfinite(c.loss) else None}
-        for c in checks
+        {"epoch": v.epoch, "step": v.step, "wer": v.wer, "loss": v.loss if math.isfinite(v.loss) else None}
+        for v in _callback(trainer, KeepBest).validations
     ]
 
 
 def _base_wer(trainer: Trainer, pl_module: LightningModule) -> float | None:
-    dev = _of(trainer, BaselineWER).dev
+    dev = _callback(trainer, BaselineWER).dev
     return None if dev is None else score(dev.transcripts, pl_module.normalize).wer

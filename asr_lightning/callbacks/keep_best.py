@@ -1,4 +1,7 @@
-"""Keep the weights of the best checks; ``selection.py`` chooses among them when the run is over. Knows no model."""
+"""Keeps the weights of the best validations, among which ``run/selection.py`` chooses when training is over.
+
+Knows no model.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,21 @@ from asr_lightning.training.sharded import whole
 
 logger = logging.getLogger(__name__)
 
-IN_NAME = 16  # hex digits of the hash: enough to tell the few files of a run apart
+HASH_DIGITS = 16  # hex digits of a file's hash in its name: enough to tell the few files of a run apart
 
 
 @dataclass(frozen=True, order=True)
-class Check:
-    """One check of dev; the lower the better: by WER, then by loss, since WER ties are common on small sets (T52).
+class Validation:
+    """Scores of one pass over the dev set.
+
+    Validations sort from best to worst: by WER, then by loss, since ties of the WER are common on small dev sets.
 
     Attributes:
         wer: Corpus WER, as a fraction.
         loss: Mean dev loss.
-        step: Optimizer steps done.
-        epoch: Epochs done, with the current one's share.
-        train_loss: Of the last batch; NaN before the first.
+        step: Number of optimizer steps before this validation.
+        epoch: Number of epochs before it, including the finished share of the current epoch.
+        train_loss: Loss of the last training batch; NaN before the first one.
     """
 
     wer: float
@@ -43,97 +48,100 @@ class Check:
     train_loss: float = float("nan")
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes in ``model``: trainable parameters, and buffers such as BatchNorm statistics."""
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Everything that training changes in ``model``: trainable parameters, and buffers such as BatchNorm statistics."""
     trainable = {name: whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
-    kept = model.state_dict()
-    return trainable | {name: buffer for name, buffer in model.named_buffers() if name in kept}
+    persistent = model.state_dict()
+    return trainable | {name: buffer for name, buffer in model.named_buffers() if name in persistent}
 
 
 class KeepBest(Callback):
-    """Write the weights of the best checks; those that fall behind are removed.
+    """Save the weights of the best validations and delete those that are no longer among them.
 
-    The name of each file has its hash. A run that is killed and resumed may make a check again, and on a GPU with other
-    weights: the ones that a checkpoint refers to stay until no checkpoint does.
+    Each file name contains a hash of the file. A run that is killed and resumed may repeat a validation, and on a GPU
+    its weights may differ the second time. Files that a checkpoint refers to are therefore kept until no checkpoint
+    does.
 
     Args:
-        directory: For this callback alone.
-        count: How many.
+        directory: Folder for the weights; nothing else may be in it.
+        count: How many validations to keep the weights of.
 
     Attributes:
-        checks: Every check so far, in order: the learning curve.
+        validations: All validations so far, in order: the learning curve.
     """
 
     def __init__(self, directory: str | Path, count: int = 4) -> None:
         self.directory = Path(directory)
         self.count = count
-        self.checks: list[Check] = []
+        self.validations: list[Validation] = []
         self._names: dict[int, str] = {}
-        self._referred: tuple[frozenset[str], ...] = ()
+        self._names_in_checkpoints: tuple[frozenset[str], ...] = ()
 
     @property
-    def best(self) -> list[Check]:
-        """The checks whose weights are kept, best first."""
-        return sorted(self.checks)[: self.count]
+    def best(self) -> list[Validation]:
+        """The validations whose weights are kept, best first."""
+        return sorted(self.validations)[: self.count]
 
-    def path(self, check: Check) -> Path:
-        """Where the weights of ``check`` are; no file is there if they were lost."""
-        return self.directory / self._names.get(check.step, f"step-{check.step:06d}-lost")
+    def path(self, validation: Validation) -> Path:
+        """The file with the weights of ``validation``. It does not exist if the weights were lost."""
+        return self.directory / self._names.get(validation.step, f"step-{validation.step:06d}-lost")
 
-    def protect(self) -> None:
-        """Keep what the checkpoint that has just been written refers to, and the one before it; no other does."""
-        self._referred = (*self._referred, self._kept())[-2:]
+    def protect_checkpointed_weights(self) -> None:
+        """Keep the files that the checkpoint just written refers to, and those of the checkpoint before it."""
+        self._names_in_checkpoints = (*self._names_in_checkpoints, self._best_names())[-2:]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the check that has just ended with those before."""
+        """Record the validation that has just ended, and save the weights if it is one of the best."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        found = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        place = trainer.global_step, epochs_done(trainer)
-        check = Check(found["dev/wer"], found["dev/loss"], *place, pl_module.steps.loss)
-        self.checks = [*(c for c in self.checks if c.step < check.step), check]
-        if check in self.best:
-            weights = weights_of(pl_module.model)  # every process: some strategies gather
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        validation = Validation(
+            metrics["dev/wer"], metrics["dev/loss"], trainer.global_step, epochs_done(trainer), pl_module.steps.loss
+        )
+        self.validations = [*(v for v in self.validations if v.step < validation.step), validation]
+        if validation in self.best:
+            state = trained_state(pl_module.model)  # in every process: some strategies gather here
             if trainer.is_global_zero:
-                self._write(check, weights)
+                self._write(validation, state)
 
-    def _write(self, check: Check, weights: dict[str, Tensor]) -> None:
-        fresh = self.directory / "new.safetensors"
-        write_weights(weights, fresh)
-        self._names[check.step] = f"step-{check.step:06d}-{sha256_at(fresh)[:IN_NAME]}.safetensors"
-        fresh.replace(self.path(check))
+    def _write(self, validation: Validation, state: dict[str, Tensor]) -> None:
+        new = self.directory / "new.safetensors"
+        write_weights(state, new)
+        self._names[validation.step] = f"step-{validation.step:06d}-{sha256_at(new)[:HASH_DIGITS]}.safetensors"
+        new.replace(self.path(validation))
         sync_folder(self.directory)
         faults.point("training.best.kept")
-        kept = self._kept().union(*self._referred)
+        needed = self._best_names().union(*self._names_in_checkpoints)
         for path in self.directory.glob("step-*.safetensors"):
-            if path.name not in kept:
+            if path.name not in needed:
                 path.unlink()
 
-    def _kept(self) -> frozenset[str]:
-        return frozenset(self._names[check.step] for check in self.best if check.step in self._names)
+    def _best_names(self) -> frozenset[str]:
+        return frozenset(self._names[v.step] for v in self.best if v.step in self._names)
 
     def state_dict(self) -> dict[str, Any]:
-        """The checks and the names of their files; the directory belongs to the run, not to the checkpoint."""
-        kept = self._kept()
-        names = {step: name for step, name in self._names.items() if name in kept}
-        return {"checks": [asdict(check) for check in self.checks], "names": names}
+        """The validations and the names of their files. The directory belongs to the run, not to the checkpoint."""
+        best = self._best_names()
+        names = {step: name for step, name in self._names.items() if name in best}
+        # The key is older than the word: checkpoints of earlier versions have it, and must still be read.
+        return {"checks": [asdict(validation) for validation in self.validations], "names": names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the checks from a checkpoint; weights that are not as they were then are left out."""
-        self.checks = [Check(**check) for check in state_dict["checks"]]
-        self._names = {step: name for step, name in state_dict["names"].items() if self._is_whole(name)}
-        self._referred = (self._kept(),)
+        """Restore the validations from a checkpoint, and forget files that have changed or disappeared since."""
+        self.validations = [Validation(**values) for values in state_dict["checks"]]
+        self._names = {step: name for step, name in state_dict["names"].items() if self._is_undamaged(name)}
+        self._names_in_checkpoints = (self._best_names(),)
 
-    def _is_whole(self, name: str) -> bool:
+    def _is_undamaged(self, name: str) -> bool:
         path = self.directory / name
-        whole = path.is_file() and sha256_at(path)[:IN_NAME] == path.stem.rpartition("-")[2]
-        if not whole:
+        undamaged = path.is_file() and sha256_at(path)[:HASH_DIGITS] == path.stem.rpartition("-")[2]
+        if not undamaged:
             logger.warning("%s is missing or damaged: these weights cannot be chosen any more", path)
-        return whole
+        return undamaged
 
 
 def write_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write ``weights`` through to the disk."""
+    """Write ``weights`` to ``path`` and flush them to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path)
     with path.open("rb") as file:
@@ -141,19 +149,23 @@ def write_weights(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def epochs_done(trainer: Trainer) -> float:
-    """Epochs trained so far, with the current one's share."""
+    """Number of epochs trained so far, including the finished share of the current epoch."""
     batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     return trainer.current_epoch + batches / trainer.num_training_batches
 
 
 def steps_done(trainer: Trainer) -> int:
-    """Optimizer steps so far, in all folds of the run."""
-    before: int = trainer.datamodule.fold.number
-    return (before * int(trainer.estimated_stepping_batches) if before else 0) + trainer.global_step
+    """Number of optimizer steps so far in all folds of the run."""
+    finished_folds: int = trainer.datamodule.fold.number
+    earlier_steps = finished_folds * int(trainer.estimated_stepping_batches) if finished_folds else 0
+    return earlier_steps + trainer.global_step
 
 
 def average(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of every floating tensor over ``states``, best first; anything else as the best has it (T62)."""
+    """The mean of every floating-point tensor over ``states``, best first. Other tensors are those of the best.
+
+    An integer tensor, such as BatchNorm's count of batches, has no meaningful mean.
+    """
     return {
         name: torch.stack([state[name].float() for state in states]).mean(0).to(first.dtype)
         if first.is_floating_point()

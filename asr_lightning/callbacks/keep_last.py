@@ -1,4 +1,4 @@
-"""Checkpoints to resume from, at the end of each epoch: the last and the one before. Knows no model."""
+"""Writes a checkpoint to resume from at the end of each epoch, and keeps the one before it. Knows no model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 class KeepLast(Checkpoint):
-    """Write a checkpoint at the end of each epoch, since a loader cannot be resumed in the middle of one.
+    """Write a checkpoint at the end of each epoch, since a data loader cannot be resumed in the middle of one.
 
-    Lightning's ``ModelCheckpoint`` writes in place: a crash leaves half a file and nothing before it. Its base class
-    makes this callback the last of all, so every other one's state is that of the whole epoch.
+    Lightning's ``ModelCheckpoint`` overwrites its file: a crash while it writes leaves half a checkpoint and none
+    before it. Lightning calls subclasses of ``Checkpoint`` after all other callbacks, so the states of those include
+    the whole epoch.
 
     Args:
-        directory: For the checkpoints.
-        best: Keeps the weights that both checkpoints refer to.
+        directory: Folder for the checkpoints.
+        best: The callback that keeps the weights to which both checkpoints refer.
     """
 
     def __init__(self, directory: str | Path, best: KeepBest) -> None:
@@ -33,7 +34,7 @@ class KeepLast(Checkpoint):
         self._stopped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train no further where the run had ended before its last epoch, perhaps inside one."""
+        """Stop at once if the resumed run had already ended early, possibly in the middle of an epoch."""
         if self._stopped:
             logger.info("training was stopped early before: nothing more is trained")
             trainer.should_stop = True
@@ -43,16 +44,16 @@ class KeepLast(Checkpoint):
         if trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:
             return
         self._stopped = trainer.should_stop
-        trainer.save_checkpoint(self.directory / checkpoints.FRESH)  # every process: some strategies gather
+        trainer.save_checkpoint(self.directory / checkpoints.FRESH)  # in every process: some strategies gather here
         if trainer.is_global_zero:
-            checkpoints.adopt(self.directory)
-            self.best.protect()
+            checkpoints.rotate(self.directory)
+            self.best.protect_checkpointed_weights()
         trainer.strategy.barrier()
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether this is where training was stopped early."""
+        """Whether training was stopped early at this checkpoint."""
         return {"stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it from a checkpoint."""
+        """Restore it from a checkpoint."""
         self._stopped = state_dict["stopped"]

@@ -1,4 +1,4 @@
-"""A few dev clips in TensorBoard: the sound once, the reference beside the hypothesis at every check."""
+"""Shows a few dev clips in TensorBoard: the sound once, reference and hypothesis after every validation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from asr_lightning.types import SpeechBatch
 
 
 class LogClips(Callback):
-    """Write audio and text of the first dev clips.
+    """Write sound and transcripts of the first dev clips.
 
     Args:
         tensorboard: The logger to write to.
-        num_clips: How many clips.
+        num_clips: Number of clips to write.
     """
 
     def __init__(self, tensorboard: TensorBoardLogger, num_clips: int = 4) -> None:
@@ -26,7 +26,7 @@ class LogClips(Callback):
         self._transcripts: list[Transcript] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the sound of each clip, once."""
+        """Write the sound of each clip once."""
         if not trainer.is_global_zero:
             return
         dataset = trainer.datamodule.dataset("dev")
@@ -45,11 +45,11 @@ class LogClips(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collect what this rank's batches transcribe."""
+        """Collect the transcripts of this process's batches."""
         self._transcripts.extend(outputs["transcripts"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the texts of the chosen clips that this rank has scored."""
+        """Write the transcripts of those clips that this process has scored."""
         chosen = {row.uid for row in trainer.datamodule.dataset("dev").rows[: self.num_clips]}
         if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING:
             for transcript in (t for t in self._transcripts if t.uid in chosen):

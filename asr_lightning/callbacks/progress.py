@@ -1,4 +1,4 @@
-"""One line a check: where the run is, what it reached, how long it will take. Also the run's stop-watch."""
+"""Logs progress, scores and remaining time after every validation, and measures the time that training takes."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(Callback):
-    """Log a line after every check, and measure what the results report.
+    """Log one line after every validation, and measure the costs that the results report.
 
     Attributes:
-        validation_seconds: Time in checks of the dev set.
-        num_utterances: Utterances trained on by this process, repeats included.
+        validation_seconds: Time spent in validation.
+        num_utterances: Number of utterances that this process has trained on, repetitions included.
     """
 
     def __init__(self) -> None:
         self.validation_seconds = 0.0
         self.num_utterances = 0
-        self._started = self._ended = self._check_started = 0.0
+        self._started = self._ended = self._validation_started = 0.0
         self._best = float("inf")
         self._first_step = 0
 
     @property
     def train_seconds(self) -> float:
-        """Time from the first batch to the last, checks left out; 0 where a finished run is resumed."""
+        """Time from the first to the last batch without validation; 0 if a finished run was resumed."""
         if not self._started:
             return 0.0
         return (self._ended or time.monotonic()) - self._started - self.validation_seconds
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what there is to learn from; a fold has a best WER of its own."""
+        """Log how much speech there is, and forget the best WER of an earlier fold."""
         fold = trainer.datamodule.fold
         if fold.number:
             self._best = float("inf")
@@ -49,25 +49,25 @@ class Progress(Callback):
         logger.info("%s: %.1f minutes of speech, %s%s", trainer.datamodule.audio_dir, minutes, parts, place)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the watch at the first epoch, after the baseline has been scored."""
+        """Start measuring at the first epoch, after the baseline has been scored."""
         if not self._started:
             self._started, self._first_step = time.monotonic(), steps_done(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpeechBatch, batch_idx: int
     ) -> None:
-        """Count utterances."""
+        """Count the utterances."""
         self.num_utterances += len(batch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the watch of this check."""
-        self._check_started = time.monotonic()
+        """Start measuring this validation."""
+        self._validation_started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop it, and say where the run is."""
+        """Add the time of this validation, and log where the run is."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        self.validation_seconds += time.monotonic() - self._check_started
+        self.validation_seconds += time.monotonic() - self._validation_started
         wer = trainer.callback_metrics["dev/wer"].item()
         self._best = min(self._best, wer)
         logger.info(
@@ -78,23 +78,23 @@ class Progress(Callback):
             pl_module.steps.loss,
             100 * wer,
             100 * self._best,
-            self._clock(trainer),
+            self._remaining_time(trainer),
         )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the watch."""
+        """Stop measuring."""
         self._ended = time.monotonic()
 
     def cost(self, num_processes: int) -> dict[str, float]:
-        """What training took so far, for the results."""
+        """Times and speed of training so far, by their names in ``results.json``."""
         return {
             "train_seconds": self.train_seconds,
             "train_utterances_per_second": self.num_utterances * num_processes / max(self.train_seconds, 1e-9),
             "validation_seconds": self.validation_seconds,
         }
 
-    def _clock(self, trainer: Trainer) -> str:
-        """Time used and the most that may be left; early stopping can only shorten it."""
+    def _remaining_time(self, trainer: Trainer) -> str:
+        """Time used, and an upper limit of the remaining time: early stopping may end the run before."""
         used = time.monotonic() - self._started
         done = steps_done(trainer)
         planned = trainer.datamodule.fold.count * trainer.estimated_stepping_batches
@@ -102,11 +102,11 @@ class Progress(Callback):
         return f"{_minutes(used)} used, at most {_minutes(left)} left"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best WER, so that a resumed run prints it."""
+        """The best WER so far, which a resumed run goes on printing."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best WER from a checkpoint."""
+        """Restore the best WER from a checkpoint."""
         self._best = state_dict["best"]
 
 

@@ -1,4 +1,4 @@
-"""Freezing as a callback: all but some groups of a model, before the optimizer is built. Knows groups by name only."""
+"""Freezes all but some groups of a model before the optimizer is built. Knows groups by name only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 class TrainOnly(Callback):
-    """Freeze all but ``groups`` before the optimizer is built.
+    """Freeze all groups but ``groups`` before the optimizer is built.
 
     Args:
         groups: Groups of the adapter to train; ``[encoder]`` is right for a voice or an accent.
-        batch_norm: ``hold`` keeps the statistics of every BatchNorm as the checkpoint has them, ``train`` lets those
-            in trained groups follow the clips: for a new language, or a model trained from scratch.
+        batch_norm: What happens to the statistics of BatchNorm layers: ``hold`` keeps those of the checkpoint,
+            ``train`` adapts those in trained groups to the clips, for a new language or a model trained from scratch.
     """
 
     def __init__(
         self,
-        groups: list[str] = ["encoder"],  # noqa: B006 - read only
+        groups: list[str] = ["encoder"],  # noqa: B006 - never modified
         batch_norm: Literal["hold", "train"] = "hold",
     ) -> None:
         if batch_norm not in ("hold", "train"):
@@ -38,6 +38,6 @@ class TrainOnly(Callback):
         train_only(pl_module.adapter, self.groups)
         if self.batch_norm == "hold":
             hold_batch_norm(pl_module.model)
-        trained = sum(p.numel() for p in pl_module.model.parameters() if p.requires_grad)
-        every = sum(p.numel() for p in pl_module.model.parameters())
-        logger.info("training %s: %s of %s parameters", ", ".join(self.groups), f"{trained:,}", f"{every:,}")
+        num_trained = sum(p.numel() for p in pl_module.model.parameters() if p.requires_grad)
+        num_all = sum(p.numel() for p in pl_module.model.parameters())
+        logger.info("training %s: %s of %s parameters", ", ".join(self.groups), f"{num_trained:,}", f"{num_all:,}")

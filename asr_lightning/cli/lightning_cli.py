@@ -39,8 +39,8 @@ from asr_lightning.run.runner import Runner
 from asr_lightning.run.selection import SelectionSettings
 from asr_lightning.run.spec import Plan, RunSpec
 from asr_lightning.scoring.comparison import Comparison, rates_of, write_json, write_pairs
-from asr_lightning.training.checkpoints import CheckedCheckpoints
-from asr_lightning.training.precision import precision_of
+from asr_lightning.training.checkpoints import VerifiedCheckpoints
+from asr_lightning.training.precision import precision_options
 from asr_lightning.training.quiet import quieten
 from asr_lightning.training.sharded import ShardedStrategy
 
@@ -180,8 +180,8 @@ class ASRCLI(LightningCLI):
     def instantiate_trainer(self, part: str = "", **kwargs: Any) -> Trainer:
         """A trainer with the run's loggers and callbacks, and the precision of the device; ``part`` names its logs."""
         trainer = self.config_init[self.subcommand].trainer
-        kwargs |= precision_of(str(trainer.accelerator), trainer.precision, self.options.bf16_on_cpu)
-        kwargs["plugins"] += [*_listed(trainer.plugins), CheckedCheckpoints()]
+        kwargs |= precision_options(str(trainer.accelerator), trainer.precision, self.options.bf16_on_cpu)
+        kwargs["plugins"] += [*_listed(trainer.plugins), VerifiedCheckpoints()]
         if trainer.strategy == ShardedStrategy.strategy_name:
             kwargs["strategy"] = ShardedStrategy()
         if self.subcommand != "fit":

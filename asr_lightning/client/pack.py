@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from asr_lightning.data.audio import AudioError, load
 from asr_lightning.data.folder import list_audio, scan_folder
-from asr_lightning.data.manifest import CSV_NAMES, HEADER, check_unique, read_manifest
+from asr_lightning.data.manifest import CSV_NAMES, HEADER, read_manifest, require_unique
 from asr_lightning.data.rows import Row
 from asr_lightning.scoring.text import name_some
 
@@ -121,7 +121,7 @@ def _rows(folder: Path) -> tuple[Mapping[str, Sequence[Row]], list[Row]]:
     present = {split: name for split, name in CSV_NAMES.items() if (folder / name).exists()}
     found = {split: read_manifest(folder / name, folder) for split, name in present.items()}
     entries = [entry for listed in found.values() for entry in listed]
-    check_unique(entries)
+    require_unique(entries)
     rows = [entry.row for entry in entries]
     if len(present) < len(CSV_NAMES):
         listed_names = {row.file_name for row in rows}

@@ -1,1 +1,1 @@
-"""An audio folder on disk: recordings, transcripts, CSVs and splits. Knows no torch and no model."""
+"""Reads audio folders: recordings, transcripts, CSV files and splits. Knows no torch and no model."""

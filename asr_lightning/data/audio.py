@@ -1,7 +1,7 @@
-"""Any recording -> float32 mono samples: soundfile first, PyAV for what phones and browsers write.
+"""Decodes recordings to float32 mono samples: with soundfile, or with PyAV for the formats of phones and browsers.
 
-numpy in, numpy out: knows no torch, no transcript and no model. Needs no system ffmpeg, since both wheels bring
-their decoders.
+Knows numpy but no torch, no transcript and no model. No ffmpeg has to be installed, since both packages contain their
+decoders.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".mp4", ".aac", ".webm", ".3gp"}
 )
 
-# libsndfile's SF_ERR_UNRECOGNISED_FORMAT and SF_ERR_UNSUPPORTED_ENCODING: another decoder may know the file. Any
-# other code means a damaged file of a known kind, and PyAV would quietly return the part it could read.
+# libsndfile's SF_ERR_UNRECOGNISED_FORMAT and SF_ERR_UNSUPPORTED_ENCODING: another decoder may know the format. Any
+# other code means a damaged file of a known format, of which PyAV would silently return the readable part.
 UNKNOWN_TO_SOUNDFILE = {1, 4}
-BLOCK = 1 << 18  # samples read at once, so that a damaged header cannot ask for terabytes
-# First bytes -> the one FFmpeg format that may read the file. FFmpeg's own guess knows playlists, which open other
-# files and addresses; none of those is here.
+BLOCK = 1 << 18  # samples read at once, so that a damaged header cannot make us allocate terabytes
+# First bytes of a file, and the only FFmpeg format that may read it. FFmpeg's own detection also accepts playlists,
+# which open other files and addresses; this table has none.
 CONTAINERS = (
     (re.compile(rb"\x1aE\xdf\xa3"), "matroska"),
     (re.compile(rb".{4}(ftyp|moov|mdat|wide|free|skip)", re.DOTALL), "mov"),
@@ -39,7 +39,7 @@ CONTAINERS = (
     (re.compile(rb"FORM.{4}AIF", re.DOTALL), "aiff"),
 )
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest Ogg page
-STREAMED = 0x7FFF_F000  # recorders that write to a pipe announce this size or more, since they cannot know it
+STREAMED = 0x7FFF_F000  # recorders that write to a pipe do not know the size, and announce this or more
 REMEDY = "convert it to wav with another program, record it again, or move it out of the folder"
 
 
@@ -51,11 +51,11 @@ class AudioError(DataError):
 
 
 class TooLongError(AudioError):
-    """A recording with more samples than the caller takes."""
+    """A recording with more samples than the caller accepts."""
 
 
 def load(path: str | Path, sample_rate: int) -> Samples:
-    """The samples ``[T]`` of a recording at ``sample_rate`` Hz: float32, mono, within [-1, 1].
+    """Decode a recording to samples ``[T]`` at ``sample_rate`` Hz: float32, mono, within [-1, 1].
 
     Raises:
         AudioError: As for ``decode``.
@@ -65,25 +65,25 @@ def load(path: str | Path, sample_rate: int) -> Samples:
 
 
 def resample(waveform: Samples, own_rate: int, sample_rate: int) -> Samples:
-    """``waveform [T]`` of ``own_rate`` Hz at ``sample_rate`` Hz, within [-1, 1]."""
+    """Convert ``waveform`` ``[T]`` from ``own_rate`` Hz to ``sample_rate`` Hz, within [-1, 1]."""
     if own_rate == sample_rate:
         return waveform
     resampled = soxr.resample(waveform, own_rate, sample_rate)
-    return np.clip(resampled, -1, 1).astype(np.float32, copy=False)  # the filter overshoots at full scale
+    return np.clip(resampled, -1, 1).astype(np.float32, copy=False)  # the filter may overshoot
 
 
 def decode(path: str | Path, max_samples: int | None = None) -> tuple[Samples, int]:
-    """The samples ``[T]`` of a recording, float32, mono, within [-1, 1], and its own rate in Hz.
+    """Decode a recording to samples ``[T]``, float32, mono, within [-1, 1], and its own sample rate in Hz.
 
-    Channels are averaged. Nothing is left out in silence: a file that ends before the length it announces is refused.
+    Channels are averaged. Nothing is dropped silently: a file that ends before the length that it announces is refused.
 
     Args:
         path: The recording.
-        max_samples: Bound on frames times channels, which bounds the memory too; None is unbounded.
+        max_samples: Limit of frames times channels, which also limits the memory; None means no limit.
 
     Raises:
-        TooLongError: More than ``max_samples`` are announced or present.
-        AudioError: Missing, empty, damaged, cut off, without sound, or with NaN samples.
+        TooLongError: The file announces or contains more than ``max_samples``.
+        AudioError: The file is missing, empty, damaged or cut off, contains no sound, or contains NaN samples.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,7 +101,7 @@ def decode(path: str | Path, max_samples: int | None = None) -> tuple[Samples, i
 
 
 def _with_soundfile(path: Path, max_samples: int | None) -> tuple[Samples, int] | None:
-    """Samples ``[channels, T]`` and rate, or None where libsndfile does not know the format."""
+    """Samples ``[channels, T]`` and sample rate; None if libsndfile does not know the format."""
     try:
         with soundfile.SoundFile(path) as file:
             _refuse_too_long(path, file.frames * file.channels, max_samples)
@@ -122,21 +122,22 @@ def _with_soundfile(path: Path, max_samples: int | None) -> tuple[Samples, int] 
 
 
 def _announced_share(header_log: str) -> float:
-    """Announced over present bytes of a WAV or AIFF body, 1 when whole.
+    """Announced size of the sound data in a WAV or AIFF file, divided by the actual size; 1 if the file is whole.
 
-    libsndfile shortens a cut-off body without an error and only notes "data : 32000 (should be 15978)".
+    libsndfile reads a cut-off file without an error and only logs "data : 32000 (should be 15978)".
     """
-    found = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", header_log, flags=re.MULTILINE)
-    if not found:
+    match = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", header_log, flags=re.MULTILINE)
+    if not match:
         return 1.0
-    announced, present = int(found[1]), int(found[2])
+    announced, present = int(match[1]), int(match[2])
     return announced / max(present, 1) if announced < STREAMED else 1.0
 
 
 def _ends_inside_ogg_page(path: Path) -> bool:
-    """Whether an Ogg file was cut: it announces no length, and decoders quietly drop a part of a page.
+    """Whether the last page of an Ogg file is incomplete.
 
-    Source: RFC 3533, section 6: byte 26 of a page counts the segments, whose lengths follow.
+    Ogg files announce no length, and decoders silently drop an incomplete page. Byte 26 of a page is the number of
+    segments, whose lengths follow (RFC 3533, section 6).
     """
     with path.open("rb") as file:
         if file.read(4) != b"OggS":
@@ -149,15 +150,15 @@ def _ends_inside_ogg_page(path: Path) -> bool:
 
 
 def _with_av(path: Path, max_samples: int | None) -> tuple[Samples, int]:
-    """Samples ``[channels, T]`` and rate, through PyAV.
+    """Decode with PyAV to samples ``[channels, T]`` and sample rate.
 
     Raises:
-        AudioError: Not audio, no audio inside, damaged, cut off or too long.
+        AudioError: The file is not audio, contains none, or is damaged, cut off or too long.
     """
-    import av  # here, because most folders never need it
+    import av  # not at the top, since most folders never need it
 
     try:
-        # An open file instead of a path, and no protocol: whatever the content names, nothing else is opened.
+        # An open file instead of a path, and no protocols, so that the content cannot make FFmpeg open anything else.
         with (
             path.open("rb") as file,
             av.open(
@@ -176,10 +177,10 @@ def _with_av(path: Path, max_samples: int | None) -> tuple[Samples, int]:
 
 
 def _container(path: Path) -> str:
-    """FFmpeg's name of the format that the first bytes show.
+    """FFmpeg's name of the format, found by the first bytes of the file.
 
     Raises:
-        AudioError: None of those known.
+        AudioError: The format is none of ``CONTAINERS``.
     """
     with path.open("rb") as file:
         head = file.read(16)
@@ -190,10 +191,10 @@ def _container(path: Path) -> str:
 
 
 def _decode_stream(path: Path, container, stream, max_samples: int | None) -> tuple[list[Samples], int]:
-    """Blocks ``[channels, T]`` and their rate."""
+    """Decode an audio stream to blocks ``[channels, T]`` and their sample rate."""
     import av
 
-    resampler = av.AudioResampler(format="fltp")  # keeps channels and rate: some AAC streams announce half
+    resampler = av.AudioResampler(format="fltp")  # keeps channels and rate; some AAC streams announce half of them
     blocks: list[Samples] = []
     size, sample_rate = 0, 0
     for frame in container.decode(stream):
@@ -208,17 +209,17 @@ def _decode_stream(path: Path, container, stream, max_samples: int | None) -> tu
 
 
 def _announced_seconds(container, stream) -> float:
-    """The length a container's header states; 0 where it states none or FFmpeg only guesses it (raw AAC)."""
+    """The length in a container's header; 0 if there is none, or if FFmpeg only guesses it (raw AAC)."""
     if not container.format.name.startswith(("matroska", "mov")):
         return 0.0
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1  # a longer picture track says nothing about the sound
-    return container.duration / 1_000_000 if alone and container.duration else 0.0
+    is_only_stream = len(container.streams) == 1  # the length of a video track says nothing about the sound
+    return container.duration / 1_000_000 if is_only_stream and container.duration else 0.0
 
 
 def _refuse_cut_off(path: Path, seconds: float, announced: float) -> None:
-    """Codec padding and rounded headers explain 0.1 s and 5 percent; more is a lost end."""
+    """Refuse a recording that lacks more than 0.1 s and 5 %, which padding of codecs and rounded headers explain."""
     if seconds < 0.95 * announced - 0.1:
         raise AudioError(path, f"it is cut off: {seconds:.2f} s of the {announced:.2f} s it announces")
 

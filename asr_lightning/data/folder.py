@@ -1,4 +1,4 @@
-"""An audio folder -> rows: ``<UID>.wav|mp3|…`` with ``<UID>.txt`` beside it.
+"""Reads an audio folder that holds ``<UID>.wav|mp3|…`` with ``<UID>.txt`` for each recording.
 
 Reads names and transcripts only, changes nothing, and opens no audio. Knows no CSV and no split.
 """
@@ -16,7 +16,7 @@ from asr_lightning.scoring.text import name_some
 
 
 def list_audio(folder: Path) -> tuple[Path, ...]:
-    """The audio files directly inside ``folder``, sorted by name; hidden files are no recordings.
+    """The audio files directly inside ``folder``, sorted by name; hidden files are ignored.
 
     Raises:
         ValueError: The folder is missing, is a file, or cannot be read.
@@ -28,12 +28,12 @@ def scan_folder(folder: Path, skip: Collection[str] = ()) -> tuple[Row, ...]:
     """Every recording of ``folder`` with its transcript, sorted by UID.
 
     Args:
-        folder: Holds ``<UID>.<audio suffix>`` and ``<UID>.txt``; suffixes in any case.
-        skip: File names that are listed elsewhere and need no transcript here.
+        folder: Folder with ``<UID>.<audio suffix>`` and ``<UID>.txt``; suffixes may be in upper or lower case.
+        skip: File names that need no transcript here, since a CSV lists them.
 
     Raises:
-        ValueError: Recordings without transcript, transcripts without recording, two files of one UID, empty or
-            undecodable transcripts, or nothing at all. One message lists all of them.
+        ValueError: The folder has no recordings, or there are recordings without transcript, transcripts without
+            recording, several files with one UID, or empty or undecodable transcripts. One message lists all problems.
     """
     audio = list_audio(folder)
     if not audio:
@@ -61,7 +61,7 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _duplicates(paths: Sequence[Path]) -> list[str]:
-    """Files whose UIDs are equal, or would be on a disk that ignores case."""
+    """Describe files whose UIDs are equal, or would be equal on a file system that ignores case."""
     same: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         same[path.stem.casefold()].append(path.name)
@@ -92,7 +92,7 @@ def _unpaired(audio: Sequence[Path], wanted: Sequence[Path], text_of: dict[str, 
 
 
 def _read_texts(paths: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
-    """Transcripts by UID, and one problem for each kind of bad ones."""
+    """Read transcripts by UID; also return one message for each kind of problem."""
     texts, unreadable, empty = {}, [], []
     for uid, path in paths.items():
         try:

@@ -1,4 +1,6 @@
-"""K-fold in place of a dev of a few clips: every clip is read by a model that was not trained on its text. No torch.
+"""Divides train and dev into folds, so that each clip is scored by a model that was not trained on its text.
+
+This replaces a dev set of only a few clips. Imports no torch.
 
 Source: Stone, "Cross-validatory choice and assessment of statistical predictions", 1974.
 """
@@ -19,34 +21,34 @@ log = logging.getLogger(__name__)
 FoldCount = int | Literal["auto", "few", "off"]
 
 FEW = 40
-"""Distinct texts of train and dev below which each fold trains all epochs of the run, at a smaller rate, since there
-are few steps in an epoch. A fifth of 40 would be a dev of eight, which can prove nothing: if four of them get better
-and one gets worse, by a word each, the bootstrap's probability is 0.93, and the untouched model stays. On all 40 it is
-0.999."""
+"""Number of different texts in train and dev below which each fold trains for all epochs of the run, at a smaller
+learning rate, since an epoch has few steps. A fifth of 40 texts would be a dev set of eight, which proves nothing: if
+four of them get better and one gets worse, by a word each, the bootstrap's probability of an improvement is 0.93, and
+the untouched model is kept. With all 40 texts it is 0.999."""
 
 MANY = 1000
-"""Distinct texts from which one model is trained on train, and dev chooses: it is large enough for that."""
+"""Number of different texts from which a single model is trained: dev is then large enough to choose weights."""
 
 COUNT = 4
-"""Models that ``auto`` trains: each learns from three quarters of the clips."""
+"""Number of folds for ``auto``: each model learns from three quarters of the clips."""
 
 
 HELP = (
-    "How many models are trained, each on the clips outside one fold. Dev is what each reads of its fold, and their "
-    f"average is handed over. The epochs of the run are divided among them, except below {FEW} different texts. auto: "
-    f"{COUNT} for less than {MANY} different texts in train and dev; few: {COUNT} for less than {FEW}; off: one model, "
-    "whose checks of dev choose."
+    "How many models are trained, each on the clips outside one fold. Each model is validated on its own fold, and the "
+    "average of all models is the result. The epochs of the run are divided among them, except below "
+    f"{FEW} different texts. auto: {COUNT} for less than {MANY} different texts in train and dev; few: {COUNT} for "
+    f"less than {FEW}; off: one model, whose weights are chosen by its validations."
 )
-"""Of the option ``--folds``."""
+"""Help of the option ``--folds``."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Which of the trainings of a run it is.
+    """One of the trainings of a run.
 
     Attributes:
-        number: From 0.
-        count: 1 for a run without folds.
+        number: Number of the fold, counted from 0.
+        count: Number of folds; 1 for a run without folds.
     """
 
     number: int = 0
@@ -57,10 +59,10 @@ class Fold:
 
 
 def num_folds(wanted: FoldCount, splits: Splits) -> int:
-    """How many models are trained on the clips of ``splits``; 1 for no folds.
+    """The number of models to train on the clips of ``splits``; 1 means no folds.
 
     Raises:
-        ValueError: There are fewer texts than folds, or fewer than two folds.
+        ValueError: ``wanted`` is less than 2, or there are fewer different texts than folds.
     """
     if wanted == "off":
         return 1
@@ -78,25 +80,25 @@ def num_folds(wanted: FoldCount, splits: Splits) -> int:
 
 
 def epochs_each(count: int, epochs: int, splits: Splits) -> int:
-    """How many of the ``epochs`` of a run each of ``count`` folds trains: its share, or all of few clips."""
+    """The number of epochs for each of ``count`` folds: a share of ``epochs``, or all of them for few clips."""
     return epochs if is_few(splits) else -(-epochs // count)
 
 
 def is_few(splits: Splits) -> bool:
-    """Whether train and dev have so few texts that small changes are right."""
+    """Whether train and dev have so few texts that only small changes of the weights are justified."""
     return num_texts(splits) < FEW
 
 
 def num_texts(splits: Splits) -> int:
-    """Different texts in train and dev."""
+    """Number of different texts in train and dev."""
     return len({split_key(row.text) for row in _clips(splits)})
 
 
 def fold_splits(splits: Splits, count: int) -> list[Splits]:
-    """For each fold: dev is the fold, train is everything else of train and dev, test is test.
+    """Splits for each fold: dev is the fold, train is the rest of train and dev, and test is unchanged.
 
-    The same clips always give the same folds, whatever the seed of a run, so that runs of several seeds can be
-    compared and averaged fold by fold. Equal texts share a fold.
+    Equal texts share a fold. The same clips always give the same folds, so that runs with different seeds can be
+    compared and averaged fold by fold.
     """
     clips = _clips(splits)
     dealt = divide(clips, {str(number): 1.0 for number in range(count)}, seed=0)
@@ -104,20 +106,20 @@ def fold_splits(splits: Splits, count: int) -> list[Splits]:
 
 
 def pooled(splits: Splits) -> Splits:
-    """What all folds together are: every clip of train and dev is trained on, and every one is read as dev."""
+    """The splits of all folds together: every clip of train and dev is in both train and dev."""
     clips = _clips(splits)
     return {"train": clips, "dev": clips, "test": splits["test"]}
 
 
 def _clips(splits: Splits) -> tuple[Row, ...]:
-    """Train and dev, less the dev clips whose text is also in test: it would be trained on now."""
-    kept = _without(splits["dev"], splits["test"])
-    if len(kept) < len(splits["dev"]):
-        log.warning("%d dev clips are left out: test has their text", len(splits["dev"]) - len(kept))
-    return (*splits["train"], *kept)
+    """Train and dev without the dev clips whose text is also in test, since folds train on dev clips as well."""
+    dev = _without(splits["dev"], splits["test"])
+    if len(dev) < len(splits["dev"]):
+        log.warning("%d dev clips are left out: test has their text", len(splits["dev"]) - len(dev))
+    return (*splits["train"], *dev)
 
 
 def _without(rows: Iterable[Row], others: Iterable[Row]) -> tuple[Row, ...]:
-    """Those of ``rows`` whose text ``others`` do not have."""
+    """The ``rows`` whose texts do not occur in ``others``."""
     texts = {split_key(row.text) for row in others}
     return tuple(row for row in rows if split_key(row.text) not in texts)

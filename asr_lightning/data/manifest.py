@@ -1,6 +1,7 @@
-"""``train_files.csv``, ``dev_files.csv``, ``test_files.csv``: read with file and line in every error, write whole.
+"""Reads and writes ``train_files.csv``, ``dev_files.csv`` and ``test_files.csv``.
 
-Never changes a file that exists. Knows no audio content and not how a split is made.
+Errors name file and line. A file that exists is never changed. Knows neither the content of audio files nor how a split
+is made.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ CSV_NAMES = {"train": "train_files.csv", "dev": "dev_files.csv", "test": "test_f
 
 @dataclass(frozen=True)
 class Entry:
-    """A row and where it is written, for messages.
+    """A row and its place in a CSV, for messages.
 
     Attributes:
         row: The recording.
-        csv_name: Name of the CSV.
-        line: First line of the row, counted from 1; the header is line 1.
+        csv_name: File name of the CSV.
+        line: Number of the first line of the row; the header is line 1.
     """
 
     row: Row
@@ -36,23 +37,23 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """As messages print it."""
+        """The place as messages name it."""
         return f"{self.csv_name} line {self.line}"
 
 
 def read_manifest(path: Path, folder: Path) -> tuple[Entry, ...]:
-    """Every row of a CSV with the header ``uid,file_name,text``, in its order.
+    """Read all rows of a CSV with the header ``uid,file_name,text``, in order.
 
-    UTF-8 with or without byte-order mark. A semicolon or a tab is taken as the delimiter when the header shows it,
-    because spreadsheets of many countries write these.
+    The file is UTF-8 with or without a byte-order mark. The delimiter of the header may also be a semicolon or a tab,
+    since spreadsheets in many countries write these.
 
     Args:
         path: The CSV.
-        folder: What ``file_name`` is relative to.
+        folder: The folder that each ``file_name`` is relative to.
 
     Raises:
-        ValueError: Encoding, header, ragged rows, empty fields, file names that lead nowhere or out of the folder,
-            or no row at all; every offending line is named.
+        ValueError: The encoding or the header is wrong, there is no row, or a row has missing or empty fields or a file
+            name that does not exist or leads out of the folder; every such line is named.
     """
     entries, problems = [], []
     for line, fields in _records(path):
@@ -65,32 +66,32 @@ def read_manifest(path: Path, folder: Path) -> tuple[Entry, ...]:
     if problems:
         raise DataError(f"{path}: {len(problems)} bad lines\n" + name_some(problems, "\n"))
     if not entries:
-        raise DataError(f"{path}: the file lists no recording; add rows, or delete the file to have it made anew")
+        raise DataError(f"{path}: the file lists no recording; add rows, or delete the file, and it is made again")
     return tuple(entries)
 
 
-def check_unique(entries: Iterable[Entry]) -> None:
-    """Refuse a UID or an audio file that is listed twice, in one CSV or in two.
+def require_unique(entries: Iterable[Entry]) -> None:
+    """Refuse a UID or an audio file that is listed twice, in the same CSV or in two.
 
     Raises:
-        ValueError: Names every pair of lines.
+        ValueError: A UID or a file is listed twice; the message names both lines.
     """
     first: dict[tuple[str, str], Entry] = {}
     problems = []
     for entry in entries:
         for kind, value in (("uid", entry.row.uid), ("file_name", entry.row.file_name)):
-            known = first.setdefault((kind, value), entry)
-            if known is not entry:
-                problems.append(f"{entry.place}: {kind} {value!r} is already in {known.place}")
+            earlier = first.setdefault((kind, value), entry)
+            if earlier is not entry:
+                problems.append(f"{entry.place}: {kind} {value!r} is already in {earlier.place}")
     if problems:
         raise DataError("a recording may be listed once only; delete one of the lines:\n" + name_some(problems, "\n"))
 
 
 def write_manifests(directory: Path, splits: Mapping[str, Sequence[Row]]) -> None:
-    """Write one CSV per split into ``directory``, all of them or, when one cannot be written, none.
+    """Write one CSV per split into ``directory``. If one of them cannot be written, none is.
 
     Raises:
-        FileExistsError: One of the CSVs is there already; nothing is ever overwritten.
+        FileExistsError: One of the CSVs exists already; nothing is ever overwritten.
         OSError: The directory cannot be written.
     """
     temporary = {directory / CSV_NAMES[split]: directory / f".{CSV_NAMES[split]}.{os.getpid()}.tmp" for split in splits}
@@ -105,7 +106,7 @@ def write_manifests(directory: Path, splits: Mapping[str, Sequence[Row]]) -> Non
             file.replace(target)
             written.append(target)
     except OSError:
-        for target in written:  # ours, and half a split is worse than none
+        for target in written:  # written just now, and half a split is worse than none
             target.unlink()
         raise
     finally:
@@ -122,10 +123,10 @@ def _as_csv(rows: Sequence[Row]) -> str:
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """First line and fields of every record below the header.
+    """Yield the number of the first line and the fields of every record below the header.
 
     Raises:
-        ValueError: Encoding, header or quoting.
+        ValueError: The encoding, the header or the quoting is wrong.
     """
     text = read_text(path)
     header = text.split("\n", 1)[0].rstrip("\r")
@@ -152,7 +153,7 @@ def _delimiter(path: Path, header: str) -> str:
 
 
 def _problem(fields: list[str], folder: Path) -> str | None:
-    """What is wrong with one record, or None."""
+    """Describe what is wrong with a record; None if it is right."""
     if len(fields) != len(HEADER):
         return f"{len(fields)} fields instead of 3; put a text that holds the delimiter in quotation marks"
     empty = [name for name, field in zip(HEADER, fields, strict=True) if not field.strip()]
@@ -164,7 +165,10 @@ def _problem(fields: list[str], folder: Path) -> str | None:
 
 
 def _path_problem(file_name: str, folder: Path) -> str | None:
-    """Refuses paths that leave the folder by their spelling; links inside it are the user's own decision."""
+    """Describe what is wrong with a path; None if it is right.
+
+    A path may not lead out of the folder. Links inside the folder may, since the user has made them.
+    """
     shown = file_name if len(file_name) <= 200 else f"{file_name[:200]}…"
     windows = PureWindowsPath(file_name)
     if PurePosixPath(file_name).is_absolute() or windows.anchor or ".." in windows.parts:

@@ -1,4 +1,4 @@
-"""One line of a data set, and the text rules that every reader of it shares. Standard library only.
+"""A row of a data set, and the rules for texts that all readers share. Imports the standard library only.
 
 Knows no folder layout and no CSV; imported by ``folder``, ``manifest`` and ``splits``.
 """
@@ -18,8 +18,8 @@ class Row:
     """One recording and its transcript.
 
     Attributes:
-        uid: Opaque name; nothing is read out of it.
-        file_name: Audio file, relative to the audio folder.
+        uid: Unique name of the recording, without further meaning.
+        file_name: Path of the audio file, relative to the audio folder.
         text: Transcript on one line, otherwise as the user wrote it.
     """
 
@@ -29,34 +29,35 @@ class Row:
 
 
 def split_key(text: str) -> str:
-    """What makes two prompts the same one: words without case, accents in one form, no punctuation.
+    """The words of ``text`` in lower case, with normalised accents and without punctuation; empty if there is no word.
 
-    Equal keys never cross a split. Empty where the text holds no word. Persisted splits rest on this function.
+    Texts with equal keys count as the same text and always go into the same split. A change of this function would
+    change which splits are made for existing data sets.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
-    kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in folded)
-    return " ".join("".join(kept).split())
+    characters = (char if unicodedata.category(char)[0] in "LMN" else " " for char in folded)
+    return " ".join("".join(characters).split())
 
 
 def one_line(text: str) -> str:
-    """``text`` with every run of white space as one blank: line ends in a transcript are not spoken."""
+    """Replace each run of white space by one space, since line ends in a transcript are not spoken."""
     return " ".join(text.split())
 
 
 def read_text(path: Path) -> str:
-    """The whole text of a UTF-8 file, or of a UTF-16 file that says so in its first two bytes.
+    """Read a UTF-8 file, or a UTF-16 file with a byte-order mark.
 
     Raises:
-        ValueError: Another encoding, not a text, or not readable; names the file and the remedy.
+        ValueError: The file cannot be read, has another encoding, or is not text; the message names file and remedy.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path.name}: this file cannot be read ({error.strerror})") from error
-    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     remedy = "open it in a text editor and save it as UTF-8"
     try:
-        text = raw.decode("utf-16" if wide else "utf-8-sig")
+        text = raw.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}); {remedy}") from error
     if "\0" in text:

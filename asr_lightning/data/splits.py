@@ -1,6 +1,7 @@
-"""Train, dev and test of an audio folder: the CSVs that are there, else seeded, text-disjoint, persisted ones.
+"""Reads the splits of an audio folder from its CSV files, and makes and writes those that are missing.
 
-Equal ``split_key``, equal split; no split is empty; no file of the user is ever changed. Knows no audio content.
+Texts with equal ``split_key`` go into the same split; no split is empty; no file of the user is ever changed. Knows no
+content of audio files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from asr_lightning.data.folder import list_audio, scan_folder
-from asr_lightning.data.manifest import CSV_NAMES, Entry, check_unique, read_manifest, write_manifests
+from asr_lightning.data.manifest import CSV_NAMES, Entry, read_manifest, require_unique, write_manifests
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
 from asr_lightning.errors import DataError, OptionError
 from asr_lightning.scoring.text import name_some
@@ -35,46 +36,47 @@ def prepare_splits(
     run_dir: str | Path | None = None,
     allow_text_leak: bool = False,
 ) -> Splits:
-    """The rows of train, dev and test; CSVs that are missing are made and written, present ones are kept as they are.
+    """Read the rows of train, dev and test; missing CSV files are made and written, others are never changed.
 
     Args:
         folder: Audio folder.
-        shares: Of train, dev and test; each positive, together 1.
-        seed: Of the assignment; the order of the directory never matters.
-        run_dir: Where new CSVs go, and are looked for, when ``folder`` cannot be written.
-        allow_text_leak: Accept CSVs that put one text into train and into dev or test.
+        shares: Shares of train, dev and test; positive numbers that sum to 1.
+        seed: Seed of the assignment; the order of files in the folder does not matter.
+        run_dir: Where new CSV files are written and looked for if ``folder`` is read-only.
+        allow_text_leak: Whether to accept CSV files with the same text in train and in dev or test.
 
     Raises:
-        ValueError: Anything wrong with folder or CSVs, one text on both sides, or fewer different texts than splits.
+        ValueError: The folder or a CSV cannot be used, a text is in train and in dev or test, or there are fewer
+            different texts than splits.
     """
     folder = Path(folder)
-    check_shares(shares)
+    require_valid_shares(shares)
     list_audio(folder)  # a missing folder is a clearer error than missing CSVs
     present = _read_present(folder, Path(run_dir) if run_dir else None)
     entries = [entry for split in SPLITS for entry in present.get(split, ())]
-    check_unique(entries)
+    require_unique(entries)
     _warn_of_other_transcripts(folder, entries)
-    _check_leak(present, allow_text_leak)
-    splits = {split: tuple(entry.row for entry in found) for split, found in present.items()}
+    _require_no_leak(present, allow_text_leak)
+    splits = {split: tuple(entry.row for entry in listed) for split, listed in present.items()}
     missing = {split: share for split, share in zip(SPLITS, shares, strict=True) if split not in present}
     if missing:
         made = divide(_unlisted_rows(folder, entries), missing, seed)
         _persist(made, folder, Path(run_dir) if run_dir else None)
         splits |= made
     else:
-        listed = {entry.row.file_name for entry in entries}
-        _log_unused([path.name for path in list_audio(folder) if path.name not in listed], "no CSV lists them")
+        used = {entry.row.file_name for entry in entries}
+        _log_unused([path.name for path in list_audio(folder) if path.name not in used], "no CSV lists them")
     return {split: splits[split] for split in SPLITS}
 
 
-def check_shares(shares: Sequence[float]) -> None:
+def require_valid_shares(shares: Sequence[float]) -> None:
     """Refuse anything but three positive numbers that sum to 1.
 
     Raises:
-        ValueError: Says what was given.
+        ValueError: ``shares`` are something else; the message names them.
     """
-    sane = len(shares) == 3 and all(math.isfinite(share) and share > 0 for share in shares)
-    if not sane or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+    all_positive = len(shares) == 3 and all(math.isfinite(share) and share > 0 for share in shares)
+    if not all_positive or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise OptionError(
             f"shares must be three positive numbers for train, dev and test that sum to 1, but are {tuple(shares)}; "
             f"the default is {SHARES}"
@@ -82,17 +84,18 @@ def check_shares(shares: Sequence[float]) -> None:
 
 
 def divide(rows: Iterable[Row], shares: Mapping[str, float], seed: int) -> Splits:
-    """Deal ``rows`` to the splits of ``shares``: counts as near as equal texts allow, never an empty split.
+    """Divide ``rows`` among the splits of ``shares``, as close to the shares as possible, with no split empty.
 
-    Texts are dealt in the order of a seeded hash, the often repeated first, each to the split that lacks most.
+    Rows with equal texts stay together. Texts are assigned in the order of a seeded hash, those of most rows first,
+    each to the split that lacks most rows.
 
     Args:
-        rows: In any order; the result does not depend on it.
+        rows: Rows in any order; the result does not depend on it.
         shares: Positive weight of each split.
         seed: Another seed gives another assignment.
 
     Raises:
-        ValueError: Fewer different texts than splits.
+        ValueError: There are fewer different texts than splits.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.uid):
@@ -113,14 +116,14 @@ def divide(rows: Iterable[Row], shares: Mapping[str, float], seed: int) -> Split
         split = max(choices, key=lambda name: lacking[name])
         result[split] += groups[key]
         lacking[split] -= len(groups[key])
-    return {split: tuple(sorted(dealt, key=lambda row: row.uid)) for split, dealt in result.items()}
+    return {split: tuple(sorted(members, key=lambda row: row.uid)) for split, members in result.items()}
 
 
 def _counts(num_rows: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers that sum to ``num_rows``, by largest remainder, each at least 1."""
+    """The number of rows of each split, at least 1: by the largest-remainder method, with the sum ``num_rows``."""
     exact = {split: num_rows * share / sum(shares.values()) for split, share in shares.items()}
     counts = {split: math.floor(value + 1e-9) for split, value in exact.items()}
-    by_remainder = sorted(shares, key=lambda split: round(counts[split] - exact[split], 9))  # equal: train first
+    by_remainder = sorted(shares, key=lambda split: round(counts[split] - exact[split], 9))  # train first if equal
     for split in by_remainder[: num_rows - sum(counts.values())]:
         counts[split] += 1
     for split in shares:
@@ -135,18 +138,18 @@ def _hash(seed: int, key: str) -> str:
 
 
 def _read_present(folder: Path, run_dir: Path | None) -> dict[str, tuple[Entry, ...]]:
-    """The CSVs of the folder; one that is missing there is looked for in the run folder."""
-    found = {}
+    """Read the CSV files of the folder; one that is missing there is looked for in the run folder."""
+    present = {}
     for split in SPLITS:
         for directory in (folder, run_dir):
             if directory is not None and (directory / CSV_NAMES[split]).exists():
-                found[split] = read_manifest(directory / CSV_NAMES[split], folder)
+                present[split] = read_manifest(directory / CSV_NAMES[split], folder)
                 break
-    return found
+    return present
 
 
 def _unlisted_rows(folder: Path, entries: Sequence[Entry]) -> list[Row]:
-    """Recordings whose file, UID and text no present CSV lists; the left-out ones are logged."""
+    """Recordings whose file, UID and text are in none of the ``entries``; log those with a known text or UID."""
     rows = scan_folder(folder, skip={entry.row.file_name for entry in entries})
     uids = {entry.row.uid for entry in entries}
     keys = {split_key(entry.row.text) for entry in entries}
@@ -156,10 +159,10 @@ def _unlisted_rows(folder: Path, entries: Sequence[Entry]) -> list[Row]:
 
 
 def _persist(made: Splits, folder: Path, run_dir: Path | None) -> None:
-    """Write into the audio folder or, where that is read-only, into the run folder.
+    """Write new CSV files into the audio folder or, if that is read-only, into the run folder.
 
     Raises:
-        ValueError: Neither can be written.
+        ValueError: Neither folder can be written.
     """
     try:
         write_manifests(folder, made)
@@ -169,7 +172,7 @@ def _persist(made: Splits, folder: Path, run_dir: Path | None) -> None:
             raise DataError(f"{folder}: the split cannot be written ({error.strerror})") from error
         if run_dir is None:
             raise DataError(
-                f"{folder} is read-only, and the split must be kept somewhere: give a run folder (run_dir)"
+                f"{folder} is read-only, and the split must be written somewhere: give a run folder with --run_dir"
             ) from error
         run_dir.mkdir(parents=True, exist_ok=True)
         write_manifests(run_dir, made)
@@ -178,11 +181,11 @@ def _persist(made: Splits, folder: Path, run_dir: Path | None) -> None:
     log.info("wrote the split (%s) to %s", counts, place)
 
 
-def _check_leak(present: Mapping[str, Sequence[Entry]], allowed: bool) -> None:
-    """Refuse one text in train and in dev or test: it makes a gain look larger than it is.
+def _require_no_leak(present: Mapping[str, Sequence[Entry]], allowed: bool) -> None:
+    """Refuse a text that is in train and in dev or test, since it makes a gain look larger than it is.
 
     Raises:
-        ValueError: Names texts and lines, unless ``allowed``.
+        ValueError: There is such a text, and ``allowed`` is False; the message names texts and lines.
     """
     trained = {split_key(entry.row.text): entry for entry in present.get("train", ())}
     leaks = [
@@ -196,17 +199,17 @@ def _check_leak(present: Mapping[str, Sequence[Entry]], allowed: bool) -> None:
     message = f"{len(leaks)} texts of dev or test are also in train, so scores would flatter the model:\n"
     message += name_some(leaks, "\n")
     if not allowed:
-        raise DataError(f"{message}\nMove equal texts into one CSV, or allow it with allow_text_leak=True.")
+        raise DataError(f"{message}\nMove equal texts into one CSV, or allow it with --data.allow_text_leak true.")
     log.warning(message)
 
 
 def _warn_of_other_transcripts(folder: Path, entries: Sequence[Entry]) -> None:
-    """Name the rows whose CSV text is not that of the ``.txt`` beside the recording; the CSV counts."""
+    """Log the rows whose text in the CSV differs from that in the ``.txt`` file; the CSV is used."""
     different = []
     for entry in entries:
         beside = (folder / entry.row.file_name).with_suffix(".txt")
         if not beside.exists():
-            continue  # the CSV holds the transcript
+            continue  # only the CSV has the transcript
         try:
             if one_line(read_text(beside)) != entry.row.text:
                 different.append(f"{entry.place} and {beside.name}")

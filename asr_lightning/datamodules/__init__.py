@@ -1,1 +1,1 @@
-"""Splits -> batches for Lightning. Knows audio and seconds; knows no token and no model."""
+"""Makes batches for Lightning from audio folders. Knows audio and seconds; knows no token and no model."""

@@ -1,7 +1,7 @@
-"""AudioFolderDataModule: an audio folder -> checked splits -> loaders of batches.
+"""Loads an audio folder: AudioFolderDataModule makes its splits, validates the recordings and makes batches.
 
-Knows audio, splits and limits; tokens belong to the collator that it is given, and it never asks which model that
-serves. Imported by the command line and by any script that trains.
+Knows audio, splits and limits, but no model: the collator makes the tokens. Imported by the command line and by any
+script that trains.
 """
 
 from __future__ import annotations
@@ -15,51 +15,52 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.folds import Fold
 from asr_lightning.data.rows import Row
-from asr_lightning.data.splits import SPLITS, Splits, check_shares, prepare_splits
+from asr_lightning.data.splits import SPLITS, Splits, prepare_splits, require_valid_shares
 from asr_lightning.datamodules.augment import Augmentation
-from asr_lightning.datamodules.dataset import AudioCache, Mixed, UtteranceDataset, WholeBatches, measure
+from asr_lightning.datamodules.dataset import AudioCache, SpeakerAndReplay, UtteranceDataset, WholeBatches, measure
 from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches
 from asr_lightning.errors import DataError, OptionError
 from asr_lightning.protocols import Collator
 from asr_lightning.types import AudioLimits, SpeechBatch
 
-REPLAY = Path(__file__).parents[1] / "replay_clips"
+BUNDLED_REPLAY = Path(__file__).parents[1] / "replay_clips"
 
-# A bad test clip is found before training, not after it.
-NEEDED = {"fit": SPLITS, "validate": ("dev",), "test": ("test",)}
+# fit needs the test split as well, so that an unusable test clip is reported before training and not after it.
+NEEDED_SPLITS = {"fit": SPLITS, "validate": ("dev",), "test": ("test",)}
 
 
 class AudioFolderDataModule(LightningDataModule):
-    """Splits, decodes, checks, augments and batches the recordings of one folder.
+    """Splits, decodes, validates, augments and batches the recordings of one folder.
 
     Args:
-        audio_dir: Folder with ``<UID>.wav|mp3|…`` and ``<UID>.txt``; optional ``train_files.csv``,
-            ``dev_files.csv``, ``test_files.csv``. Missing CSVs are written, nothing else is touched.
-        batch_size: Most utterances in a training batch.
-        eval_batch_size: The same for dev and test; None takes ``batch_size``.
-        shares: Of train, dev and test, where CSVs have to be made.
-        seed: Of splits, batches and augmentation.
-        num_workers: Loader processes. 0 is fastest for the few hundred short clips this is made for.
-        augmentation: For training utterances; None leaves them as they are.
-        allow_text_leak: Accept CSVs that put one text into train and into dev or test.
-        run_dir: Where CSVs go when ``audio_dir`` is read-only.
-        collator: Makes the batches; the command line links the adapter's.
-        limits: What the model accepts; the command line links the adapter's. None: 16 kHz, from 0.1 s on.
-        cache_gib: Memory for decoded recordings; what does not fit is decoded at each use.
-        replay: General speech that is trained on as well, so that it is not forgotten: a folder of recordings with
+        audio_dir: Folder with ``<UID>.wav|mp3|…`` and ``<UID>.txt``, and optionally ``train_files.csv``,
+            ``dev_files.csv`` and ``test_files.csv``. Missing CSV files are written; nothing else is changed.
+        batch_size: Largest number of utterances in a training batch.
+        eval_batch_size: Largest number of utterances in a batch of dev or test; None means ``batch_size``.
+        shares: Shares of train, dev and test, if CSV files have to be made.
+        seed: Seed of splits, batches and augmentation.
+        num_workers: Number of loader processes. 0 is fastest for a few hundred short clips.
+        augmentation: Augmentation of training utterances; None leaves them unchanged.
+        allow_text_leak: Whether to accept CSV files with the same text in train and in dev or test.
+        run_dir: Where CSV files are written if ``audio_dir`` is read-only.
+        collator: Makes the batches; the command line takes the adapter's.
+        limits: The recordings that the model accepts; the command line takes the adapter's. None means 16 kHz and at
+            least 0.1 s.
+        cache_gib: Memory for decoded recordings in GiB; those that do not fit are decoded at each use.
+        replay: General speech to train on as well, so that the model does not forget it: a folder of recordings with
             transcripts, ``bundled`` for English, or ``off``.
-        replay_share: How much of it each epoch draws, as a share of what it draws of the training clips.
-        replay_least: How many clips of it each epoch draws at least, if there are so few of the speaker's own.
-        epoch_clips: How many training clips an epoch draws at least: fewer are repeated for it, each time varied
-            otherwise, so that a few clips get as many steps as many. 0 draws every clip once.
+        replay_share: Number of replay clips in each epoch, as a share of its training clips.
+        replay_least: Smallest number of replay clips in each epoch, however few training clips there are.
+        epoch_clips: Smallest number of training clips in an epoch. If there are fewer, they are repeated with different
+            augmentation, so that a small data set is trained for as many steps as a large one. 0 uses every clip once.
 
     Attributes:
-        fold: Which of the trainings of a run this is the data of.
+        fold: The fold of the run that this data belongs to.
     """
 
     def __init__(
@@ -82,11 +83,11 @@ class AudioFolderDataModule(LightningDataModule):
         epoch_clips: int = 0,
     ) -> None:
         super().__init__()
-        check_shares(shares)
+        require_valid_shares(shares)
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
-        _at_least(0, replay_share=replay_share, replay_least=replay_least, epoch_clips=epoch_clips)
+        _require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        _require_at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
+        _require_at_least(0, replay_share=replay_share, replay_least=replay_least, epoch_clips=epoch_clips)
         self.audio_dir = Path(audio_dir).expanduser()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -98,7 +99,7 @@ class AudioFolderDataModule(LightningDataModule):
         self.run_dir = run_dir
         self.collator = collator
         self.limits = limits or AudioLimits(sample_rate=16_000)
-        self.replay_dir = {"off": None, "bundled": REPLAY}.get(replay, Path(replay))
+        self.replay_dir = {"off": None, "bundled": BUNDLED_REPLAY}.get(replay, Path(replay))
         self.replay_share = replay_share
         self.replay_least = replay_least
         self.epoch_clips = epoch_clips
@@ -110,10 +111,10 @@ class AudioFolderDataModule(LightningDataModule):
 
     @property
     def splits(self) -> dict[str, tuple[Row, ...]]:
-        """Rows of train, dev and test, made and persisted at the first use where the folder has no CSVs.
+        """Rows of train, dev and test. Missing CSV files are made and written at the first use.
 
         Raises:
-            ValueError: Anything wrong with the folder or its CSVs.
+            ValueError: The folder or one of its CSV files cannot be used.
         """
         if self._splits is None:
             self._splits = prepare_splits(
@@ -123,31 +124,31 @@ class AudioFolderDataModule(LightningDataModule):
 
     @property
     def num_clips(self) -> int:
-        """Utterances in all three splits."""
+        """Number of utterances in all three splits."""
         return sum(map(len, self.splits.values()))
 
     def divided(self, splits: Splits, fold: Fold = Fold()) -> AudioFolderDataModule:  # noqa: B008 - never changed
-        """The same recordings in other splits, with test as it is; decoded ones are shared."""
+        """A copy with the same recordings in other ``splits`` but the same test; decoded recordings are shared."""
         other = copy(self)
         other._splits, other.fold = splits, fold
         other._datasets = {name: self._datasets[name] for name in ("test", "replay") if name in self._datasets}
         return other
 
     def prepare_data(self) -> None:
-        """Make and persist the split; Lightning calls this in one process only, the others read the CSVs."""
+        """Make and write the splits. Lightning calls this in one process only; the others read the CSV files."""
         _ = self.splits
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode and check every recording that ``stage`` needs; all three splits before training.
+        """Decode and validate all recordings that ``stage`` needs; before training those of all three splits.
 
         Raises:
-            ValueError: Lists every recording and every transcript that cannot be used.
+            ValueError: Some recordings or transcripts cannot be used; the message lists them.
         """
-        needed = [split for split in NEEDED.get(stage or "fit", SPLITS) if split not in self._datasets]
+        needed = [split for split in NEEDED_SPLITS.get(stage or "fit", SPLITS) if split not in self._datasets]
         rows = [row for split in needed for row in self.splits[split]]
         seconds = dict(zip((row.uid for row in rows), measure(rows, self._cache, self.limits), strict=True))
         if self.collator is not None and rows:
-            self._check_texts(self.collator, rows, seconds)
+            self._require_usable_texts(self.collator, rows, seconds)
         for split in needed:
             self._datasets[split] = UtteranceDataset(
                 self.splits[split],
@@ -158,11 +159,11 @@ class AudioFolderDataModule(LightningDataModule):
                 seed=self.seed,
             )
 
-    def _check_texts(self, collator: Collator, rows: Sequence[Row], seconds: Mapping[str, float]) -> None:
-        """Let the collator, which alone knows tokens, refuse transcripts before the first step.
+    def _require_usable_texts(self, collator: Collator, rows: Sequence[Row], seconds: Mapping[str, float]) -> None:
+        """Let the collator validate the transcripts before the first step, since only it knows tokens.
 
         Raises:
-            ValueError: Lists them.
+            ValueError: Some transcripts cannot be used; the message lists them.
         """
         texts = {row.file_name: row.text for row in rows}
         try:
@@ -174,7 +175,7 @@ class AudioFolderDataModule(LightningDataModule):
         """The utterances of ``train``, ``dev`` or ``test``.
 
         Raises:
-            ValueError: Another name, or a recording that cannot be used.
+            ValueError: ``split`` has another name, or some recordings cannot be used.
         """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -183,26 +184,26 @@ class AudioFolderDataModule(LightningDataModule):
         return self._datasets[split]
 
     def train_dataloader(self) -> DataLoader:
-        """Augmented training batches, other ones in each epoch."""
-        own, replay = self.dataset("train"), self._replay()
-        clips = own if replay is None else Mixed(own, replay)
-        drawn = max(round(self.replay_share * max(len(own), self.epoch_clips)), self.replay_least)
+        """Augmented training batches, which differ in each epoch."""
+        speaker, replay = self.dataset("train"), self._replay()
+        clips = speaker if replay is None else SpeakerAndReplay(speaker, replay)
+        num_drawn = max(round(self.replay_share * max(len(speaker), self.epoch_clips)), self.replay_least)
         sampler = TrainBatches(
             clips.seconds,
             self.batch_size,
-            *self._place(),
+            *self._rank_and_world_size(),
             seed=self.seed,
-            num_replay=len(clips) - len(own),
-            num_drawn=drawn,
+            num_replay=len(clips) - len(speaker),
+            num_drawn=num_drawn,
             epoch_clips=self.epoch_clips,
         )
-        return LateLoader(WholeBatches(clips, sampler), sampler=sampler, **self._options(self.collator))
+        return self._make_loader(LateLoader, WholeBatches(clips, sampler), sampler, self.collator)
 
     def _replay(self) -> UtteranceDataset | None:
-        """General speech, checked and varied as the speaker's own recordings are; None for none.
+        """General speech, validated and augmented like the speaker's recordings; None without replay.
 
         Raises:
-            ValueError: The folder holds no recordings with transcripts, or one of them cannot be used.
+            ValueError: The folder has no recordings with transcripts, or one of them cannot be used.
         """
         if (folder := self.replay_dir) is None:
             return None
@@ -224,57 +225,63 @@ class AudioFolderDataModule(LightningDataModule):
         return self.loader("test")
 
     def loader(self, split: str, collator: Collator | None = None, distributed: bool = True) -> DataLoader:
-        """Batches of any split for scoring: fixed order, no augmentation, every utterance.
+        """Batches for scoring all utterances of a split, in a fixed order and without augmentation.
 
         Args:
             split: ``train``, ``dev`` or ``test``.
-            collator: In place of the datamodule's own.
-            distributed: Deal the batches to the processes of the trainer; False gives this process all of them.
-                Processes that would get fewer batches repeat some, so count each UID once.
+            collator: Makes the batches instead of the data module's own collator.
+            distributed: Whether to divide the batches among the processes of the trainer. A process that would get
+                fewer batches repeats some, so each UID must be counted once. False gives this process all batches.
         """
         dataset = self.dataset(split)
-        place = self._place() if distributed else (0, 1)
+        rank, world_size = self._rank_and_world_size() if distributed else (0, 1)
         uids = [row.uid for row in dataset.rows]
-        sampler = EvaluationBatches(dataset.seconds, uids, self.eval_batch_size, *place)
-        return DataLoader(WholeBatches(dataset, sampler), sampler=sampler, **self._options(collator or self.collator))
+        sampler = EvaluationBatches(dataset.seconds, uids, self.eval_batch_size, rank, world_size)
+        return self._make_loader(DataLoader, WholeBatches(dataset, sampler), sampler, collator or self.collator)
 
     def transfer_batch_to_device(self, batch: SpeechBatch, device: torch.device, dataloader_idx: int) -> SpeechBatch:
-        """Lightning would wait for each tensor of a batch; pinned ones travel while a GPU computes."""
-        return batch.to(device, non_blocking=device.type not in ("cpu", "mps"))  # MPS may read them too early
+        """Copy without waiting, while the GPU computes; Lightning would wait for each tensor of a batch."""
+        return batch.to(device, non_blocking=device.type not in ("cpu", "mps"))  # MPS may read tensors too early
 
-    def _place(self) -> tuple[int, int]:
-        """Rank and number of processes."""
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _options(self, collator: Collator | None) -> dict[str, Any]:
-        """What every loader shares: ``batch_size=None``, because the sampler hands out whole batches."""
+    def _make_loader(
+        self, kind: type[DataLoader], dataset: WholeBatches, sampler: Sampler, collator: Collator | None
+    ) -> DataLoader:
         if collator is None:
             raise ValueError("no collator: pass collator=adapter.collator() to AudioFolderDataModule")
-        # Lightning advises more workers wherever there are fewer than two; here none is the right number.
+        # Lightning recommends more workers if there are fewer than two, but 0 is fastest for few clips.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        options: dict[str, Any] = {"batch_size": None, "collate_fn": collator, "pin_memory": torch.cuda.is_available()}
-        if self.num_workers:
+        return kind(
+            dataset,
+            batch_size=None,  # the sampler yields whole batches
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collator,
+            pin_memory=torch.cuda.is_available(),
             # A forked process may inherit a lock that an audio or BLAS thread holds, and hang. PyTorch itself limits
             # each worker to one thread.
-            options |= {"num_workers": self.num_workers, "multiprocessing_context": "spawn", "persistent_workers": True}
-        return options
+            multiprocessing_context="spawn" if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
+        )
 
 
 class LateLoader(DataLoader):
-    """Asks its sampler for nothing before the first batch is wanted.
+    """A loader that does not use its sampler before the first batch is requested.
 
-    On a resume Lightning makes the first iterator, from which workers read ahead, before it sets the epoch.
+    When a run is resumed, Lightning makes the first iterator before it sets the epoch, and workers would read ahead.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         yield from super().__iter__()
 
 
-def _at_least(least: int, **options: float) -> None:
+def _require_at_least(least: int, **options: float) -> None:
     """Refuse options below ``least``.
 
     Raises:
-        ValueError: Names option and value.
+        ValueError: An option is smaller; the message names it.
     """
     for name, value in options.items():
         if value < least:

@@ -1,7 +1,6 @@
-"""What training may do to a recording: what is drawn for it. Returns new tensors.
+"""Draws random variations of recordings for training; ``augment_audio`` applies them to samples.
 
-What happens to the samples themselves is in ``augment_audio``. Knows no file, no split and no model; every draw comes
-from a generator that is passed in.
+All functions return new tensors and use a random generator that is passed in. Knows no file, no split and no model.
 """
 
 from __future__ import annotations
@@ -19,21 +18,22 @@ SHARES = ("join", "room", "noise", "band_fraction", "stretch_fraction")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn anew for every training utterance in every epoch; the defaults change nothing.
+    """Random variations, drawn again for every training utterance in every epoch; the defaults change nothing.
 
     Attributes:
-        speeds: Speed factors, one is drawn; repeat 1.0 to keep more recordings as they are.
-        lead_silence_seconds: Longest silence put before a recording; the length is drawn from 0 up to it.
-        trail_silence_seconds: The same, behind it.
-        join: Share of recordings that one or two others are put behind, texts likewise, where all of them fit.
-        room: Share of recordings that sound as if spoken in a room, with an echo of 0.1 to 0.5 s.
-        noise: Share of recordings that get noise of the colour of their own quiet parts.
-        noise_snr_db: Least and greatest ratio of recording to noise in dB; the ratio is drawn between them.
-        drop_bands: Bands of frequency taken out of each recording: SpecAugment for models that read raw samples.
-        band_fraction: Widest band, as a share of the mel scale up to half the sample rate.
-        drop_stretches: Stretches of each recording that become noise at its own floor.
-        stretch_fraction: Longest stretch, as a share of the recording.
-        gain_db: Most by which a recording gets louder or quieter, in dB; a gain that would clip is made smaller.
+        speeds: Speed factors, one of which is drawn; repeat 1.0 to keep the speed of more recordings.
+        lead_silence_seconds: Longest silence before a recording; its length is drawn from 0 to this value.
+        trail_silence_seconds: Longest silence after a recording; its length is drawn from 0 to this value.
+        join: Share of recordings to which one or two others are appended, with their texts, if the result is not too
+            long for the model.
+        room: Share of recordings that get the echo of a room, of 0.1 to 0.5 s.
+        noise: Share of recordings that get noise with the spectrum of their own quiet parts.
+        noise_snr_db: Smallest and largest signal-to-noise ratio in dB; the ratio is drawn between them.
+        drop_bands: Number of frequency bands removed from each recording: SpecAugment for models that read raw samples.
+        band_fraction: Largest width of a band, as a share of the mel scale up to half the sample rate.
+        drop_stretches: Number of stretches of each recording that are replaced by noise at its noise floor.
+        stretch_fraction: Largest length of a stretch, as a share of the recording.
+        gain_db: Largest change of the volume, louder or quieter, in dB; a gain that would clip is reduced.
     """
 
     speeds: tuple[float, ...] = (1.0,)
@@ -66,12 +66,12 @@ class Augmentation:
 
 
 def _is_hundredth(factor: float) -> bool:
-    """Whether the resampling filter stays small: 1.0333 at 16 kHz would need one of a gigabyte."""
+    """Whether ``factor`` has at most two decimals: 1.0333 at 16 kHz would need a resampling filter of a gigabyte."""
     return abs(factor * 100 - round(factor * 100)) < 1e-6
 
 
 def partners(index: int, num_clips: int, augmentation: Augmentation, generator: torch.Generator) -> list[int]:
-    """The one or two recordings that are put behind the one at ``index``; none where the draw says so."""
+    """Draw one or two recordings to append to the one at ``index``, or none."""
     if not _happens(augmentation.join, generator) or num_clips < 2:
         return []
     count = int(torch.randint(1, 3, (), generator=generator))
@@ -86,19 +86,19 @@ def perturb(
     generator: torch.Generator,
     max_seconds: float | None = None,
 ) -> Tensor:
-    """One random variant ``[T']`` of a recording ``[T]``, never longer than ``max_seconds``.
+    """Draw a variant ``[T']`` of a recording ``[T]`` that is not longer than ``max_seconds``.
 
-    Where a slower or longer variant would not fit, it is left out: nothing is ever cut.
+    Speeds that would make it too long are not drawn, and silences are shortened; the recording itself is never cut.
     """
-    most = float("inf") if max_seconds is None else max_seconds * sample_rate
-    speeds = [factor for factor in augmentation.speeds if math.ceil(waveform.numel() / factor) <= most] or [1.0]
+    max_samples = float("inf") if max_seconds is None else max_seconds * sample_rate
+    speeds = [factor for factor in augmentation.speeds if math.ceil(waveform.numel() / factor) <= max_samples] or [1.0]
     factor = speeds[int(torch.randint(len(speeds), (), generator=generator))]
     waveform = recording = augment_audio.change_speed(waveform, sample_rate, factor)
     share = torch.rand(2, generator=generator).tolist()
     lead = int(share[0] * augmentation.lead_silence_seconds * sample_rate)
     trail = int(share[1] * augmentation.trail_silence_seconds * sample_rate)
-    lead = int(min(lead, max(0, most - waveform.numel())))
-    trail = int(min(trail, max(0, most - waveform.numel() - lead)))
+    lead = int(min(lead, max(0, max_samples - waveform.numel())))
+    trail = int(min(trail, max(0, max_samples - waveform.numel() - lead)))
     waveform = augment_audio.add_silence(waveform, lead, trail, generator)
     return _distort(waveform, recording, sample_rate, augmentation, generator)
 
@@ -106,9 +106,10 @@ def perturb(
 def _distort(
     waveform: Tensor, recording: Tensor, sample_rate: int, augmentation: Augmentation, generator: torch.Generator
 ) -> Tensor:
-    """What keeps the length of ``waveform`` ``[T]``, in the order of a microphone: room, noise, gaps, gain.
+    """Apply variations that keep the length of ``waveform`` ``[T]``, in their physical order: room, noise, gaps, gain.
 
-    What is switched off draws nothing. Noise is measured on ``recording``, which has no silence of ours.
+    Variations that are switched off draw no random numbers. Noise is measured on ``recording``, to which no silence was
+    added.
     """
     if _happens(augmentation.room, generator):
         waveform = augment_audio.add_room(waveform, sample_rate, generator)
@@ -130,5 +131,5 @@ def _distort(
 
 
 def _happens(share: float, generator: torch.Generator) -> bool:
-    """True in ``share`` of the calls; draws nothing for a share of 0."""
+    """Draw True with the probability ``share``; a share of 0 draws no random number."""
     return bool(share) and float(torch.rand((), generator=generator)) < share

@@ -1,7 +1,7 @@
-"""What may happen to the samples of a recording in training: speed, silence, room, noise, gaps, gain. New tensors.
+"""Changes the samples of recordings for training: speed, silence, room, noise, gaps and gain.
 
-torch and torchaudio only. How often and how much ``augment.Augmentation`` says; every draw comes from a generator that
-is passed in.
+All functions return new tensors and use a random generator that is passed in. ``augment.Augmentation`` says how often
+and how much is changed. Imports torch and torchaudio only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torchaudio.transforms import Resample
 FLOOR_FRAME = 320  # samples in one frame of the noise estimate: 20 ms at 16 kHz, shorter than a gap between words
 FLOOR_QUANTILE = 0.05  # the quietest twentieth of the frames lies between words
 COLOUR_FRAME = 512  # samples in one frame of the noise's spectrum: 32 ms at 16 kHz
-COLOUR_SHARE = 0.1  # of the frames, the quietest
-SILENT = 1e-10  # mean square that no noise has: rounding to 16 bits alone adds 0.8e-10
-RT60_SECONDS = (0.1, 0.5)  # until an echo has fallen by 60 dB: a car or a furnished bedroom to a living room
-DIRECT_DB = (0.0, 15.0)  # direct sound over echo: a microphone across the table to one before the mouth
-BAND_EDGE_MEL = 40.0  # width over which the sound fades out beside a dropped band; narrower edges ring for longer
+COLOUR_SHARE = 0.1  # share of the frames, the quietest ones, whose spectrum the noise gets
+SILENT = 1e-10  # mean square of digital silence, below that of any noise: rounding to 16 bits alone adds 0.8e-10
+RT60_SECONDS = (0.1, 0.5)  # time in which an echo decays by 60 dB: from a car or furnished bedroom to a living room
+DIRECT_DB = (0.0, 15.0)  # ratio of direct sound to echo: from a microphone across the table to one at the mouth
+BAND_EDGE_MEL = 40.0  # width of the transition beside a dropped band; narrower ones ring for longer
 
 
 def between(low: float, high: float, generator: torch.Generator) -> float:
@@ -28,9 +28,9 @@ def between(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def change_speed(waveform: Tensor, sample_rate: int, factor: float) -> Tensor:
-    """``waveform`` ``[T]`` played ``factor`` times as fast: ``[ceil(T / factor)]`` samples, pitch and all.
+    """Play ``waveform`` ``[T]`` ``factor`` times as fast, which also changes the pitch: ``[ceil(T / factor)]`` samples.
 
-    Source: Ko et al. 2015, as ``torchaudio.transforms.Speed``, which truncates 0.57 * 100 to 56.
+    Source: Ko et al. 2015. ``torchaudio.transforms.Speed`` is not used, since it truncates 0.57 * 100 to 56.
     """
     if factor == 1:
         return waveform
@@ -39,15 +39,15 @@ def change_speed(waveform: Tensor, sample_rate: int, factor: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _resampler(from_rate: int, to_rate: int) -> Resample:
-    """Cached, because making the filter takes longer than applying it to a short clip."""
+    """A resampler, cached because making its filter takes longer than applying it to a short clip."""
     return Resample(from_rate, to_rate)
 
 
 def add_silence(waveform: Tensor, lead: int, trail: int, generator: torch.Generator) -> Tensor:
-    """``waveform`` ``[T]`` with ``lead`` and ``trail`` samples around it: ``[lead + T + trail]``.
+    """Add ``lead`` samples of silence before ``waveform`` ``[T]`` and ``trail`` after it: ``[lead + T + trail]``.
 
-    The silence is Gaussian noise at the recording's own noise floor, because digital zeros never follow speech in
-    a real recording and a model learns such seams.
+    The silence is Gaussian noise at the recording's own noise floor. In a real recording digital zeros never follow
+    speech, and a model would learn to recognise such transitions.
     """
     if lead == trail == 0:
         return waveform
@@ -56,7 +56,7 @@ def add_silence(waveform: Tensor, lead: int, trail: int, generator: torch.Genera
 
 
 def noise_floor(waveform: Tensor) -> Tensor:
-    """Root mean square of the quietest frames of a recording ``[T]``, a scalar."""
+    """The root mean square of the quietest frames of a recording ``[T]``, a scalar."""
     usable = waveform.numel() // FLOOR_FRAME * FLOOR_FRAME
     if not usable:
         return waveform.new_zeros(())
@@ -65,10 +65,10 @@ def noise_floor(waveform: Tensor) -> Tensor:
 
 
 def add_room(waveform: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
-    """``waveform`` ``[T]`` with the echo of a room that is drawn; length and root mean square stay.
+    """Add the echo of a random room to ``waveform`` ``[T]``; length and root mean square stay the same.
 
-    The room's impulse response is a direct path and Gaussian noise that decays exponentially (Polack's model), with
-    reverberation time and ratio of direct sound to echo drawn from ``RT60_SECONDS`` and ``DIRECT_DB``.
+    The room's impulse response is a direct path plus Gaussian noise that decays exponentially (Polack's model). Its
+    reverberation time and the ratio of direct sound to echo are drawn from ``RT60_SECONDS`` and ``DIRECT_DB``.
     """
     rt60 = between(*RT60_SECONDS, generator)
     direct_db = between(*DIRECT_DB, generator)
@@ -76,20 +76,20 @@ def add_room(waveform: Tensor, sample_rate: int, generator: torch.Generator) -> 
     echo = torch.randn(time.numel(), generator=generator) * torch.exp(-6.9078 * time / rt60)  # e^-6.9078 is -60 dB
     response = echo / echo.norm() * 10 ** (-direct_db / 20)
     response[0] = 1
-    padded = _round_length(waveform.numel() + response.numel())  # torchaudio's fftconvolve takes lengths as they are
+    padded = _round_length(waveform.numel() + response.numel())  # torchaudio's fftconvolve does not round lengths up
     wet = torch.fft.irfft(torch.fft.rfft(waveform, padded) * torch.fft.rfft(response, padded), padded)
     wet = wet[: waveform.numel()]
     return _without_clipping(wet * (_rms(waveform) / _rms(wet).clamp(min=1e-8)))
 
 
 def add_noise(waveform: Tensor, recording: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
-    """``waveform`` ``[T]`` with stationary noise of the colour of the quiet parts of ``recording``.
+    """Add stationary noise with the spectrum of the quiet parts of ``recording`` to ``waveform`` ``[T]``.
 
     Args:
-        waveform: What gets the noise.
-        recording: ``[T']``, whose quiet parts and whose level are measured: ``waveform`` before silence was added.
-        snr_db: Root mean square of ``recording`` over that of the noise, in dB.
-        generator: Of the noise.
+        waveform: The samples to which the noise is added.
+        recording: ``waveform`` before silence was added, ``[T']``; its level and its quiet parts are measured.
+        snr_db: Ratio of the root mean squares of ``recording`` and noise, in dB.
+        generator: Random generator of the noise.
     """
     padded = _round_length(waveform.numel())
     spectrum = torch.fft.rfft(torch.randn(padded, generator=generator))
@@ -102,9 +102,9 @@ def add_noise(waveform: Tensor, recording: Tensor, snr_db: float, generator: tor
 
 
 def noise_colour(recording: Tensor) -> Tensor:
-    """Magnitudes ``[257]`` from 0 Hz to half the sample rate of the quietest tenth of a recording ``[T]``.
+    """Magnitude spectrum ``[257]``, from 0 Hz to half the sample rate, of the quietest tenth of a recording ``[T]``.
 
-    Those of pink noise where that is digital silence, or the recording is shorter than a frame.
+    It is that of pink noise if the tenth is digital silence, or if the recording is shorter than a frame.
     """
     if recording.numel() >= COLOUR_FRAME:
         frames = recording.unfold(0, COLOUR_FRAME, COLOUR_FRAME // 2)
@@ -118,10 +118,10 @@ def noise_colour(recording: Tensor) -> Tensor:
 
 
 def drop_bands(waveform: Tensor, sample_rate: int, count: int, widest: float, generator: torch.Generator) -> Tensor:
-    """``waveform`` ``[T]`` without ``count`` bands of frequency.
+    """Remove ``count`` frequency bands from ``waveform`` ``[T]``.
 
-    Their widths are uniform from 0 to ``widest``, a share of the mel scale up to half the sample rate, and so are their
-    places: the frequency masks of Park et al. 2019 on samples, as SpeechBrain's ``DropFreq`` has them.
+    Their widths are drawn uniformly from 0 to ``widest``, a share of the mel scale up to half the sample rate; so are
+    their positions. These are the frequency masks of Park et al. 2019 on samples, as in SpeechBrain's ``DropFreq``.
     """
     padded = _round_length(waveform.numel())
     mel = _mel(torch.linspace(0, sample_rate / 2, padded // 2 + 1))
@@ -135,10 +135,10 @@ def drop_bands(waveform: Tensor, sample_rate: int, count: int, widest: float, ge
 
 
 def drop_stretches(waveform: Tensor, count: int, longest: float, generator: torch.Generator) -> Tensor:
-    """``waveform`` ``[T]`` with ``count`` stretches of noise at the recording's own floor in place of sound.
+    """Replace ``count`` stretches of ``waveform`` ``[T]`` by noise at the recording's own noise floor.
 
-    Their lengths are uniform from 0 to ``longest``, a share of the recording, and so are their places: the time masks
-    of Park et al. 2019 on samples, as SpeechBrain's ``DropChunk`` has them.
+    Their lengths are drawn uniformly from 0 to ``longest``, a share of the recording, and so are their positions. These
+    are the time masks of Park et al. 2019 on samples, as in SpeechBrain's ``DropChunk``.
     """
     floor = noise_floor(waveform)
     waveform = waveform.clone()
@@ -150,7 +150,7 @@ def drop_stretches(waveform: Tensor, count: int, longest: float, generator: torc
 
 
 def change_gain(waveform: Tensor, gain_db: float) -> Tensor:
-    """``waveform`` ``[T]`` louder by ``gain_db`` dB, or by as much as its peak allows."""
+    """Amplify ``waveform`` ``[T]`` by ``gain_db`` dB, or by as much as possible without clipping."""
     return waveform * min(10 ** (gain_db / 20), 1 / max(float(waveform.abs().max()), 1e-8))
 
 
@@ -159,12 +159,12 @@ def _rms(waveform: Tensor) -> Tensor:
 
 
 def _without_clipping(waveform: Tensor) -> Tensor:
-    """Quieter as a whole, if a peak lies above 1."""
+    """Scale ``waveform`` down if its peak is above 1."""
     return waveform / waveform.abs().max().clamp(min=1)
 
 
 def _round_length(length: int) -> int:
-    """The next multiple of 1024: an FFT of a prime length takes several times as long."""
+    """Round up to a multiple of 1024, since an FFT of a prime length takes several times as long."""
     return -(-length // 1024) * 1024
 
 

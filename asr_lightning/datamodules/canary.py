@@ -1,7 +1,7 @@
-"""The canary: speech of other people, scored before and after, so that forgetting is seen. Knows no model.
+"""The canary: speech of other people, scored before and after training to show what the model forgets.
 
-There is a bundled set for each of a few languages; ``canary_clips/XX/README.md`` says what it holds. Any folder of
-recordings with transcripts can stand in for it.
+A set is bundled for each of a few languages and described in ``canary_clips/XX/README.md``. Any folder of recordings
+with transcripts can be used instead. Knows no model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from asr_lightning.datamodules.sampler import cut
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.scoring.edits import Transcript
 from asr_lightning.scoring.evaluation import transcribe_all
-from asr_lightning.scoring.known_texts import NOTHING_KNOWN, KnownTexts, files, of_untouched
+from asr_lightning.scoring.known_texts import NOTHING_KNOWN, KnownTexts, find_known_texts, hash_by_files
 from asr_lightning.types import AudioLimits, SpeechBatch, Utterance
 
 logger = logging.getLogger(__name__)
@@ -31,28 +31,28 @@ logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parents[1] / "canary_clips"
 ENGLISH = BUNDLED / "en"
 LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "ru": "Russian"}
-"""Of the bundled sets, by the name of their folder."""
+"""Languages of the bundled sets, by the name of their folder."""
 THREE_LETTERS = {"eng": "en", "spa": "es", "fra": "fr", "rus": "ru"}
-"""ISO 639-3, as MMS has it."""
+"""Codes of ISO 639-3, which MMS uses, and the folders of their sets."""
 SYNTHETIC_VOICES = ("jf_alpha", "jf_tebukuro")
-"""The uid of a bundled clip starts with its voice; every other voice than these is a person's."""
+"""Names of synthetic voices, with which the uid of a bundled clip starts; all other voices are those of people."""
 CACHE_BYTES = 2**30
 SPOT_CHECK = 8
-"""One clip in so many is read in the native mode too: 30 s of encoder for each clip would take Whisper as long as its
-training."""
+"""One clip in this many is also read in native mode. For all clips, with windows of 30 s, Whisper would need as much
+time as for its training."""
 
 Kind = Literal["human", "synthetic"]
 
 
 class Canary:
-    """A set of recordings that is read and never trained on.
+    """A set of recordings that is scored and never trained on.
 
     Args:
-        folder: Holds ``<UID>.<audio suffix>`` and ``<UID>.txt``.
-        batch_size: Most clips in a batch.
-        normalizer: Name of the text normaliser of its WER; None for that of the run. ``english`` keeps a speaker's way
-            of writing numbers from being taken for forgetting: of 42 words that one run seemed to lose, 24 were "one"
-            in place of "1".
+        folder: Folder with ``<UID>.<audio suffix>`` and ``<UID>.txt``.
+        batch_size: Largest number of clips in a batch.
+        normalizer: Name of the text normaliser for its WER; None uses that of the run. With ``english``, another
+            way of writing numbers does not count as forgetting: of 42 errors that one run seemed to add, 24 were "one"
+            instead of "1".
     """
 
     def __init__(self, folder: str | Path = ENGLISH, batch_size: int = 16, normalizer: str | None = None) -> None:
@@ -62,7 +62,7 @@ class Canary:
 
     @property
     def name(self) -> str:
-        """What a report calls it."""
+        """The name of the set in a report."""
         if not self.is_bundled:
             return str(self.folder)
         kinds = [self.kind(uid) for uid in self.references]
@@ -71,11 +71,11 @@ class Canary:
 
     @property
     def is_bundled(self) -> bool:
-        """Whether it comes with this package."""
+        """Whether the set is part of this package."""
         return self.folder.parent == BUNDLED
 
     def kind(self, uid: str) -> Kind | None:
-        """Whether a person or a machine speaks in the clip ``uid``; None in a folder of the user's own."""
+        """Whether the voice of the clip ``uid`` is human or synthetic; None in a folder of the user."""
         if not self.is_bundled:
             return None
         return "synthetic" if uid.startswith(SYNTHETIC_VOICES) else "human"
@@ -86,10 +86,10 @@ class Canary:
 
     @cached_property
     def references(self) -> dict[str, str]:
-        """What is said, by uid.
+        """Reference transcripts, by uid.
 
         Raises:
-            ValueError: The folder is no audio folder.
+            ValueError: The folder holds no recordings with transcripts.
         """
         return {row.uid: row.text for row in self._rows}
 
@@ -101,17 +101,20 @@ class Canary:
         known: KnownTexts = NOTHING_KNOWN,
         drafts: Sequence[Transcript] = (),
     ) -> tuple[Transcript, ...]:
-        """What ``adapter`` writes for every clip within its limits, or for one in ``every``, by uid.
+        """Transcribe the clips that are within the limits of ``adapter``, and return transcripts sorted by uid.
 
         Args:
-            adapter: Any model.
-            device: Where to compute.
-            every: 1 for all clips.
-            known: Texts that an untouched model has written before.
-            drafts: What a similar model wrote. An attention decoder starts from it: the same text in less time.
+            adapter: The model.
+            device: Device that the model runs on.
+            every: Transcribe only one clip in this many; 1 means all clips.
+            known: Texts that the model has written before; only for a model that has not been trained.
+            drafts: Transcripts of a similar model. An attention decoder starts from them: they save time and do not
+                change the result.
         """
-        found = {t.uid: t.hypothesis for t in self.read(adapter, device, every, known, drafts)}
-        return tuple(Transcript(uid, text, found[uid]) for uid, text in self.references.items() if uid in found)
+        texts = {t.uid: t.hypothesis for t in self.read(adapter, device, every, known, drafts)}
+        return tuple(
+            Transcript(uid, reference, texts[uid]) for uid, reference in self.references.items() if uid in texts
+        )
 
     def read(
         self,
@@ -121,40 +124,40 @@ class Canary:
         known: KnownTexts = NOTHING_KNOWN,
         drafts: Sequence[Transcript] = (),
     ) -> Generator[Transcript]:
-        """``transcripts`` one after another, short clips first, for whoever may stop before the end."""
+        """Yield the same transcripts one after another, short clips first, for a caller that may stop early."""
         adapter.model.to(device)
         batches = self._batches(adapter, every, {draft.uid: draft.hypothesis for draft in drafts})
         for transcript in transcribe_all(adapter, batches, device, known):
             yield transcript._replace(reference=self.references[transcript.uid])
 
     def untouched(self, adapter: ASRAdapter, device: torch.device | str = "cpu") -> tuple[Transcript, ...]:
-        """``transcripts`` of a model that nobody has trained; computed where they are not known from before."""
-        shipped = self.files(adapter.limits.sample_rate) if self.is_bundled else None
-        return self.transcripts(adapter, device, known=of_untouched(adapter, device, shipped))
+        """Transcripts of a model that has not been trained: stored ones where possible, otherwise computed."""
+        shipped = self.batch_hash(adapter.limits.sample_rate) if self.is_bundled else None
+        return self.transcripts(adapter, device, known=find_known_texts(adapter, device, shipped))
 
-    def files(self, sample_rate: int) -> Callable[[SpeechBatch], str]:
-        """A hash of a batch by the files of its clips, decoded to ``sample_rate`` Hz."""
+    def batch_hash(self, sample_rate: int) -> Callable[[SpeechBatch], str]:
+        """A function that hashes a batch by the files of its clips, which are decoded to ``sample_rate`` Hz."""
         contents = ((row.uid, (self.folder / row.file_name).read_bytes()) for row in self._rows)
-        return files({uid: hashlib.sha256(content).hexdigest() for uid, content in contents}, sample_rate)
+        return hash_by_files({uid: hashlib.sha256(content).hexdigest() for uid, content in contents}, sample_rate)
 
     def _batches(self, adapter: ASRAdapter, every: int, drafts: Mapping[str, str]) -> Iterator[SpeechBatch]:
-        """Batches without transcripts: the canary is read, and whether a text could be a target is no question.
+        """Batches without transcripts, since a transcript of the canary need not be a valid target for the model.
 
-        Where padding changes results, each clip is a batch of its own: a difference of two words decides nothing then
-        that only the neighbours of a clip have made.
+        If padding changes the model's results, each clip is a batch of its own. Otherwise other clips of a batch could
+        cause a difference of two words that decides about the weights.
         """
         clips = sorted(self._clips(adapter.limits)[::every], key=lambda clip: (clip.seconds, clip.uid))
         size = self.batch_size if adapter.limits.padding_invariant else 1
         collate = adapter.collator()
-        if adapter.limits.max_target_tokens is not None:  # an attention decoder: no other starts from a text
-            clips = [_drafted(clip, drafts.get(clip.uid, ""), collate) for clip in clips]
+        if adapter.limits.max_target_tokens is not None:  # only attention decoders can start from a draft
+            clips = [_with_draft(clip, drafts.get(clip.uid, ""), collate) for clip in clips]
         for batch in cut(range(len(clips)), size) if clips else []:
             yield collate([clips[index] for index in batch])
 
     def _clips(self, limits: AudioLimits) -> list[Utterance]:
         clips = [replace(clip, text="") for clip in self._decoded(limits.sample_rate)]
-        most = float("inf") if limits.max_seconds is None else limits.max_seconds
-        fitting = [clip for clip in clips if limits.min_seconds <= clip.seconds <= most]
+        max_seconds = float("inf") if limits.max_seconds is None else limits.max_seconds
+        fitting = [clip for clip in clips if limits.min_seconds <= clip.seconds <= max_seconds]
         if len(fitting) < len(clips):
             logger.info("%d of %d canary clips are too long or too short", len(clips) - len(fitting), len(clips))
         return fitting
@@ -169,22 +172,22 @@ class Canary:
         return AudioCache(self.folder, 16_000, CACHE_BYTES)
 
 
-def _drafted(clip: Utterance, text: str, collate: Collator) -> Utterance:
-    """``clip`` with ``text`` to start from, unless that has more tokens than the decoder positions."""
-    drafted = replace(clip, text=text)
+def _with_draft(clip: Utterance, draft: str, collate: Collator) -> Utterance:
+    """``clip`` with the text ``draft``, unless that has more tokens than the decoder has positions."""
+    with_draft = replace(clip, text=draft)
     try:
-        collate([drafted])
+        collate([with_draft])
     except ValueError:
         return clip
-    return drafted
+    return with_draft
 
 
 def bundled(language: str | None) -> Path | None:
-    """The folder of the bundled set in ``language``; None where there is none.
+    """The folder of the bundled set in ``language``; None if there is none.
 
     Args:
-        language: A code or an English name, such as ``es``, ``spa``, ``Spanish`` or Whisper's ``<|es|>``. None stands
-            for English, since the models that are told no language are mostly English.
+        language: A code or an English name, such as ``es``, ``spa``, ``Spanish`` or Whisper's ``<|es|>``. None means
+            English, since most models without an option for the language are English.
     """
     if language is None:
         return ENGLISH
@@ -195,11 +198,11 @@ def bundled(language: str | None) -> Path | None:
 
 
 def open_canary(name: str, language: str | None = None) -> Canary | None:
-    """The canary called ``name``: ``bundled``, a folder, or ``off`` for none.
+    """Open the canary that ``name`` chooses; None if there is none.
 
     Args:
-        name: As above.
-        language: That the model reads, for the choice of the bundled set; None where nobody has said.
+        name: ``bundled``, the path of a folder, or ``off`` for no canary.
+        language: Language of the model, which chooses the bundled set; None if it is not known.
 
     Raises:
         ValueError: The folder holds no recordings with transcripts.
@@ -211,5 +214,5 @@ def open_canary(name: str, language: str | None = None) -> Canary | None:
         return None
     is_english = bundled(language) == ENGLISH and (language is not None or folder == ENGLISH)
     canary = Canary(folder, normalizer="english" if is_english else None)
-    _ = canary.references  # read now: a wrong folder is found before training
+    _ = canary.references  # read now, so that a wrong folder is reported before training
     return canary

@@ -1,6 +1,6 @@
-"""Rows -> utterances: decoded once, kept in memory when they fit, varied anew in every training epoch.
+"""Makes utterances from rows: decodes recordings once, keeps them in memory, and augments them in each training epoch.
 
-Knows seconds and samples; knows no token and no model. The same epoch, seed and UID always give the same samples.
+The same epoch, seed and UID always give the same samples. Knows seconds and samples; knows no token and no model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from asr_lightning.data import audio
-from asr_lightning.data.checks import duration_problems
+from asr_lightning.data.durations import duration_problems
 from asr_lightning.data.rows import Row
 from asr_lightning.datamodules.augment import Augmentation, partners, perturb
 from asr_lightning.errors import DataError
@@ -25,13 +25,13 @@ from asr_lightning.types import AudioLimits, Utterance
 
 
 class Pick(NamedTuple):
-    """Which utterance, and how it is varied.
+    """An utterance in a batch, and what its augmentation depends on.
 
     Attributes:
-        epoch: In training; None in dev and test, which are never varied.
-        clip: Index of the utterance.
-        repeat: How often this epoch has drawn it before.
-        is_duplicate: Whether another process has drawn it too, and counts it.
+        epoch: The epoch in training; None in dev and test, which are never augmented.
+        clip: Index of the utterance in its data set.
+        repeat: How many times the utterance has occurred in this epoch before.
+        is_duplicate: Whether another process has the utterance as well and counts it.
     """
 
     epoch: int | None
@@ -41,14 +41,17 @@ class Pick(NamedTuple):
 
 
 class AudioCache:
-    """Decoded recordings of one folder, kept up to a number of bytes; beyond it they are decoded at each use.
+    """Keeps decoded recordings of one folder in memory, up to a limit; others are decoded at each use.
 
-    A copy that travels to a loader worker starts empty and keeps nothing: the worker is there to decode.
+    A copy in a loader worker is empty and keeps nothing, since the worker's purpose is to decode.
 
     Args:
-        folder: What file names are relative to.
-        sample_rate: Hz, of every waveform.
-        max_bytes: Memory for decoded samples.
+        folder: The folder that file names are relative to.
+        sample_rate: Sample rate of all waveforms in Hz.
+        max_bytes: Memory for decoded samples in bytes.
+
+    Attributes:
+        num_bytes: Memory that is used.
     """
 
     def __init__(self, folder: Path, sample_rate: int, max_bytes: int) -> None:
@@ -59,10 +62,10 @@ class AudioCache:
         self._clips: dict[str, Tensor] = {}
 
     def load(self, row: Row) -> Tensor:
-        """The float32 samples ``[T]`` of ``row``, read-only by agreement.
+        """The float32 samples ``[T]`` of ``row``. The caller must not change them.
 
         Raises:
-            AudioError: The file cannot be used.
+            AudioError: The file cannot be decoded.
         """
         if row.file_name in self._clips:
             return self._clips[row.file_name]
@@ -80,12 +83,12 @@ class UtteranceDataset(Dataset):
     """Utterances of one split.
 
     Args:
-        rows: The split.
+        rows: Rows of the split.
         seconds: Length of each recording, in the order of ``rows``.
-        cache: Where samples come from.
-        augmentation: Applied where an epoch is asked for; None for dev and test.
-        max_seconds: What augmentation may not exceed; None is unbounded.
-        seed: Of augmentation.
+        cache: Loads the recordings.
+        augmentation: Augmentation for training; None for dev and test.
+        max_seconds: Largest length of an augmented recording; None means no limit.
+        seed: Seed of augmentation.
     """
 
     def __init__(
@@ -108,71 +111,74 @@ class UtteranceDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Utterance:
-        """The utterance as recorded, never augmented."""
+        """The utterance as recorded, without augmentation."""
         return self.utterance(index)
 
     def utterance(self, index: int, epoch: int | None = None, repeat: int = 0) -> Utterance:
-        """The utterance as training sees it in ``epoch`` for the ``repeat``-th time, or as recorded without one."""
+        """The utterance with the augmentation of ``epoch``, in which it occurred ``repeat`` times before.
+
+        Without an epoch the utterance is not augmented.
+        """
         row = self.rows[index]
-        waveform = self.cache.load(row).clone()  # whoever changes it in place must not reach the cache
+        waveform = self.cache.load(row).clone()  # a copy, so that changes in place do not affect the cache
         if epoch is None or self.augmentation is None:
             return Utterance(row.uid, waveform, self.cache.sample_rate, row.text)
         generator = _generator(self.seed, epoch, row.uid, repeat)
         waveform = perturb(waveform, self.cache.sample_rate, self.augmentation, generator, self.max_seconds)
         texts = [row.text]
         for other in partners(index, len(self), self.augmentation, generator):
-            more = self.cache.load(self.rows[other])
+            appended = self.cache.load(self.rows[other])
             left = None if self.max_seconds is None else self.max_seconds - waveform.numel() / self.cache.sample_rate
             if left is None or self.seconds[other] <= left:
-                more = perturb(more, self.cache.sample_rate, self.augmentation, generator, left)
-                waveform = torch.cat([waveform, more])
+                appended = perturb(appended, self.cache.sample_rate, self.augmentation, generator, left)
+                waveform = torch.cat([waveform, appended])
                 texts.append(self.rows[other].text)
         return Utterance(row.uid, waveform, self.cache.sample_rate, " ".join(texts))
 
 
-class Batches(Protocol):
-    """What ``WholeBatches`` asks of a sampler."""
+class BatchSampler(Protocol):
+    """The part of a sampler that ``WholeBatches`` uses."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[list[Pick]]: ...
 
 
-class Mixed:
-    """Two datasets one behind the other: the speaker's own utterances, then general speech.
+class SpeakerAndReplay:
+    """Concatenation of the speaker's utterances and general speech.
 
     Args:
-        own: What the run is about.
-        replay: What must not be forgotten.
+        speaker: Utterances of the speaker that the model is specialized for.
+        replay: General speech that the model must not forget.
     """
 
-    def __init__(self, own: UtteranceDataset, replay: UtteranceDataset) -> None:
-        self.own = own
+    def __init__(self, speaker: UtteranceDataset, replay: UtteranceDataset) -> None:
+        self.speaker = speaker
         self.replay = replay
-        self.seconds = own.seconds + replay.seconds
+        self.seconds = speaker.seconds + replay.seconds
 
     def __len__(self) -> int:
         return len(self.seconds)
 
     def utterance(self, index: int, epoch: int | None = None, repeat: int = 0) -> Utterance:
-        """As the dataset that holds ``index`` makes it."""
-        if index < len(self.own):
-            return self.own.utterance(index, epoch, repeat)
-        return self.replay.utterance(index - len(self.own), epoch, repeat)
+        """The utterance from the data set that contains ``index``."""
+        if index < len(self.speaker):
+            return self.speaker.utterance(index, epoch, repeat)
+        return self.replay.utterance(index - len(self.speaker), epoch, repeat)
 
 
 class WholeBatches(Dataset):
-    """A dataset addressed by whole batches, as a ``DataLoader`` with ``batch_size=None`` asks for them.
+    """A data set that returns whole batches, for a ``DataLoader`` with ``batch_size=None``.
 
-    The epoch travels with the index because a loader worker never hears of ``set_epoch``. A number stands for a batch
-    of the sampler's first epoch: ``Trainer(overfit_batches=…)`` puts a sampler of its own into the loader.
+    Each index includes the epoch, since loader workers do not know of ``set_epoch``. A number as index means a batch of
+    the sampler's first epoch, because ``Trainer(overfit_batches=…)`` replaces the loader's sampler by its own.
 
     Args:
-        utterances: What batches are made of.
-        sampler: Says which utterances share a batch.
+        utterances: The data set of single utterances.
+        sampler: Decides which utterances share a batch.
     """
 
-    def __init__(self, utterances: UtteranceDataset | Mixed, sampler: Batches) -> None:
+    def __init__(self, utterances: UtteranceDataset | SpeakerAndReplay, sampler: BatchSampler) -> None:
         self.utterances = utterances
         self.sampler = sampler
 
@@ -185,15 +191,17 @@ class WholeBatches(Dataset):
                 picks = list(self.sampler)[batch]
             case _:
                 picks = batch
-        found = ((self.utterances.utterance(pick.clip, pick.epoch, pick.repeat), pick) for pick in picks)
-        return [replace(utterance, is_duplicate=pick.is_duplicate) for utterance, pick in found]
+        return [
+            replace(self.utterances.utterance(pick.clip, pick.epoch, pick.repeat), is_duplicate=pick.is_duplicate)
+            for pick in picks
+        ]
 
 
 def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list[float]:
-    """The length of every recording in seconds, after decoding each one once.
+    """Decode each recording once and return all lengths in seconds.
 
     Raises:
-        ValueError: Lists every recording that cannot be decoded, is too short or too long.
+        ValueError: Some recordings cannot be decoded, are too short or too long; the message lists them.
     """
     seconds: dict[str, float] = {}
     unusable = []
@@ -210,7 +218,7 @@ def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list
 
 
 def _generator(seed: int, epoch: int, uid: str, repeat: int) -> torch.Generator:
-    """Randomness of one utterance in one epoch: equal after a resume and for any number of workers."""
+    """The random generator of one utterance in one epoch, the same after a resume and for any number of workers."""
     name = f"{seed}\n{epoch}\n{uid}" + (f"\n{repeat}" if repeat else "")
     digest = hashlib.sha256(name.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

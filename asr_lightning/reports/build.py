@@ -56,7 +56,7 @@ def build(study: Study) -> Report:
         "worst_words": _shown(worst_words(study.test, normalize)),
         "utterances": _utterances(study.test, normalize),
         "candidates": [asdict(candidate) for candidate in study.candidates],
-        "history": [asdict(check) for check in study.history],
+        "history": [asdict(validation) for validation in study.history],
         "data": _data(study),
         "cost": dict(study.cost),
         "seed": study.seed,

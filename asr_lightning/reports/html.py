@@ -133,11 +133,11 @@ def _intervals(report: Report) -> list[dict[str, Any]]:
 
 
 def _charts(report: Report) -> list[dict[str, Any]]:
-    """The learning curve: word error rate and loss over steps; none without a check."""
+    """The learning curve: word error rate and loss over steps; none without a validation."""
     history = report["history"]
     if not history:
         return []
-    chosen = _chosen_check(report)
+    chosen = _chosen_validation(report)
     levels = {"untouched": report["dev"]["before"]["wer"]} if report["dev"] else {}
     shipped = next((candidate for candidate in report["candidates"] if candidate["chosen"]), None)
     if shipped and chosen is None and shipped["alpha"] > 0:
@@ -150,14 +150,14 @@ def _charts(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _chosen_check(report: Report) -> int | None:
-    """The step of the check that is shipped; None where the weights of several are mixed, or the base is kept."""
+def _chosen_validation(report: Report) -> int | None:
+    """The step of the validation that is shipped; None where the weights of several are mixed, or the base is kept."""
     chosen = {candidate["name"] for candidate in report["candidates"] if candidate["chosen"]}
-    return next((check["step"] for check in report["history"] if f"epoch {check['epoch']:g}" in chosen), None)
+    return next((v["step"] for v in report["history"] if f"epoch {v['epoch']:g}" in chosen), None)
 
 
 def _series(history: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
-    return [(check["step"], check[name]) for check in history if check[name] is not None]
+    return [(v["step"], v[name]) for v in history if v[name] is not None]
 
 
 def _chart(

@@ -120,7 +120,7 @@ def _choice(report: Report) -> str:
         )
         for row in report["candidates"]
     ]
-    checks = [
+    validations = [
         (
             row["step"],
             f"{row['epoch']:g}",
@@ -135,7 +135,7 @@ def _choice(report: Report) -> str:
             "## How the model was chosen",
             plain(report["decision"]),
             _table(("Candidate", "Share", "Dev WER", "Dev loss", "Others' WER", "Note"), candidates),
-            _table(("Step", "Epoch", "Train loss", "Dev loss", "Dev WER"), checks),
+            _table(("Step", "Epoch", "Train loss", "Dev loss", "Dev WER"), validations),
         ]
     )
 

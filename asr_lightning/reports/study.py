@@ -13,13 +13,13 @@ from asr_lightning.scoring.rates import Pair
 
 
 @dataclass(frozen=True)
-class Check:
+class Validation:
     """One validation during training.
 
     Attributes:
         step: Optimizer steps done by then.
         epoch: Passes over the training clips by then, halves included.
-        train_loss: Mean loss since the check before; None at the first.
+        train_loss: Mean loss since the validation before; None at the first.
         dev_loss: Loss on the dev clips.
         dev_wer: Corpus WER on the dev clips, a fraction.
     """
@@ -101,7 +101,7 @@ class Study:
     canary_normalizer: str = ""
     canary_note: str = ""
     candidates: tuple[Candidate, ...] = ()
-    history: tuple[Check, ...] = ()
+    history: tuple[Validation, ...] = ()
     clips: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     data_name: str = ""

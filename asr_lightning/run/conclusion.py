@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from asr_lightning.adapters import saved
-from asr_lightning.callbacks.keep_best import Check
+from asr_lightning.callbacks.keep_best import Validation
 from asr_lightning.data.fingerprint import data_sha256, split_sha256
 from asr_lightning.datamodules.canary import SPOT_CHECK, Canary
 from asr_lightning.protocols import ASRAdapter
@@ -56,7 +56,7 @@ class Finished:
         live: The adapter that was trained.
         source: The untouched one.
         ends: The weights that training has left.
-        checks: The learning curve; empty where there were several.
+        validations: The learning curve; empty where there were several.
         base_dev: What the untouched model wrote for dev, natively.
         cost: What the run took so far.
     """
@@ -70,7 +70,7 @@ class Finished:
     live: ASRAdapter
     source: ASRAdapter
     ends: tuple[End, ...]
-    checks: Sequence[Check]
+    validations: Sequence[Validation]
     base_dev: Evaluation
     cost: Callable[[], Cost]
 
@@ -178,7 +178,7 @@ def _study(run: Finished, choice: Choice, tested: Tested, silent_before: str, si
         canary_normalizer=_canary_normalizer(run),
         canary_note=_canary_note(selection, two_modes=tested.native is not None),
         candidates=tuple(_candidate(candidate, selection) for candidate in selection.candidates),
-        history=tuple(reports.Check(c.step, c.epoch, c.train_loss, c.loss, c.wer) for c in run.checks),
+        history=tuple(reports.Validation(v.step, v.epoch, v.train_loss, v.loss, v.wer) for v in run.validations),
         clips=run.comparison.clips,
         seconds={split: sum(data.dataset(split).seconds) for split in data.splits},
         data_name=str(data.audio_dir),

@@ -1,7 +1,7 @@
 """What training leaves for selection: weights at the far end of the line from the untouched model. Knows no model.
 
-Checks, folds and seeds come in this one form. An end has one part, or several whose average is handed over, each with
-the dev clips that it was not trained on.
+Validations, folds and seeds come in this one form. An end has one part, or several whose average is handed over, each
+with the dev clips that it was not trained on.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class End:
     parts: tuple[Part, ...]
 
 
-def ends_of_checks(best: KeepBest, steps: AverageSteps, data: Any, count: int) -> tuple[End, ...]:
-    """The best check, the average of the best ``count``, and that of the later steps; empty if there was no check."""
-    checks = [check for check in best.best if best.path(check).exists()]  # a kill may have come between
-    if not checks:
+def ends_of_validations(best: KeepBest, steps: AverageSteps, data: Any, count: int) -> tuple[End, ...]:
+    """The best validation, the average of the best ``count``, and that of the later steps; empty if there was none."""
+    validations = [v for v in best.best if best.path(v).exists()]  # a kill may have come between
+    if not validations:
         return ()
-    paths = [best.path(check) for check in checks]
-    ends = [End(f"epoch {checks[0].epoch:.1f}", (Part(data, partial(load_file, paths[0])),))]
+    paths = [best.path(validation) for validation in validations]
+    ends = [End(f"epoch {validations[0].epoch:.1f}", (Part(data, partial(load_file, paths[0])),))]
     if (used := min(count, len(paths))) > 1:
         part = Part(data, partial(average_of, paths[:used]))
-        ends.append(End(f"average of the best {used} checks", (part,)))
+        ends.append(End(f"average of the best {used} validations", (part,)))
     if steps.count > 1:
         ends.append(End(f"average of the last {steps.count} steps", (Part(data, lambda: steps.weights),)))
     return tuple(ends)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
-from asr_lightning.callbacks.keep_best import KeepBest, weights_of, write_weights
+from asr_lightning.callbacks.keep_best import KeepBest, trained_state, write_weights
 from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.data.folds import Fold, FoldCount, epochs_each, fold_splits, is_few, num_folds, pooled
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
@@ -101,7 +101,7 @@ def train(
         trainer = make_trainer(f"fold-{number}")
         _make_part(trainer, data)
         trainer.fit(model, datamodule=data)
-        write_weights(_averaged(trainer) or weights_of(model.model), half := path.with_suffix(".half"))
+        write_weights(_averaged(trainer) or trained_state(model.model), half := path.with_suffix(".half"))
         half.replace(path)
         faults.point("training.fold.kept")
         for log in trainer.loggers:
@@ -117,7 +117,7 @@ def _averaged(trainer: Trainer) -> State:
 
 
 def _make_part(trainer: Trainer, data: AudioFolderDataModule) -> None:
-    """Give ``trainer`` its share of the epochs. Its dev stops and chooses nothing: one check an epoch shows it."""
+    """Give ``trainer`` its share of the epochs. Its dev stops and chooses nothing: one validation an epoch shows it."""
     if trainer.max_epochs not in (None, -1):
         trainer.fit_loop.max_epochs = epochs_each(data.fold.count, trainer.max_epochs, data.splits)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

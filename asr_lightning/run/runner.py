@@ -32,7 +32,7 @@ from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.run import folds
 from asr_lightning.run.conclusion import Choice, Finished, choose, report
-from asr_lightning.run.ends import End, ends_of_checks
+from asr_lightning.run.ends import End, ends_of_validations
 from asr_lightning.run.folder import last_checkpoint, refuse_place, set_aside
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.selection import SelectionSettings
@@ -173,11 +173,11 @@ class Runner:
             comparison=Comparison(self.data, self.trainer.strategy.root_device, self.module.normalizer),
             settings=settings,
             canary=self.canary,
-            # A process holds a part of a sharded network: the weights of the best checks fit a fresh one.
+            # A process holds a part of a sharded network: the weights of the best validations fit a fresh one.
             live=make_source() if sharded else self.module.adapter,
             source=make_source(),
-            ends=self._ends or ends_of_checks(self.best, averaged, self.data, settings.average),
-            checks=() if self._ends else self.best.checks,
+            ends=self._ends or ends_of_validations(self.best, averaged, self.data, settings.average),
+            validations=() if self._ends else self.best.validations,
             base_dev=self.baseline.dev,
             cost=self._cost,
         )

@@ -77,7 +77,7 @@ def average_of(seeds: Sequence[Seed], run_dir: Path) -> Seed | None:
         settings=replace(first.settings, alphas=()),
         live=saved.load(used[0].finished.run_dir / "model"),
         ends=(End(f"average of {len(used)} seeds", parts),),
-        checks=(),
+        validations=(),
         cost=lambda: replace(first.cost(), **costs),
     )
     run_dir.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Which weights a run hands over: its best check, an average, a step back towards the untouched model, or that itself.
+"""Chooses the weights of a run: its best validation's, an average, a step back to the untouched model, or that itself.
 
 The speaker comes first: the lowest dev WER wins. What other people lose counts against it only as far as the canary
 shows it beyond chance. The untouched model is always a candidate. Test is never read here. Knows the adapter's contract
@@ -42,7 +42,7 @@ class SelectionSettings:
     """How weights are chosen when training is over.
 
     Attributes:
-        average: How many of the best checks are averaged for one more candidate; 1 for none.
+        average: How many of the best validations are averaged for one more candidate; 1 for none.
         alphas: Steps between the untouched model, 0, and the specialized one, 1, that are tried as well.
             Source: WiSE-FT, Wortsman et al. 2022.
         min_probability: Of being better than the untouched model on dev, by paired bootstrap; below it that is kept.
@@ -140,7 +140,7 @@ class Selection:
         base = Candidate("untouched model", 0.0, self.wer(self.base_dev.transcripts), self.base_dev)
         self.candidates = [base]
         if not ends:
-            base.note = "no check of dev was reached in time"
+            base.note = "no validation was reached in time"
             return self._hand_over(base, source.native(), target)
         end = self._best_end(live, ends)
         walk = walk_to(end, live, source, target.parent)

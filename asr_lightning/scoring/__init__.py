@@ -1,1 +1,1 @@
-"""Texts and error rates: normalisers, edits, passes over a split, the canary, and texts that are known from before."""
+"""Transcripts and error rates: text normalisers, edit counts, passes over a split, and stored transcripts."""

@@ -1,4 +1,4 @@
-"""Where this package may keep what it has computed, for the next run on this machine. Loads no torch."""
+"""The folder in which this package stores results for later runs on the same machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 VARIABLE = "ASR_LIGHTNING_CACHE"
-"""Environment variable: a folder in place of the default one, or ``off``."""
+"""Environment variable that names another folder, or is ``off``."""
 
 OFF = "off"
 
 
 def folder() -> Path | None:
-    """The folder that ``ASR_LIGHTNING_CACHE`` names, else ``asr_lightning`` in the user's cache; None if it is off.
+    """The folder that ``ASR_LIGHTNING_CACHE`` names, or ``asr_lightning`` in the user's cache; None if it is off.
 
-    Source: the XDG base directory specification, which has ``XDG_CACHE_HOME`` and ``~/.cache``.
+    The user's cache is ``XDG_CACHE_HOME`` or ``~/.cache``, as in the XDG base directory specification.
     """
     named = os.environ.get(VARIABLE, "")
     if named == OFF:

@@ -1,6 +1,6 @@
-"""Edit counts between reference and hypothesis, and the rates made of them. No torch, no model, no file.
+"""Counts edits between reference and hypothesis, and computes error rates. Knows no torch, no model and no file.
 
-Everything that prints a WER goes through here: the training loop's metric and the before/after report.
+Every WER is computed here: that of the training loop as well as those of the report.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import jiwer
 
 from asr_lightning.scoring.text import Normalizer
 
-KEPT = 1 << 14
-"""Pairs of texts whose alignment is kept: more than a run of 300 clips and a canary compares, about 20 MB."""
+NUM_CACHED = 1 << 14
+"""Number of cached alignments, about 20 MB: more than a run with 300 clips and a canary computes."""
 
 
 class EditCounts(NamedTuple):
-    """Substitutions, deletions, insertions and reference length, in words or in characters."""
+    """Numbers of substitutions, deletions and insertions, and the reference length, in words or in characters."""
 
     substitutions: int = 0
     deletions: int = 0
@@ -28,12 +28,12 @@ class EditCounts(NamedTuple):
 
     @property
     def errors(self) -> int:
-        """All edits together."""
+        """Number of all edits."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors over reference length; with an empty reference the number of insertions, as jiwer 4 does."""
+        """Errors divided by the reference length; with an empty reference the number of insertions, as in jiwer 4."""
         return self.errors / max(self.reference, 1)
 
 
@@ -45,7 +45,7 @@ class UtteranceCounts(NamedTuple):
 
 
 class Transcript(NamedTuple):
-    """What a model wrote for one utterance, beside what was said. Both texts are raw."""
+    """What was said in one utterance, and what a model wrote. Neither text is normalised."""
 
     uid: str
     reference: str
@@ -54,13 +54,14 @@ class Transcript(NamedTuple):
 
 @dataclass(frozen=True)
 class ErrorRates:
-    """Rates of a set of utterances, as fractions.
+    """Error rates of a set of utterances, as fractions.
 
     Attributes:
         wer: Corpus word error rate: all word errors over all reference words.
         cer: Corpus character error rate.
-        mean_wer: Mean over utterances of WER capped at 1. The seed project's figure; not comparable with ``wer``.
-        words: Summed word edit counts.
+        mean_wer: Mean over utterances of the WER capped at 1. The predecessor of this project reported it; it cannot be
+            compared with ``wer``.
+        words: Word edit counts of all utterances together.
     """
 
     wer: float
@@ -75,32 +76,32 @@ def count_edits(reference: str, hypothesis: str, normalize: Normalizer) -> Utter
     return UtteranceCounts(_counts(aligned_words(reference, hypothesis)), _character_counts(reference, hypothesis))
 
 
-@lru_cache(KEPT)
+@lru_cache(NUM_CACHED)
 def aligned_words(reference: str, hypothesis: str) -> jiwer.WordOutput:
-    """jiwer's alignment of two normalised texts. A run asks for the same one in validation, selection and report."""
+    """jiwer's alignment of two normalised texts; cached, since validation, selection and report need the same ones."""
     return jiwer.process_words([reference], [hypothesis])
 
 
-@lru_cache(KEPT)
+@lru_cache(NUM_CACHED)
 def _character_counts(reference: str, hypothesis: str) -> EditCounts:
     return _counts(jiwer.process_characters([reference], [hypothesis]))
 
 
 def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> EditCounts:
-    kept = output.hits + output.substitutions + output.deletions
-    return EditCounts(output.substitutions, output.deletions, output.insertions, kept)
+    reference_length = output.hits + output.substitutions + output.deletions
+    return EditCounts(output.substitutions, output.deletions, output.insertions, reference_length)
 
 
 def total(counts: Iterable[EditCounts]) -> EditCounts:
-    """The sum, field by field."""
+    """Add up each field of ``counts``."""
     return EditCounts(*(sum(column) for column in zip(*counts, strict=True)))
 
 
 def error_rates(utterances: Sequence[UtteranceCounts]) -> ErrorRates:
-    """Rates over ``utterances``.
+    """Error rates over ``utterances``.
 
     Raises:
-        ValueError: There are none, so no rate is defined.
+        ValueError: ``utterances`` is empty, so no rate is defined.
     """
     if not utterances:
         raise ValueError("no utterance to score: the split is empty")
@@ -111,5 +112,5 @@ def error_rates(utterances: Sequence[UtteranceCounts]) -> ErrorRates:
 
 
 def score(transcripts: Iterable[Transcript], normalize: Normalizer) -> ErrorRates:
-    """Rates of ``transcripts`` under ``normalize``."""
+    """Error rates of ``transcripts`` after both texts of each have been normalised."""
     return error_rates([count_edits(t.reference, t.hypothesis, normalize) for t in transcripts])

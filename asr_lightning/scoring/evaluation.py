@@ -1,4 +1,4 @@
-"""One pass of an adapter over a loader, outside or beside the trainer. Knows the contract and no model."""
+"""Runs an adapter over the batches of a loader, without a trainer. Knows the contract of adapters and no model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring.edits import Transcript
-from asr_lightning.scoring.known_texts import NOTHING_KNOWN, Known, KnownTexts
+from asr_lightning.scoring.known_texts import NOTHING_KNOWN, BatchResult, KnownTexts
 from asr_lightning.types import SpeechBatch
 
 
 class Evaluation(NamedTuple):
-    """What a pass over a split found.
+    """Result of a pass over a split.
 
     Attributes:
-        transcripts: In the order of the loader.
+        transcripts: Transcripts in the order of the loader.
         loss: Mean loss over all terms of the split.
     """
 
@@ -26,14 +26,14 @@ class Evaluation(NamedTuple):
 
 
 def pooled(parts: Sequence[Evaluation]) -> Evaluation:
-    """All transcripts together; the loss is the mean over the parts, weighted by their clips."""
+    """Combine ``parts``: all transcripts, and the mean of the losses, weighted by numbers of clips."""
     transcripts = tuple(transcript for part in parts for transcript in part.transcripts)
     total = sum(part.loss * len(part.transcripts) for part in parts)
     return Evaluation(transcripts, parts[0].loss if len(parts) == 1 else total / max(len(transcripts), 1))
 
 
 def transcripts_of(batch: SpeechBatch, texts: Sequence[str]) -> list[Transcript]:
-    """What a model wrote for each utterance of ``batch``, beside its reference."""
+    """Combine the references of ``batch`` with the ``texts`` that a model wrote for it."""
     return [Transcript(*row) for row in zip(batch.uids, batch.texts, texts, strict=True)]
 
 
@@ -43,17 +43,21 @@ def transcribe_all(
     device: torch.device | str = "cpu",
     known: KnownTexts = NOTHING_KNOWN,
 ) -> Iterator[Transcript]:
-    """Transcripts of all ``batches``, in their order, with the model in evaluation mode.
+    """Transcribe ``batches`` in order, with the model in evaluation mode.
 
-    ``known`` are texts that an untouched model has written before.
+    Args:
+        adapter: The model.
+        batches: Batches of the adapter's collator.
+        device: Where the model is.
+        known: Texts that the model has written before; only for a model that has not been trained.
     """
 
-    def read(batch: SpeechBatch) -> Known:
-        return Known(adapter.transcribe(batch.to(device)))
+    def transcribe(batch: SpeechBatch) -> BatchResult:
+        return BatchResult(adapter.transcribe(batch.to(device)))
 
     with adapter.evaluating():
         for batch in batches:
-            yield from transcripts_of(batch, known.of("text", batch, read).texts)
+            yield from transcripts_of(batch, known.get("text", batch, transcribe).texts)
 
 
 @torch.no_grad()
@@ -63,17 +67,24 @@ def evaluate(
     device: torch.device | str = "cpu",
     known: KnownTexts = NOTHING_KNOWN,
 ) -> Evaluation:
-    """Transcripts and mean loss of ``batches``, with the model in evaluation mode; ``known`` as above."""
+    """Compute transcripts and mean loss of ``batches``, with the model in evaluation mode.
 
-    def score(batch: SpeechBatch) -> Known:
+    Args:
+        adapter: The model.
+        batches: Batches of the adapter's collator.
+        device: Where the model is.
+        known: Texts and losses that the model has computed before; only for a model that has not been trained.
+    """
+
+    def compute(batch: SpeechBatch) -> BatchResult:
         output, texts = adapter.evaluate(batch.to(device))
-        return Known(texts, output.loss.item(), output.weight)
+        return BatchResult(texts, output.loss.item(), output.weight)
 
     transcripts: list[Transcript] = []
     total, weight = 0.0, 0
     with adapter.evaluating():
         for batch in batches:
-            found = known.of("loss and text", batch, score)
-            total, weight = total + found.loss * found.weight, weight + found.weight
-            transcripts += transcripts_of(batch, found.texts)
+            result = known.get("loss and text", batch, compute)
+            total, weight = total + result.loss * result.weight, weight + result.weight
+            transcripts += transcripts_of(batch, result.texts)
     return Evaluation(tuple(transcripts), total / max(weight, 1))

@@ -1,7 +1,8 @@
-"""Sums over utterances that stay exact when several processes share the work. Knows no model and no text.
+"""Sums over utterances that are exact even if several processes share the work. Knows no model and no text.
 
-Ranks may score a clip twice, since all must run equally many batches; rows are keyed by utterance and count once.
-torchmetrics' own WER sums per rank, so a repeated clip would count twice (PyTorch #25162).
+Two processes may score the same clip, since all of them must run equally many batches. Values are therefore stored with
+a key of the utterance and count once. torchmetrics' own WER adds up sums of processes, so such a clip would count twice
+(PyTorch #25162).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from asr_lightning.scoring.edits import EditCounts, ErrorRates, UtteranceCounts,
 
 
 class PerUtterance(Metric):
-    """One row of numbers per utterance, gathered over all ranks, each utterance once.
+    """One row of numbers per utterance, gathered over all processes, with each utterance once.
 
     Args:
-        dtype: int64 for counts, float32 for losses (MPS has no float64).
+        dtype: Type of the numbers: int64 for counts, float32 for losses (MPS has no float64).
     """
 
     full_state_update = False
@@ -34,7 +35,7 @@ class PerUtterance(Metric):
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     def update(self, uids: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
-        """Add one row for each uid.
+        """Add one row for each utterance.
 
         Raises:
             ValueError: ``uids`` and ``rows`` differ in length.
@@ -45,7 +46,7 @@ class PerUtterance(Metric):
         self.rows.append(torch.tensor(rows, dtype=self.row_dtype, device=self.device))
 
     def compute(self) -> Tensor:
-        """All rows ``[utterances, columns]`` on the CPU, ordered by key, so every rank count gives the same sums."""
+        """All rows ``[utterances, columns]`` on the CPU; their order does not depend on the number of processes."""
         keys, rows = (torch.cat(state).cpu() if isinstance(state, list) else state.cpu() for state in self._states())
         _, inverse = torch.unique(keys, return_inverse=True)
         first = torch.full((int(inverse.max()) + 1,), len(keys)).scatter_reduce_(
@@ -58,21 +59,21 @@ class PerUtterance(Metric):
 
 
 def _key(uid: str) -> int:
-    """A 63-bit number for ``uid``: tensors gather over ranks, strings do not."""
+    """A 63-bit number for ``uid``, since tensors can be gathered over processes and strings cannot."""
     return int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def counts_row(counts: UtteranceCounts) -> list[int]:
-    """The row that ``rates`` reads back."""
+    """The row for ``PerUtterance`` that ``rates`` reads."""
     return [*counts.words, *counts.characters]
 
 
 def rates(rows: Tensor) -> ErrorRates:
-    """Error rates of rows made by ``counts_row``, int64 ``[utterances, 8]``."""
+    """Error rates of the rows that ``counts_row`` has made, int64 ``[utterances, 8]``."""
     return error_rates([UtteranceCounts(EditCounts(*row[:4]), EditCounts(*row[4:])) for row in rows.tolist()])
 
 
 def weighted_mean(rows: Tensor) -> float:
-    """Sum of the first column over sum of the second: a mean loss from ``(loss * weight, weight)``."""
+    """The mean loss of rows ``(loss * weight, weight)``: the sum of the first column divided by that of the second."""
     totals = rows.double().sum(dim=0)
     return float(totals[0] / totals[1])

@@ -1,6 +1,6 @@
-"""Text normalisers, by name: what counts as the same word. Loads nothing heavy; knows no model.
+"""Text normalisers, which decide what counts as the same word. Imports nothing heavy; knows no model.
 
-A WER without the name of its normaliser means nothing, so every report prints it beside the figure.
+A WER means nothing without the name of its normaliser, so every report prints both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 
 Normalizer = Callable[[str], str]
 
-NAMED = 10  # offenders spelled out in a message; the rest is counted
+MAX_NAMED = 10  # names that a message lists; the others are counted
 
 
 def none(text: str) -> str:
@@ -21,32 +21,32 @@ def none(text: str) -> str:
 
 
 def basic(text: str) -> str:
-    """Lower-case, without bracketed remarks, punctuation or symbols.
+    """Convert to lower case, and remove bracketed remarks, punctuation and symbols.
 
-    Source: ``BasicTextNormalizer`` of openai/whisper, which the seed's figures used; equal on every string, except
-    that white space at the ends is dropped. "don't" becomes two words, "don t", on both sides of a comparison.
+    The result is that of ``BasicTextNormalizer`` of openai/whisper, which the predecessor of this project used as well,
+    without white space at the ends. "don't" becomes two words, "don t", on both sides of a comparison.
     """
     text = re.sub(r"[<\[][^>\]]*[>\]]", "", text.lower())
     text = re.sub(r"\(([^)]+?)\)", "", text)
-    kept = (" " if unicodedata.category(char)[0] in "MSP" else char for char in unicodedata.normalize("NFKC", text))
-    return none("".join(kept).lower())
+    text = unicodedata.normalize("NFKC", text)
+    return none("".join(" " if unicodedata.category(char)[0] in "MSP" else char for char in text).lower())
 
 
 def english(text: str) -> str:
-    """As basic, and with one spelling for numbers, contractions and fillers: "1" is "one", "I'm" is "i am".
+    """Normalise as ``basic`` does, and also spell numbers, contractions and fillers in one way: "I'm" becomes "i am".
 
-    Source: ``EnglishTextNormalizer`` of openai/whisper, the one of the Open ASR Leaderboard, without its list of
-    British spellings, which comes with checkpoints.
+    The result is that of ``EnglishTextNormalizer`` of openai/whisper, which the Open ASR Leaderboard uses, without its
+    list of British spellings, since that is part of checkpoints.
     """
     return none(_whisper_english()(text))
 
 
 @cache
 def _whisper_english() -> Normalizer:
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # a second, but no torch
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # takes a second, but no torch
 
-    made: Normalizer = EnglishTextNormalizer({})
-    return made
+    whisper_english: Normalizer = EnglishTextNormalizer({})
+    return whisper_english
 
 
 NORMALIZERS: dict[str, Normalizer] = {"none": none, "basic": basic, "english": english}
@@ -56,7 +56,7 @@ def normalizer(name: str) -> Normalizer:
     """The normaliser called ``name``.
 
     Raises:
-        ValueError: There is none of that name; the message lists those there are.
+        ValueError: No normaliser has that name; the message lists all names.
     """
     if name not in NORMALIZERS:
         raise ValueError(f"unknown text normalizer {name!r}: choose one of {', '.join(NORMALIZERS)}")
@@ -64,11 +64,11 @@ def normalizer(name: str) -> Normalizer:
 
 
 def spreadsheet_cell(text: str) -> str:
-    """``text`` for a CSV cell, behind an apostrophe where a spreadsheet would run it as a formula."""
+    """``text`` for a CSV cell, with an apostrophe before it if a spreadsheet would execute it as a formula."""
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def name_some(names: Sequence[str], separator: str = ", ") -> str:
-    """The first ten of ``names``, and how many more there are."""
-    rest = f"{separator}and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return separator.join(names[:NAMED]) + rest
+    """The first ten of ``names`` and the number of the others, for a message."""
+    rest = f"{separator}and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return separator.join(names[:MAX_NAMED]) + rest

@@ -1,1 +1,4 @@
-"""What a training stands on: optimizers, groups, precision, devices, checkpoints. Knows the contract and no model."""
+"""Building blocks of training: optimizers, groups, precision, devices and checkpoints.
+
+They know the contract of adapters and no model.
+"""

@@ -1,7 +1,7 @@
-"""The two checkpoints of a run, each with its hash: what a crash at any moment leaves can be resumed from.
+"""Writes and reads the two checkpoints of a run with their hashes, so that a run can be resumed after any crash.
 
-A checkpoint is read only if its hash is one that this run wrote down, and then as weights only, whatever Lightning
-would do: 2.4 unpickles any object (CVE-2025-32434 and its like, docs/server.md T14). Knows no model.
+A checkpoint is read only if this run has recorded its hash, and then only as weights, whatever Lightning asks for:
+Lightning 2.4 would unpickle any object, which can execute code (such as CVE-2025-32434). Knows no model.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from asr_lightning.durable.files import read_json, sync_folder, write_json
 logger = logging.getLogger(__name__)
 
 LAST, PREVIOUS, FRESH, HASHES = "last.ckpt", "previous.ckpt", "new.ckpt", "hashes.json"
-REMEMBERED = 16  # hashes: two are in use, each crash between a hash and its rename leaves one more
+MAX_HASHES = 16  # two are in use, and each crash between recording a hash and renaming the file leaves one more
 
 
 class HashMismatchError(ValueError):
-    """A file is not one that this run wrote, or not as it wrote it."""
+    """A checkpoint was not written by this run, or has changed since."""
 
 
-class CheckedCheckpoints(CheckpointIO):
-    """Writes checkpoints through to the disk, and reads none whose hash is not beside it."""
+class VerifiedCheckpoints(CheckpointIO):
+    """Writes checkpoints and flushes them to the disk; reads only those whose hash is recorded beside them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write ``checkpoint`` to ``path``; it has no hash yet, and so cannot be read before ``adopt``."""
+        """Write ``checkpoint`` to ``path``. It has no hash yet, so it cannot be read before ``rotate`` is called."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
@@ -42,14 +42,14 @@ class CheckedCheckpoints(CheckpointIO):
             os.fsync(file.fileno())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read ``path`` to the CPU, as weights only: both options are Lightning's and change nothing.
+        """Read ``path`` to the CPU as weights only; the other arguments are Lightning's and change nothing.
 
         Raises:
-            HashMismatchError: The file is not one that this run wrote.
+            HashMismatchError: This run did not write the file, or it has changed since.
         """
         path = Path(path)
         with path.open("rb") as file:
-            if sha256_of(file) not in known(path.parent):
+            if sha256_of(file) not in recorded_hashes(path.parent):
                 raise HashMismatchError(
                     f"{path} does not match {path.parent / HASHES}: it is damaged, or another program wrote it. "
                     "Resume with --ckpt_path last, which takes the newest whole one"
@@ -64,30 +64,30 @@ class CheckedCheckpoints(CheckpointIO):
 
 
 def sha256_of(file: IO[bytes]) -> str:
-    """Hex digest of what is left to read of ``file``."""
+    """Hex digest of the rest of ``file``, from its current position."""
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def sha256_at(path: Path) -> str:
-    """Hex digest of the file ``path``."""
+    """Hex digest of the file at ``path``."""
     with path.open("rb") as file:
         return sha256_of(file)
 
 
-def known(folder: Path) -> list[str]:
-    """Hashes of the checkpoints that a run wrote into ``folder``, newest first."""
-    found = read_json(folder / HASHES) or {}
-    return [str(digest) for digest in found.get("sha256", ())]
+def recorded_hashes(folder: Path) -> list[str]:
+    """Hashes of the checkpoints that a run has written into ``folder``, newest first."""
+    content = read_json(folder / HASHES) or {}
+    return [str(digest) for digest in content.get("sha256", ())]
 
 
-def adopt(folder: Path) -> None:
-    """Make ``new.ckpt`` the last checkpoint and the last one the previous.
+def rotate(folder: Path) -> None:
+    """Rename ``last.ckpt`` to ``previous.ckpt``, and ``new.ckpt`` to ``last.ckpt``.
 
-    Its hash is written first. A crash between any two steps leaves at least one checkpoint that matches.
+    The new hash is recorded first, so a crash between any two steps leaves at least one checkpoint that can be read.
     """
     fresh, last = folder / FRESH, folder / LAST
     digest = sha256_at(fresh)
-    write_json(folder / HASHES, {"sha256": [digest, *(d for d in known(folder) if d != digest)][:REMEMBERED]})
+    write_json(folder / HASHES, {"sha256": [digest, *(d for d in recorded_hashes(folder) if d != digest)][:MAX_HASHES]})
     faults.point("training.checkpoint.recorded")
     if last.exists():
         last.replace(folder / PREVIOUS)
@@ -98,11 +98,11 @@ def adopt(folder: Path) -> None:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint in ``folder`` that is whole; None where there is none.
+    """The newest undamaged checkpoint in ``folder``; None if there is none.
 
-    One that is damaged is put aside, so that it never takes the place of a whole one.
+    A damaged checkpoint is renamed, so that ``rotate`` never replaces an undamaged one with it.
     """
-    hashes = known(folder)
+    hashes = recorded_hashes(folder)
     for name in (LAST, PREVIOUS):
         path = folder / name
         if not path.is_file():

@@ -1,7 +1,7 @@
-"""The parts of a model by name: who owns a parameter, and how all but some parts are held still. Knows no model.
+"""Groups of a model's parameters by name, and how groups are frozen. Knows no model.
 
-``requires_grad=False`` stops neither dropout nor BatchNorm statistics; eval mode does, and Lightning restores modes
-submodule by submodule after validation, so it lasts.
+``requires_grad=False`` alone stops neither dropout nor the update of BatchNorm statistics. Eval mode stops both, and it
+lasts: after validation, Lightning restores the mode of each submodule.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from asr_lightning.protocols import ASRAdapter
 
 
 def group_of(name: str, groups: Mapping[str, tuple[str, ...]]) -> str | None:
-    """The group whose prefix of the dotted path ``name`` is longest; None if no prefix fits."""
-    fits = [
+    """The group with the longest prefix of the dotted path ``name``; None if no prefix matches."""
+    matches = [
         (len(prefix), group)
         for group, prefixes in groups.items()
         for prefix in prefixes
         if name == prefix or name.startswith(prefix + ".") or prefix == ""
     ]
-    return max(fits)[1] if fits else None
+    return max(matches)[1] if matches else None
 
 
 def train_only(adapter: ASRAdapter, groups: Sequence[str]) -> None:
     """Freeze every group of ``adapter`` that is not in ``groups``.
 
-    Gradients are only ever switched off: what the model itself holds fixed, such as sinusoidal positions, stays fixed.
+    Gradients are never switched on: what the model itself keeps fixed, such as sinusoidal positions, stays fixed.
 
     Raises:
-        ValueError: A name is not a group of this adapter, or none is given.
+        ValueError: A name is not a group of this adapter, or ``groups`` is empty.
     """
     unknown = sorted(set(groups) - set(adapter.groups))
     if unknown or not groups:
@@ -43,14 +43,14 @@ def train_only(adapter: ASRAdapter, groups: Sequence[str]) -> None:
     for name, module in adapter.model.named_modules():
         group = group_of(name, adapter.groups)
         if group is not None and group not in groups:
-            module.training = False  # this module alone: a parent may hold trained children
+            module.training = False  # not module.eval(), since its children may be trained
 
 
 def hold_batch_norm(model: nn.Module) -> int:
-    """Put every BatchNorm into eval mode, so that its statistics stay the checkpoint's; returns their number.
+    """Put all BatchNorm layers into eval mode, which keeps the statistics of the checkpoint; return their number.
 
-    A few hundred clips of one voice move the statistics that thousands of voices have made (pitfall T28). Scale and
-    shift stay trainable.
+    Otherwise a few hundred clips of one voice would replace statistics of thousands of voices. Scale and shift stay
+    trainable.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""What this package says on the terminal. Loads nothing."""
+"""Logging of this package to the terminal. Imports no other part of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 
 
 def configure_logging() -> None:
-    """Plain lines of our own messages from rank 0; Lightning starts the other ranks with LOCAL_RANK set."""
+    """Print this package's messages as plain lines, but only warnings in processes other than rank 0.
+
+    Lightning starts the other processes with LOCAL_RANK set.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    ours = logging.getLogger("asr_lightning")
-    ours.handlers = [handler]
-    ours.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
+    package_logger = logging.getLogger("asr_lightning")
+    package_logger.handlers = [handler]
+    package_logger.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)

@@ -1,6 +1,6 @@
-"""Optimizer and learning-rate schedule, written in fractions of the run. Knows groups by name, never a model.
+"""Optimizer and learning-rate schedule, with lengths as fractions of the run. Knows groups by name and no model.
 
-A run here is about 110 steps; an absolute warm-up of 50 would be half of it (the seed did that).
+A run has about 110 steps, so a fixed warm-up of 50 steps, as the predecessor of this project had, would be half of it.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from asr_lightning.training.groups import group_of
 from asr_lightning.training.sharded import is_sharded
 
 Schedule = Literal["cosine", "linear", "constant"]
-ENCODER_LAYER = re.compile(r"(?:^|\.)encoder\.layers\.(\d+)\.")  # in every family; wav2vec2 has conv_layers besides
+ENCODER_LAYER = re.compile(r"(?:^|\.)encoder\.layers\.(\d+)\.")  # in every family; wav2vec2 also has conv_layers
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW and its schedule.
+    """Options of AdamW and its learning-rate schedule.
 
     Attributes:
-        lr: Peak learning rate of every group not named in ``group_lrs``.
-        group_lrs: Peak learning rate by adapter group, such as ``{decoder: 1e-6}``.
-        weight_decay: Decoupled; matters little over a hundred steps.
-        pull: Decoupled like weight decay, but towards the untouched weights (L2-SP, Li et al. 2018): each step takes
-            back this times the learning rate of what a weight has moved. Over 110 steps at 3e-5 with the cosine, 400
-            halves a distance. Not with LoRA or FSDP.
-        layer_decay: The learning rate of each encoder layer as a fraction of the next one's towards the output; what
-            comes before the first, such as convolutions, counts as one layer more. 1 gives all the same.
-        warmup: Fraction of the run over which the rate rises linearly; at most 0.2.
-        schedule: What follows the warm-up.
-        floor: The last step's rate as a fraction of the peak (cosine and linear).
-        fold_rate: What every rate is multiplied by where few clips are trained in folds: small changes are right there.
-        fused: PyTorch's AdamW of one kernel. None takes it on CUDA, where it also leaves out a step by itself whose
-            gradients are not finite; not with FSDP.
+        lr: Peak learning rate of all groups that ``group_lrs`` does not name.
+        group_lrs: Peak learning rates of adapter groups, such as ``{decoder: 1e-6}``.
+        weight_decay: Decoupled weight decay; it matters little over a hundred steps.
+        pull: Strength of a decay towards the untouched weights (L2-SP, Li et al. 2018), decoupled like weight decay.
+            Each step moves a weight back by this factor times the learning rate times the distance it has moved. Over
+            110 steps at 3e-5 with the cosine schedule, 400 halves the distance. It cannot be used with LoRA or FSDP.
+        layer_decay: Learning rate of each encoder layer as a fraction of the rate of the next layer towards the output.
+            Everything before the first layer, such as convolutions, counts as one more layer. 1 means equal rates.
+        warmup: Fraction of the run in which the learning rate rises linearly; at most 0.2.
+        schedule: How the learning rate changes after the warm-up.
+        floor: Learning rate of the last step as a fraction of the peak, for cosine and linear.
+        fold_rate: Factor on all learning rates when few clips are trained in folds, since few clips justify only small
+            changes.
+        fused: Whether to use PyTorch's fused AdamW, which also skips steps with gradients that are not finite. None
+            uses it on CUDA, but not with FSDP.
     """
 
     lr: float = 3e-5
@@ -71,7 +72,7 @@ class OptimizerSettings:
             raise ValueError(f"unknown schedule {self.schedule!r}: choose cosine, linear or constant")
 
     def in_folds(self) -> OptimizerSettings:
-        """The settings of a fold of few clips."""
+        """The settings for a fold that trains on few clips."""
         slower = {group: lr * self.fold_rate for group, lr in self.group_lrs.items()}
         return replace(self, lr=self.lr * self.fold_rate, group_lrs=slower, fold_rate=1.0)
 
@@ -79,10 +80,11 @@ class OptimizerSettings:
 def parameter_groups(
     model: nn.Module, groups: Mapping[str, tuple[str, ...]], settings: OptimizerSettings
 ) -> list[dict[str, object]]:
-    """Optimizer groups, one per adapter group that has trainable parameters; with ``layer_decay`` one per layer of it.
+    """Optimizer groups: one for each adapter group with trainable parameters; with ``layer_decay``, one for each layer.
 
     Raises:
-        ValueError: ``group_lrs`` names an unknown group, nothing is left to train, or ``layer_decay`` finds no layers.
+        ValueError: ``group_lrs`` names an unknown group, no parameter is trainable, or the encoder has no layers that
+            ``layer_decay`` could be applied to.
     """
     unknown = sorted(set(settings.group_lrs) - set(groups))
     if unknown:
@@ -107,16 +109,16 @@ def parameter_groups(
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """How many layers below the encoder's last one each parameter of ``model`` lies, by name.
+    """The number of layers between each parameter of ``model`` and the encoder's last layer, by name of the parameter.
 
-    What is registered before the first layer lies one below it; what is registered after the layers, a decoder
-    included, lies at 0.
+    Parameters registered before the first layer count as one layer below it. Those registered after the layers,
+    including a decoder, have the depth 0.
 
     Raises:
-        ValueError: No parameter is in a layer of an encoder.
+        ValueError: No parameter belongs to a numbered encoder layer.
     """
     names = [name for name, _ in model.named_parameters()]
-    layers = {name: int(found[1]) for name in names if (found := ENCODER_LAYER.search(name))}
+    layers = {name: int(match[1]) for name in names if (match := ENCODER_LAYER.search(name))}
     if not layers:
         raise ValueError("this model's encoder has no numbered layers: leave model.optimizer.layer_decay at 1")
     last, first_name = max(layers.values()), next(iter(layers))
@@ -125,7 +127,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
 
 
 def rate_at(step: int, num_steps: int, settings: OptimizerSettings) -> float:
-    """The fraction of the peak rate at ``step`` of ``num_steps``; the first step is 0."""
+    """The learning rate at ``step`` of ``num_steps`` as a fraction of its peak; the first step is 0."""
     warmup_steps = math.ceil(settings.warmup * num_steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -136,35 +138,35 @@ def rate_at(step: int, num_steps: int, settings: OptimizerSettings) -> float:
     return settings.floor + (1 - settings.floor) * shape
 
 
-class Shiftable(LambdaLR):
-    """A schedule whose place can be moved: with other processes an epoch has another number of steps.
+class ResumableSchedule(LambdaLR):
+    """A schedule for runs that are resumed with another number of processes, and so of steps in an epoch.
 
     Args:
-        optimizer: Whose rates it sets.
-        settings: Of the schedule.
-        num_steps: Planned, with the processes of this start.
+        optimizer: The optimizer whose learning rates are set.
+        settings: Shape of the schedule.
+        num_steps: Planned steps of the run with the current number of processes.
     """
 
     def __init__(self, optimizer: Optimizer, settings: OptimizerSettings, num_steps: int) -> None:
-        self._shift = 0
+        self._offset = 0
         self._num_steps = num_steps
-        # A function and not an object: LambdaLR would write an object's fields into checkpoints.
-        super().__init__(optimizer, lambda step: rate_at(step + self._shift, num_steps, settings))
+        # A function instead of a callable object, whose fields LambdaLR would write into checkpoints.
+        super().__init__(optimizer, lambda step: rate_at(step + self._offset, num_steps, settings))
 
-    def go_on(self, epochs_done: int, num_epochs: int) -> None:
-        """Count from the end of ``epochs_done`` of ``num_epochs`` epochs; the same place if the steps agree."""
+    def resume_at(self, epochs_done: int, num_epochs: int) -> None:
+        """Continue after ``epochs_done`` of ``num_epochs`` epochs, unless the step is already the right one."""
         if not epochs_done or num_epochs <= 0:
             return
-        self._shift = round(self._num_steps * epochs_done / num_epochs) - self.last_epoch
-        if self._shift:
-            rates = [base * rule(self.last_epoch) for base, rule in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        self._offset = round(self._num_steps * epochs_done / num_epochs) - self.last_epoch
+        if self._offset:
+            rates = [base * rate(self.last_epoch) for base, rate in zip(self.base_lrs, self.lr_lambdas, strict=True)]
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             self._last_lr = rates
 
     def state_dict(self) -> dict[str, Any]:
-        """LambdaLR's, less what belongs to this start."""
-        return {name: value for name, value in super().state_dict().items() if name not in ("_shift", "_num_steps")}
+        """LambdaLR's state without what belongs to the current start of the run."""
+        return {name: value for name, value in super().state_dict().items() if name not in ("_offset", "_num_steps")}
 
 
 def build(
@@ -173,15 +175,15 @@ def build(
     settings: OptimizerSettings,
     num_steps: int,
     start: Mapping[str, Tensor] | None = None,
-) -> tuple[Optimizer, Shiftable]:
-    """AdamW over what is trainable and a schedule that is stepped after every optimizer step.
+) -> tuple[Optimizer, ResumableSchedule]:
+    """Build AdamW for the trainable parameters, and a schedule that is stepped after every optimizer step.
 
     Args:
-        model: Whose parameters are trained.
-        groups: Its groups, by name.
-        settings: Of both.
-        num_steps: Planned.
-        start: The weights that ``pull`` pulls towards, as ``trained_weights`` gives them; None takes those of now.
+        model: The model whose parameters are trained.
+        groups: Prefixes of parameter names for each group of the model.
+        settings: Options of optimizer and schedule.
+        num_steps: Planned number of optimizer steps.
+        start: The weights that ``pull`` pulls towards, from ``trained_weights``; None uses the current ones.
 
     Raises:
         ValueError: The settings do not fit the model.
@@ -189,23 +191,23 @@ def build(
     optimizer = _adamw(parameter_groups(model, groups, settings), settings, _is_fused(model, settings))
     if settings.pull:
         _add_pull(optimizer, model, settings.pull, trained_weights(model) if start is None else start)
-    return optimizer, Shiftable(optimizer, settings, num_steps)
+    return optimizer, ResumableSchedule(optimizer, settings, num_steps)
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the parameters of ``model`` that are trained, by name."""
+    """Copies of the trainable parameters of ``model``, by name."""
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _add_pull(optimizer: Optimizer, model: nn.Module, pull: float, start: Mapping[str, Tensor]) -> None:
-    """Move what each step has changed back towards ``start``, by ``pull`` times the rate of its group.
+    """After each step, move all weights back towards ``start``, by ``pull`` times their learning rate.
 
     Raises:
-        ValueError: The weights are cut over processes, or they are LoRA's.
+        ValueError: The weights are sharded over processes, or they are those of LoRA.
     """
     if is_sharded(model):
         raise ValueError("pull does not work with fsdp: choose --trainer.strategy ddp, or --model.optimizer.pull 0")
-    if any(".lora_" in name for name in start):  # of peft
+    if any(".lora_" in name for name in start):  # so named by peft
         raise ValueError(
             "LoRA's matrices start at random, so there is nothing to pull them to: set model.optimizer.pull to 0 and "
             "lower lora.alpha or lora.rank"
@@ -214,11 +216,11 @@ def _add_pull(optimizer: Optimizer, model: nn.Module, pull: float, start: Mappin
 
     @torch.no_grad()
     def move_back(*_: Any) -> None:
-        left_out = getattr(optimizer, "found_inf", None)  # 1 where a fused step left itself out: see FiniteGradients
+        skipped = getattr(optimizer, "found_inf", None)  # 1 if the fused step was skipped, see FiniteGradients
         for group in optimizer.param_groups:
-            rate = group["lr"] * pull if left_out is None else group["lr"] * pull * (1 - left_out)
+            rate = group["lr"] * pull if skipped is None else group["lr"] * pull * (1 - skipped)
             for parameter in group["params"]:
-                if parameter.grad is not None:  # AdamW, too, leaves out what has none
+                if parameter.grad is not None:  # AdamW skips parameters without gradients as well
                     parameter += (starts[parameter] - parameter) * rate
 
     optimizer.register_step_post_hook(move_back)
@@ -231,14 +233,15 @@ def _is_fused(model: nn.Module, settings: OptimizerSettings) -> bool:
 
 
 def _adamw(parameters: list[dict[str, object]], settings: OptimizerSettings, is_fused: bool) -> Optimizer:
-    fused = is_fused or None  # None lets PyTorch choose among the others
+    fused = is_fused or None  # None lets PyTorch choose among its other implementations
     optimizer = AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
-    # It also unscales float16 by itself, after clipping: Lightning refuses the two together, though in bfloat16 there
-    # is no scale, and without this mark the scaler does it before (2.6, MixedPrecision.clip_gradients).
+    # Fused AdamW can unscale float16 gradients by itself, but only after clipping. Lightning therefore refuses to clip
+    # its gradients, even in bfloat16, where nothing is scaled (2.6, MixedPrecision.clip_gradients). With the flag
+    # off, the scaler unscales before clipping.
     optimizer._step_supports_amp_scaling = False
 
     def keep_fused(_: Optimizer, state: dict[str, Any]) -> None:
-        """A checkpoint may come from another kind of device."""
+        """Keep this run's choice: a checkpoint may come from another kind of device."""
         for group in state["param_groups"]:
             group["fused"] = fused
 

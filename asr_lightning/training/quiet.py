@@ -1,4 +1,4 @@
-"""What Lightning and others say at a start, and a user can do nothing about. Imports no torch."""
+"""Silences messages of Lightning and others that a user can do nothing about. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 
 
 def quieten() -> None:
-    """Drop Lightning's start-up lines and the warnings that a user can do nothing about."""
+    """Silence Lightning's start-up messages and warnings that a user can do nothing about."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")

@@ -1,8 +1,9 @@
-"""FSDP as a strategy of Lightning: weights, gradients and optimizer state are cut over the processes. Knows no model.
+"""FSDP as a Lightning strategy: weights, gradients and optimizer state are sharded over the processes.
 
-PyTorch's second FSDP (``fully_shard``), on CPUs as on GPUs, so that what the tests run is what a GPU runs. Lightning's
-own ``FSDPStrategy`` is the first one: it refuses CPUs and clipping by norm, reads checkpoints past ``CheckpointIO``,
-whose hashes would then go unchecked, and numbers the optimizer's states otherwise than one process does.
+It uses PyTorch's second FSDP (``fully_shard``), on CPUs as well, so that tests run the same code as a GPU. Lightning's
+own ``FSDPStrategy`` uses the first one. That one refuses CPUs and clipping by norm, reads checkpoints without
+``CheckpointIO``, so that their hashes would not be verified, and numbers the optimizer's states in another way than a
+single process does. Knows no model.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ from torch.utils._pytree import tree_map_only
 
 
 class ShardedStrategy(DDPStrategy):
-    """What ``--trainer.strategy fsdp`` means here: every layer of every ``ModuleList`` a shard, the rest one more.
+    """The strategy of ``--trainer.strategy fsdp``: each layer of each ``ModuleList`` is one unit, the rest another.
 
-    Checkpoints are whole, as one process writes them: a run goes on with any strategy and any number of processes.
+    Checkpoints contain whole tensors, as those of a single process do, so a run can be resumed with any strategy and
+    any number of processes.
     """
 
     strategy_name = "fsdp"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._shards: list[FSDPModule] = []
+        self._units: list[FSDPModule] = []
 
     def configure_ddp(self) -> None:
-        """Cut the network, once it is on its device and before the optimizer is made.
+        """Shard the network when it is on its device, before the optimizer is built.
 
         Raises:
-            ValueError: With float16, whose loss scaler knows no shards.
+            ValueError: The precision is float16, whose loss scaler does not support sharded gradients.
         """
         if getattr(self.precision_plugin, "scaler", None) is not None:
             raise ValueError("fsdp works in float32 and bfloat16: set trainer.precision to bf16-mixed or 32-true")
@@ -45,58 +47,59 @@ class ShardedStrategy(DDPStrategy):
         assert module is not None
         _equalize([*module.parameters(), *module.buffers()])
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-        scalars = {parameter for parameter in module.parameters() if not parameter.ndim}  # cannot be cut
+        scalars = {parameter for parameter in module.parameters() if not parameter.ndim}  # cannot be sharded
         for scalar in scalars:
-            scalar.register_post_accumulate_grad_hook(_average)
-        self._shards = [fully_shard(part, mesh=mesh, ignored_params=scalars) for part in (*layers_of(module), module)]
+            scalar.register_post_accumulate_grad_hook(_average_gradient)
+        self._units = [fully_shard(part, mesh=mesh, ignored_params=scalars) for part in (*layers_of(module), module)]
         register_fsdp_forward_method(module, "training_step")
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
-        """Every process holds the whole network inside.
+        """A context in which every process holds the whole network.
 
-        For passes in which processes call a layer in other numbers, as greedy decoding does: nothing is sent there.
+        It is for passes in which processes call a layer different numbers of times, such as greedy decoding: inside, no
+        process has to communicate with another.
         """
         module = self.lightning_module
-        if not self._shards or module is None:
+        if not self._units or module is None:
             yield
             return
-        *layers, root = self._shards
-        root._get_fsdp_state()._lazy_init()  # otherwise the first layer to be called takes itself for the root
-        _equalize(list(module.buffers()))  # as DDP does in each forward: BatchNorm statistics are each process's own
+        *layers, root = self._units
+        root._get_fsdp_state()._lazy_init()  # otherwise the first layer that is called becomes the root
+        _equalize(list(module.buffers()))  # as DDP does in each forward, since BatchNorm statistics differ
         try:
-            for part in self._shards:
-                part.unshard()
+            for unit in self._units:
+                unit.unshard()
             for layer in layers:
                 layer.set_reshard_after_forward(False, recurse=False)
             yield
         finally:
             for layer in layers:
                 layer.set_reshard_after_forward(True, recurse=False)
-            for part in self._shards:
-                part.reshard()
+            for unit in self._units:
+                unit.reshard()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors on the CPU, on every process: gathering is common work."""
+        """Whole tensors on the CPU, in every process, since all processes take part in gathering them."""
         return {name: whole(tensor).cpu() for name, tensor in super().lightning_module_state_dict().items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's state as one process has it."""
+        """The optimizer's state with whole tensors, as a single process has it."""
         state: dict[str, Any] = tree_map_only(
             Tensor, lambda leaf: whole(leaf).cpu(), super().optimizer_state(optimizer)
         )
         return state
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        """Take it from a checkpoint, each process its part."""
+        """Restore this process's shards of the optimizer's state from a checkpoint."""
         for optimizer, content in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for number, state in content["state"].items():
-                content["state"][number] = {name: _cut(value, parameters[number]) for name, value in state.items()}
+                content["state"][number] = {name: _shard(value, parameters[number]) for name, value in state.items()}
         super().load_optimizer_state_dict(checkpoint)
 
     def teardown(self) -> None:
-        """As Lightning's strategies for shards do it: they stay on their device."""
+        """Leave the shards on their device, as Lightning's own sharding strategies do."""
         assert self.cluster_environment is not None and self.accelerator is not None
         self.cluster_environment.teardown()
         self.precision_plugin.teardown()
@@ -104,25 +107,25 @@ class ShardedStrategy(DDPStrategy):
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
-    """The members of every outermost ``ModuleList`` in ``module`` that have parameters."""
-    found: list[nn.Module] = []
+    """All members with parameters of the outermost ``ModuleList`` objects in ``module``."""
+    layers: list[nn.Module] = []
     for child in module.children():
         if isinstance(child, nn.ModuleList):
-            found += [layer for layer in child if next(layer.parameters(), None) is not None]
+            layers += [layer for layer in child if next(layer.parameters(), None) is not None]
         else:
-            found += layers_of(child)
-    return found
+            layers += layers_of(child)
+    return layers
 
 
 def disconnect(strategy: Strategy) -> None:
-    """Part with the other processes, all at once: one that ends while a peer is connected may abort in Gloo."""
+    """Disconnect all processes at the same time: one that ends while a peer is connected may abort in Gloo."""
     if distributed.is_available() and distributed.is_initialized():
         strategy.barrier()
         distributed.destroy_process_group()
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether this process holds only a part of ``module``."""
+    """Whether the parameters of ``module`` are sharded over the processes."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
@@ -132,19 +135,19 @@ def whole_weights(strategy: Strategy) -> AbstractContextManager[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """``tensor`` with the parts of all processes; common work where it has been cut."""
+    """The whole ``tensor``, gathered from all processes if it is sharded; all of them must then call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _cut(value: Any, parameter: nn.Parameter) -> Any:
-    """``value`` cut as ``parameter`` is, if it has its shape."""
+def _shard(value: Any, parameter: nn.Parameter) -> Any:
+    """This process's shard of ``value`` if ``parameter`` is sharded and has the same shape, otherwise ``value``."""
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
-def _average(parameter: nn.Parameter) -> None:
-    """The mean gradient of all processes; what was accumulated before is equal, and stays what it is."""
+def _average_gradient(parameter: nn.Parameter) -> None:
+    """Average the gradient over all processes. What was accumulated before is equal in all of them and stays so."""
     if parameter.grad is not None:
         distributed.all_reduce(parameter.grad)
         parameter.grad.div_(distributed.get_world_size())
@@ -152,6 +155,6 @@ def _average(parameter: nn.Parameter) -> None:
 
 @torch.no_grad()
 def _equalize(tensors: list[Tensor]) -> None:
-    """Give every process the tensors of the first."""
+    """Copy the tensors of the first process to all others."""
     for tensor in tensors:
         distributed.broadcast(tensor, 0)

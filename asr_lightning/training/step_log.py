@@ -1,4 +1,4 @@
-"""Losses of training steps, read from the device every few seconds: to read one is to wait for the GPU.
+"""Collects the losses of training steps and reads them every few seconds, since each read waits for the GPU.
 
 Knows recordings by name, and no model. Used by ``module.py``.
 """
@@ -15,14 +15,14 @@ from torch import Tensor
 from asr_lightning.scoring.text import name_some
 
 READ_SECONDS = 5.0
-"""Between two reads: a wait of one step in that time is below 1 %, and TensorBoard looks no more often."""
+"""Seconds between two reads. One wait in that time costs less than 1 %, and TensorBoard reads no more often."""
 
 
 class StepLog:
-    """What the steps since the last read have found, still on the device.
+    """Losses of the steps since the last read, still on the device.
 
     Attributes:
-        loss: Of the last batch that was read; NaN before the first.
+        loss: Loss of the last batch that was read; NaN before the first one.
     """
 
     def __init__(self) -> None:
@@ -31,16 +31,16 @@ class StepLog:
         self._last_read = time.monotonic()
 
     def add(self, step: int, uids: Sequence[str], loss: Tensor, parts: Mapping[str, Tensor]) -> None:
-        """Remember a batch, and look at its loss where a look costs nothing.
+        """Remember the losses of a batch. A loss on the CPU is tested at once, since that needs no waiting.
 
         Args:
-            step: Optimizer steps done.
-            uids: The batch's recordings.
-            loss: Scalar.
-            parts: Detached named scalars.
+            step: Number of optimizer steps before this batch.
+            uids: Names of the recordings in the batch.
+            loss: The loss of the batch, a scalar.
+            parts: Named parts of the loss, detached scalars.
 
         Raises:
-            ValueError: The loss is not finite, and on the CPU.
+            ValueError: The loss is on the CPU and not finite.
         """
         self._batches.append((step, uids, {"loss": loss.detach().float(), **parts}))
         if loss.device.type == "cpu":
@@ -48,11 +48,11 @@ class StepLog:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to read."""
+        """Whether it is time for the next read."""
         return time.monotonic() - self._last_read > READ_SECONDS
 
     def read(self) -> dict[int, dict[str, float]]:
-        """Values by step, of the last batch of each, and none twice. One wait for all of them.
+        """Return the named values of the last batch of each step since the last read; waits for the GPU only once.
 
         Raises:
             ValueError: A loss is not finite.
@@ -62,12 +62,12 @@ class StepLog:
         if not batches:
             return {}
         values = torch.stack([value.float() for *_, named in batches for value in named.values()]).tolist()
-        found: dict[int, dict[str, float]] = {}
+        by_step: dict[int, dict[str, float]] = {}
         for step, uids, named in batches:
-            found[step] = {name: values.pop(0) for name in named}
-            _require_finite(uids, found[step]["loss"])
-            self.loss = found[step]["loss"]
-        return found
+            by_step[step] = {name: values.pop(0) for name in named}
+            _require_finite(uids, by_step[step]["loss"])
+            self.loss = by_step[step]["loss"]
+        return by_step
 
 
 def _require_finite(uids: Sequence[str], loss: float) -> None:

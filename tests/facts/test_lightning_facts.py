@@ -37,7 +37,7 @@ class Outer(LightningModule):
         return self.inner.layer(batch).sum()
 
     def validation_step(self, batch, _) -> None:
-        self.order.append(f"check after {self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}")
+        self.order.append(f"validation after {self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}")
 
     def configure_optimizers(self):
         self.order.append("optimizers")
@@ -65,12 +65,12 @@ def fit(module: Outer, num_batches: int = 3, **options) -> Outer:
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
-@pytest.mark.parametrize(("num_batches", "checks"), [(5, [2, 4]), (7, [3, 6]), (11, [5, 10])])
-def test_half_an_interval_floors(num_batches: int, checks: list[int]) -> None:
+@pytest.mark.parametrize(("num_batches", "validations"), [(5, [2, 4]), (7, [3, 6]), (11, [5, 10])])
+def test_half_an_interval_floors(num_batches: int, validations: list[int]) -> None:
     """L4: the last batch of an odd epoch is never validated. Hence HalfEpochValidation."""
     module = fit(Outer(), num_batches, val_check_interval=0.5)
-    after = [int(event.split()[-1]) for event in module.order if event.startswith("check")]
-    assert sorted(set(after)) == checks
+    after = [int(event.split()[-1]) for event in module.order if event.startswith("validation")]
+    assert sorted(set(after)) == validations
 
 
 def test_nested_hooks_never_fire() -> None:

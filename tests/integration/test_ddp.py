@@ -27,13 +27,13 @@ def two(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
 
 
 def test_dev_wer_of_two_processes_equals_one(two: tuple[dict, Path]) -> None:
-    """The best check, made by two ranks, beside its weights scored by one process after the run.
+    """The best validation, made by two ranks, beside its weights scored by one process after the run.
 
     Three dev clips in two batches, and a BatchNorm, whose buffers DDP broadcasts in every forward.
     """
     found, run_dir = two
     report = json.loads((run_dir / "report.json").read_text())
-    best = min(check["dev_wer"] for check in report["history"])
+    best = min(row["dev_wer"] for row in report["history"])
     assert best == torch.tensor(report["candidates"][1]["dev_wer"]).item()
     assert found["dev"]["wer"]["after"] < found["dev"]["wer"]["before"]
 

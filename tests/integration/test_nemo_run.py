@@ -119,10 +119,10 @@ def test_output_holds_no_noise(run_dir: Path) -> None:
 
 
 def test_export_is_best_weights(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """T37: the saved file is the chosen candidate, not the last step; the best check is among them."""
+    """The saved file is the chosen candidate, not the last step; the best validation is among the candidates."""
     report = json.loads((run_dir / "report.json").read_text())
     chosen = next(candidate for candidate in report["candidates"] if candidate["chosen"])
-    assert report["candidates"][1]["dev_wer"] == pytest.approx(min(check["dev_wer"] for check in report["history"]))
+    assert report["candidates"][1]["dev_wer"] == pytest.approx(min(row["dev_wer"] for row in report["history"]))
     alone = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
     assert main(["validate", "--run_dir", str(run_dir), *alone]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "dev/wer" in line)

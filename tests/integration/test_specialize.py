@@ -25,7 +25,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_two_arguments_suffice(tones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    """Checks, baseline, fit, selection, test and report, in a folder named after the data."""
+    """Validated data, baseline, fit, selection, test and report, in a folder named after the data."""
     monkeypatch.chdir(tones.parent)
     assert main(["specialize", "tones", "--model", "toy"]) == 0
     printed = capsys.readouterr()
@@ -35,7 +35,7 @@ def test_two_arguments_suffice(tones: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert printed.out.rstrip().endswith(report["verdict"]["sentence"])
     assert "minutes of speech, 9 train, 2 dev, 1 test" in printed.err
     assert {"model", "report.html", "report.json", "report.md", "results.json"} <= {p.name for p in run_dir.iterdir()}
-    assert [check["step"] for check in report["history"]] == sorted(check["step"] for check in report["history"])
+    assert [row["step"] for row in report["history"]] == sorted(row["step"] for row in report["history"])
     assert len(report["data"]["sha256"]) == len(report["data"]["split_sha256"]) == 64
 
 

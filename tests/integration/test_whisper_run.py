@@ -122,7 +122,7 @@ def test_one_epoch_beats_the_untouched_model_in_both_modes(
 
 @pytest.mark.once
 def test_draft_equals_greedy_at_every_check() -> None:
-    """The reference as a draft never changes a text: every third dev clip at each check, beside decoding alone.
+    """The reference as a draft never changes a text: every third dev clip at each validation, beside decoding alone.
 
     The real tiny.en, which goes from loops and errors to mostly right: drafts that fail, and drafts that hold.
     """
@@ -146,7 +146,7 @@ def test_draft_equals_greedy_at_every_check() -> None:
     module = ASRModule(adapter, OptimizerSettings(lr=1e-4))
     toy_fit(module, data, callbacks, limit_train_batches=8, limit_val_batches=1, max_epochs=2)
     exact = [sum(right[start : start + 25]) for start in range(0, len(right), 25)]
-    assert len(exact) == 4, "two checks an epoch"
+    assert len(exact) == 4, "two validations an epoch"
     assert 0 < exact[0] < exact[-1] < 25, "drafts must both fail and hold, or this tests nothing"
 
 

@@ -54,8 +54,8 @@ def test_default_augmentation_changes_nothing():
     assert perturb(waveform, 16_000, Augmentation(), generator()) is waveform
 
 
-def test_what_is_off_draws_nothing():
-    """A run without the newer options sees the samples that it saw before there were any."""
+def test_options_that_are_off_draw_no_random_numbers():
+    """A run without the newer options gets the same samples as before they were added."""
     one, other = generator(), generator()
     perturb(sine(300), 16_000, Augmentation(), one)
     torch.randint(1, (), generator=other)
@@ -78,7 +78,7 @@ def test_every_recording_is_changed(option):
 
 
 def test_added_silence_is_not_what_noise_is_made_of():
-    """White silence would take the place of the recording's own hum in the measurement."""
+    """Otherwise the spectrum of the added white noise would be measured instead of the recording's own hum."""
     hum = sine(100, 2.0) * 0.02
     waveform = torch.cat([hum[:16_000], sine(1000) + hum[16_000:]])
     noisy = Augmentation(lead_silence_seconds=2.0, noise=1.0, noise_snr_db=(10, 10))
@@ -105,7 +105,7 @@ def test_bad_settings_are_refused(options, message):
 
 
 def test_masks_fall_on_speech():
-    """Padding stays, true frames lose stretches and bands, and the input is not touched (T15, T16)."""
+    """Stretches and bands of real frames are masked, padding and the input are not changed."""
     num_frames = torch.tensor([100, 40, 10, 100])
     features = torch.ones(4, 80, 100)
     before = features.clone()
@@ -145,7 +145,7 @@ def test_no_float64():
 
 
 def test_partners_are_one_or_two_others() -> None:
-    """Half of the recordings get company, never their own, each place as likely as any other."""
+    """Half of the recordings get one or two others, never themselves, and all others equally often."""
     generator = torch.Generator().manual_seed(0)
     drawn = [partners(2, 5, Augmentation(join=0.5), generator) for _ in range(4000)]
     assert 0.47 < sum(map(bool, drawn)) / 4000 < 0.53

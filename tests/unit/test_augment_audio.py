@@ -29,7 +29,7 @@ def white(seconds: float = 1.0, level: float = 0.1, seed: int = 0) -> torch.Tens
 
 
 def decibels(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Power of one recording over that of another."""
+    """Ratio of the powers of two recordings in dB."""
     return 10 * float(torch.log10(one.square().mean() / other.square().mean()))
 
 
@@ -116,7 +116,7 @@ def test_noise_has_the_colour_of_the_pauses():
 
 @pytest.mark.parametrize("length", [16_000, 300, 513])
 def test_noise_of_digital_silence_is_pink(length):
-    """Half the power at twice the frequency: 3 dB an octave."""
+    """Pink noise has half the power at twice the frequency: 3 dB less per octave."""
     waveform = torch.cat([torch.zeros(length), sine(300)]) if length == 16_000 else sine(300, length / 16_000)
     noisy = add_noise(waveform, waveform, 10, generator())
     assert noisy.shape == waveform.shape and noisy.isfinite().all()
@@ -135,7 +135,7 @@ def test_silence_itself_stays_silent():
 
 
 def test_bands_are_taken_out():
-    """Each band goes down by 20 dB and more over up to a tenth of the mel scale; what is far from it stays."""
+    """Each band is reduced by at least 20 dB over at most a tenth of the mel scale; the rest stays."""
     waveform = white(3.0)
     before, lost = waveform.clone(), []
     for seed in range(50):
@@ -148,28 +148,28 @@ def test_bands_are_taken_out():
     assert torch.equal(holed, drop_bands(waveform, 16_000, 1, 0.1, generator(49)))
 
 
-def test_a_tone_in_the_band_is_gone_and_one_beside_it_stays():
+def test_a_tone_in_the_band_is_removed_and_one_beside_it_stays():
     for hertz in (500, 1000, 4000):
-        kept = torch.tensor(
+        changes = torch.tensor(
             [decibels(drop_bands(sine(hertz), 16_000, 1, 0.2, generator(seed)), sine(hertz)) for seed in range(100)]
         )
-        assert 0.05 < (kept < -20).float().mean() < 0.25  # of bands of 10 % in the mean
-        assert (kept > -0.1).float().mean() > 0.6
+        assert 0.05 < (changes < -20).float().mean() < 0.25  # of bands of 10 % in the mean
+        assert (changes > -0.1).float().mean() > 0.6
 
 
 def test_stretches_become_noise_at_the_floor():
     waveform = sine(300) + white(level=0.01)
     waveform[:1600] = white(0.1, level=0.01)
-    before, gone = waveform.clone(), []
+    before, num_replaced = waveform.clone(), []
     for seed in range(100):
         holed = drop_stretches(waveform, 1, 0.2, generator(seed))
         changed = (holed != waveform).nonzero().flatten()
         assert torch.equal(waveform, before) and holed.shape == waveform.shape
-        gone.append(len(changed))
+        num_replaced.append(len(changed))
         if len(changed) > 500:
             assert changed[-1] - changed[0] + 1 == len(changed)  # in one piece
             assert float(holed[changed].std()) == pytest.approx(0.01, rel=0.2)
-    assert max(gone) <= 3200 and 0.08 < sum(gone) / 100 / 16_000 < 0.12
+    assert max(num_replaced) <= 3200 and 0.08 < sum(num_replaced) / 100 / 16_000 < 0.12
     assert torch.equal(holed, drop_stretches(waveform, 1, 0.2, generator(99)))
 
 

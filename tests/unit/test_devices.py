@@ -13,7 +13,7 @@ from asr_lightning.training import devices
     ],
 )
 def test_precision_table(accelerator: str, ampere: bool, precision: str) -> None:
-    """MPS takes no half precision and has no scaler; a CPU gains nothing from bf16."""
+    """MPS supports no half precision and has no loss scaler; a CPU gains nothing from bfloat16."""
     assert devices.default_precision(accelerator, ampere) == precision
 
 

@@ -184,7 +184,7 @@ def test_no_network_waits_for_the_device(tmp_path: Path, kind: str, monkeypatch:
 
 
 def test_the_device_would_tell() -> None:
-    """The checks above can fail: each of these is a wait."""
+    """The tests above can fail, since each of these operations waits."""
     tensor = torch.ones(3, device=META)
     for wait in (lambda: tensor.sum().item(), lambda: bool(tensor[0]), lambda: tensor[tensor > 0], tensor.cpu):
         with pytest.raises((RuntimeError, NotImplementedError), match="meta"):

@@ -1,4 +1,4 @@
-"""Texts of an untouched model: as if computed anew, never those of another model or input, and no trouble."""
+"""Stored texts of an untouched model equal computed ones, belong to this model and input, and never fail a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asr_lightning.scoring import cache, known_texts
 from asr_lightning.scoring.comparison import Comparison
 from asr_lightning.scoring.edits import Transcript, score
 from asr_lightning.scoring.evaluation import evaluate, transcribe_all
-from asr_lightning.scoring.known_texts import KnownTexts, Shelf, digest, fed, of_untouched
+from asr_lightning.scoring.known_texts import KnownTexts, TextStore, find_known_texts, input_hash, model_hash
 from asr_lightning.scoring.text import basic
 from asr_lightning.types import SpeechBatch
 from tests.tiny_hf import tiny_moonshine
@@ -51,7 +51,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def never(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and nothing can be computed from there on."""
+    """A function after whose call no text can be computed."""
 
     def forbid() -> None:
         def refuse(*_: object) -> None:
@@ -68,11 +68,11 @@ def batches(adapter: ASRAdapter, first: int = 0, text: str = "open the window") 
     return [adapter.collator()(clips[:2]), adapter.collator()(clips[2:])]
 
 
-def num_computed(adapter: ASRAdapter, given: list[SpeechBatch]) -> int:
-    """How many of the batches are not known yet."""
-    known = of_untouched(adapter, "cpu")
-    (shelf,) = known.shelves
-    return sum(not shelf.path("loss and text", batch).exists() for batch in given)
+def num_unknown(adapter: ASRAdapter, batches: list[SpeechBatch]) -> int:
+    """The number of batches whose texts are not stored yet."""
+    known = find_known_texts(adapter, "cpu")
+    (store,) = known.stores
+    return sum(not store.path("loss and text", batch).exists() for batch in batches)
 
 
 def test_a_second_run_has_the_same_texts_and_loss_and_computes_nothing(
@@ -80,18 +80,18 @@ def test_a_second_run_has_the_same_texts_and_loss_and_computes_nothing(
 ) -> None:
     native = whisper.native()
     without = evaluate(native, batches(native))
-    first = evaluate(native, batches(native), known=of_untouched(native, "cpu"))
+    first = evaluate(native, batches(native), known=find_known_texts(native, "cpu"))
     again = WhisperAdapter(source, language="en", num_time_masks=2, label_smoothing=0.1).native()
-    given, known = batches(again), of_untouched(again, "cpu")
+    new_batches, known = batches(again), find_known_texts(again, "cpu")
     never()
-    second = evaluate(again, given, known=known)
-    assert without == first == second, "to the last bit; options of training decide no text"
+    second = evaluate(again, new_batches, known=known)
+    assert without == first == second, "to the last bit; options of training do not affect texts"
     assert any(transcript.hypothesis for transcript in second.transcripts)
     assert len(list(store.iterdir())) == 2
 
 
 def test_files_are_private_and_name_no_clip(whisper: WhisperAdapter, store: Path) -> None:
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert stat.S_IMODE(store.stat().st_mode) == 0o700
     for path in store.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -99,12 +99,12 @@ def test_files_are_private_and_name_no_clip(whisper: WhisperAdapter, store: Path
         assert "clip" not in path.read_text()
 
 
-def test_whatever_decides_a_text_makes_another_key(whisper: WhisperAdapter, source: str, store: Path) -> None:
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
-    assert num_computed(whisper, batches(whisper)) == 0
-    assert num_computed(whisper, batches(whisper, first=1)) == 2, "other recordings"
-    assert num_computed(whisper, batches(whisper, text="shut the window")) == 2, "the loss is another"
-    assert num_computed(whisper, [whisper.collator()([clip(seed=0, uid="clip0")])]) == 1, "another batch"
+def test_everything_that_decides_a_text_changes_the_key(whisper: WhisperAdapter, source: str, store: Path) -> None:
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
+    assert num_unknown(whisper, batches(whisper)) == 0
+    assert num_unknown(whisper, batches(whisper, first=1)) == 2, "other recordings"
+    assert num_unknown(whisper, batches(whisper, text="shut the window")) == 2, "the loss is another"
+    assert num_unknown(whisper, [whisper.collator()([clip(seed=0, uid="clip0")])]) == 1, "another batch"
     others = {
         "window": whisper.native(),
         "language": WhisperAdapter(source, language="de"),
@@ -113,53 +113,53 @@ def test_whatever_decides_a_text_makes_another_key(whisper: WhisperAdapter, sour
         "margin": WhisperAdapter(source, language="en", margin_seconds=0.5),
     }
     for name, other in others.items():
-        assert num_computed(other, batches(whisper)) == 2, name
+        assert num_unknown(other, batches(whisper)) == 2, name
     torch.set_float32_matmul_precision("high" if torch.get_float32_matmul_precision() == "highest" else "highest")
     try:
-        assert num_computed(whisper, batches(whisper)) == 2, "products of matrices are rounded another way"
+        assert num_unknown(whisper, batches(whisper)) == 2, "products of matrices are rounded another way"
     finally:
         torch.set_float32_matmul_precision("highest")
 
 
 def test_the_smallest_change_of_any_weight_is_another_model(whisper: WhisperAdapter) -> None:
-    before = digest(whisper)
+    before = model_hash(whisper)
     for parameter in [*whisper.model.parameters()][::9]:
         first = parameter.detach().view(-1)
         kept = first[0].item()
         first[0] = torch.nextafter(first[0], first[0] + 1)
-        assert digest(whisper) != before
+        assert model_hash(whisper) != before
         first[0] = kept
-    assert digest(whisper) == before
+    assert model_hash(whisper) == before
     whisper.model.half()
-    assert digest(whisper) != before
+    assert model_hash(whisper) != before
 
 
 def test_tokens_and_layers_that_no_weight_shows_are_another_model(whisper: WhisperAdapter) -> None:
-    found = {digest(whisper)}
+    hashes = {model_hash(whisper)}
     whisper.model.config.decoder_attention_heads = 4
-    found.add(digest(whisper))
+    hashes.add(model_hash(whisper))
     whisper.rules = replace(whisper.rules, suppress=(*whisper.rules.suppress, 30))
-    found.add(digest(whisper))
+    hashes.add(model_hash(whisper))
     whisper.processor.tokenizer.add_tokens(["anew"])
-    found.add(digest(whisper))
-    assert len(found) == 4
+    hashes.add(model_hash(whisper))
+    assert len(hashes) == 4
 
 
 def test_a_saved_copy_is_the_same_model(whisper: WhisperAdapter, tmp_path: Path) -> None:
-    """Selection reads the canary with one, and the files of the package are found for it."""
+    """Selection reads the canary with a saved copy, for which the shipped texts must be found."""
     whisper.save(tmp_path)
-    assert digest(WhisperAdapter(str(tmp_path))) == digest(whisper)
-    assert digest(WhisperAdapter(str(tmp_path)).native()) == digest(whisper.native())
+    assert model_hash(WhisperAdapter(str(tmp_path))) == model_hash(whisper)
+    assert model_hash(WhisperAdapter(str(tmp_path)).native()) == model_hash(whisper.native())
 
 
 def test_moonshine_reads_from_the_store_too(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its texts depend on the padding: a clip is known only in the batch that it was read in."""
+    """Its texts depend on padding, so a clip is known only in the same batch."""
     folder = tmp_path / "moonshine"
     folder.mkdir()
     adapter = MoonshineAdapter(str(tiny_moonshine(folder)))
-    first = evaluate(adapter, batches(adapter), known=of_untouched(adapter, "cpu"))
+    first = evaluate(adapter, batches(adapter), known=find_known_texts(adapter, "cpu"))
     monkeypatch.setattr(MoonshineAdapter, "loss", lambda *_: pytest.fail("known"))
-    assert evaluate(adapter, batches(adapter), known=of_untouched(adapter, "cpu")) == first
+    assert evaluate(adapter, batches(adapter), known=find_known_texts(adapter, "cpu")) == first
 
 
 DAMAGED = ["", "{", "[]", '{"texts": ["one"]}', '{"texts": [1, 2]}', '{"texts": "ab"}', '{"other": 1}', "\0"]
@@ -167,23 +167,23 @@ DAMAGED = ["", "{", "[]", '{"texts": ["one"]}', '{"texts": [1, 2]}', '{"texts": 
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_computed_anew(whisper: WhisperAdapter, store: Path, content: str) -> None:
-    first = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    first = evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     for path in store.iterdir():
         path.write_text(content)
-    assert evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu")) == first
-    assert num_computed(whisper, batches(whisper)) == 0
+    assert evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu")) == first
+    assert num_unknown(whisper, batches(whisper)) == 0
     assert all(json.loads(path.read_text())["texts"] for path in store.iterdir())
 
 
-def test_a_store_that_cannot_be_written_costs_no_run(
+def test_a_store_that_cannot_be_written_fails_no_run(
     whisper: WhisperAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file where the folder should be: root, too, gets an error."""
+    """A file is where the folder should be, which is an error for root as well."""
     (tmp_path / "file").touch()
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING, "asr_lightning"):
-        found = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
-    assert found == evaluate(whisper, batches(whisper))
+        evaluation = evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
+    assert evaluation == evaluate(whisper, batches(whisper))
     assert [record.message for record in caplog.records if "cannot be kept" in record.message] == [
         record.message for record in caplog.records
     ]
@@ -192,19 +192,21 @@ def test_a_store_that_cannot_be_written_costs_no_run(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_store_is_read(whisper: WhisperAdapter, store: Path, never: Callable[[], None]) -> None:
-    first = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    first = evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     store.chmod(0o500)
-    other = evaluate(whisper, batches(whisper, first=1), known=of_untouched(whisper, "cpu"))
+    other = evaluate(whisper, batches(whisper, first=1), known=find_known_texts(whisper, "cpu"))
     never()
-    assert evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu")) == first != other
+    assert evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu")) == first != other
 
 
-def test_a_full_disk_leaves_no_rest(whisper: WhisperAdapter, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_temporary_file(
+    whisper: WhisperAdapter, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(known_texts.json, "dump", full)
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert not list(store.iterdir())
 
 
@@ -214,8 +216,8 @@ def test_switched_off_nothing_is_read_or_written(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(cache.VARIABLE, "off")
-    assert of_untouched(whisper, "cpu") == KnownTexts()
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    assert find_known_texts(whisper, "cpu") == KnownTexts()
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     assert not list(tmp_path.iterdir())
 
 
@@ -230,27 +232,27 @@ def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.folder() == Path("/nobody/texts")
 
 
-def test_an_adapter_that_does_not_say_what_decides_is_always_computed(store: Path) -> None:
-    assert of_untouched(ToyAdapter(), "cpu") == KnownTexts()
+def test_an_adapter_without_text_options_is_always_computed(store: Path) -> None:
+    assert find_known_texts(ToyAdapter(), "cpu") == KnownTexts()
 
 
-def test_the_oldest_go_where_the_store_is_too_large(
+def test_the_oldest_files_are_removed_if_the_store_is_too_large(
     whisper: WhisperAdapter, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    evaluate(whisper, batches(whisper), known=find_known_texts(whisper, "cpu"))
     old = store / "old.json"
     old.write_text("x" * 1000)
     os.utime(old, (0, 0))
     kept = {path for path in store.iterdir() if path != old}
     monkeypatch.setattr(known_texts, "MAX_BYTES", sum(path.stat().st_size for path in kept))
-    of_untouched(whisper, "cpu")
+    find_known_texts(whisper, "cpu")
     assert set(store.iterdir()) == kept
 
 
 def _write_often(folder: Path, number: int) -> None:
-    shelf = Shelf(folder, "owner", fed)
+    store = TextStore(folder, "owner", input_hash)
     for turn in range(50):
-        shelf.keep(folder / f"{turn % 5}.json", known_texts.Known([f"{number} {turn}", "b"] * 100, 0.5, 2))
+        store.write(folder / f"{turn % 5}.json", known_texts.BatchResult([f"{number} {turn}", "b"] * 100, 0.5, 2))
 
 
 def test_two_processes_write_whole_files(tmp_path: Path, whisper: WhisperAdapter) -> None:
@@ -292,7 +294,7 @@ def test_the_trained_model_is_never_looked_up(whisper: WhisperAdapter, source: s
 
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five bundled clips, as if they were all."""
+    """A bundled canary of five clips."""
     folder = tmp_path / "few" / "en"
     folder.mkdir(parents=True)
     for path in sorted(ENGLISH.glob("human_*.txt"))[:5]:
@@ -306,11 +308,11 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_shipped_texts_of_the_canary(
     whisper: WhisperAdapter, few: Path, tmp_path: Path, never: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found although the store is off, on any machine, and by the bytes of the files alone."""
+    """They are found by the bytes of the files alone, on any machine and with the cache off."""
     canary, native = Canary(few, batch_size=2), whisper.native()
     computed = canary.transcripts(native)
-    shelf = Shelf(tmp_path / "shipped" / "tiny", digest(native), canary.files(16_000))
-    assert canary.transcripts(native, known=KnownTexts((shelf,))) == computed
+    store = TextStore(tmp_path / "shipped" / "tiny", model_hash(native), canary.batch_hash(16_000))
+    assert canary.transcripts(native, known=KnownTexts((store,))) == computed
     monkeypatch.setattr(known_texts, "_environment", lambda device: "another machine")
     never()
     assert Canary(few, batch_size=2).untouched(native) == computed
@@ -325,7 +327,7 @@ def test_shipped_texts_of_the_canary(
 def test_the_script_makes_what_a_run_finds(
     few: Path, tmp_path: Path, never: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In both ways of reading, and in a folder that everyone may read."""
+    """The texts are found, and all users may read the files."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     from make_canary_texts import make
 
@@ -342,12 +344,12 @@ def test_another_folder_has_no_shipped_texts(whisper: WhisperAdapter, few: Path,
     other = Path(few).rename(tmp_path / "own")
     Canary(other).untouched(whisper)
     assert list(store.iterdir())
-    assert [shelf.folder for shelf in of_untouched(whisper, "cpu").shelves] == [store]
+    assert [texts.folder for texts in find_known_texts(whisper, "cpu").stores] == [store]
 
 
 @pytest.mark.parametrize("text", ["open the window", "Ärger 東京 \ud7ff <|en|>", "word " * 500])
 def test_a_draft_changes_no_text(source: str, few: Path, text: str) -> None:
-    """Nor one that is wrong, or longer than the decoder."""
+    """Even if the draft is wrong, or longer than the decoder allows."""
     for adapter in (WhisperAdapter(source, language="en"), WhisperAdapter(source, language="en").native()):
         canary = Canary(few)
         without = canary.transcripts(adapter)
@@ -356,18 +358,18 @@ def test_a_draft_changes_no_text(source: str, few: Path, text: str) -> None:
         assert canary.transcripts(adapter, drafts=drafts) == without
 
 
-def test_texts_without_a_loss_are_another_question(whisper: WhisperAdapter, store: Path) -> None:
-    known = of_untouched(whisper, "cpu")
+def test_texts_without_a_loss_are_stored_apart(whisper: WhisperAdapter, store: Path) -> None:
+    known = find_known_texts(whisper, "cpu")
     list(transcribe_all(whisper, batches(whisper), known=known))
-    found = evaluate(whisper, batches(whisper), known=known)
-    assert found.loss == evaluate(whisper, batches(whisper)).loss > 0
+    evaluation = evaluate(whisper, batches(whisper), known=known)
+    assert evaluation.loss == evaluate(whisper, batches(whisper)).loss > 0
     assert len(list(store.iterdir())) == 4
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["whisper-tiny.en", "moonshine-tiny"])
 def test_texts_of_named_models_are_shipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real weights: not a clip of the canary is read. After a change of the clips: benchmarks/make_canary_texts.py."""
+    """Real weights read no clip of the canary. After a change of the clips run benchmarks/make_canary_texts.py."""
     monkeypatch.setenv("ASR_LIGHTNING_CACHE", "off")
     native = registry.build(name).native()
 

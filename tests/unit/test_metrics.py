@@ -30,7 +30,7 @@ def test_a_clip_scored_twice_counts_once() -> None:
 
 
 def test_wer_invariant_to_ranks() -> None:
-    """The states that two ranks gather give the rows of one process, whatever the order."""
+    """The states of two processes together give the same rows as a single process, in any order."""
     left, right, one = PerUtterance(), PerUtterance(), PerUtterance()
     left.update(["u3", "u1"], rows(["u3", "u1"]))
     right.update(["u2", "u1"], rows(["u2", "u1"]))

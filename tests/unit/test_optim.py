@@ -90,7 +90,7 @@ def test_nothing_to_train_is_an_error() -> None:
 
 
 def test_lr_is_float() -> None:
-    """MPS refuses float64, which numpy numbers become in the learning-rate monitor."""
+    """Numpy numbers would become float64 in the learning-rate monitor, which MPS does not support."""
     adapter = ToyAdapter()
     optimizer, schedule = build(adapter.model, adapter.groups, OptimizerSettings(), 10)
     optimizer.step()
@@ -98,16 +98,16 @@ def test_lr_is_float() -> None:
     assert all(type(lr) is float for lr in schedule.get_last_lr())
 
 
-def test_schedule_goes_on_where_the_run_is() -> None:
-    """One process took 10 steps in 2 of 8 epochs; two take 3 an epoch: its rate is that of step 6 of 24, and ends at 0.
+def test_schedule_continues_where_the_run_is() -> None:
+    """With one process, 2 of 8 epochs were 10 steps; with two processes an epoch has 3, so the run is at step 6 of 24.
 
-    With the steps it was planned for, nothing moves.
+    If the planned steps are the same, nothing changes.
     """
     settings = OptimizerSettings(lr=1.0, warmup=0.0)
     model = ToyAdapter()
     optimizer, schedule = build(model.model, model.groups, settings, 24)
     schedule.last_epoch = 10
-    schedule.go_on(epochs_done=2, num_epochs=8)
+    schedule.resume_at(epochs_done=2, num_epochs=8)
     assert optimizer.param_groups[0]["lr"] == rate_at(6, 24, settings) == schedule.get_last_lr()[0]
     for _ in range(18):
         optimizer.step()
@@ -115,14 +115,14 @@ def test_schedule_goes_on_where_the_run_is() -> None:
     assert optimizer.param_groups[0]["lr"] == rate_at(24, 24, settings) == 0
     same_optimizer, same = build(model.model, model.groups, settings, 40)
     same.last_epoch, same_optimizer.param_groups[0]["lr"] = 10, 0.123
-    same.go_on(epochs_done=2, num_epochs=8)
+    same.resume_at(epochs_done=2, num_epochs=8)
     assert same_optimizer.param_groups[0]["lr"] == 0.123
-    assert not {"_shift", "_num_steps"} & same.state_dict().keys()
+    assert not {"_offset", "_num_steps"} & same.state_dict().keys()
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_checkpoint_of_another_device_goes_on_in_this_ones_way(before: bool) -> None:
-    """Fused state on a GPU, plain on a CPU: the run's own way holds, and the next step is the same."""
+def test_a_checkpoint_of_another_device_keeps_this_runs_kind_of_adamw(before: bool) -> None:
+    """The checkpoint is of fused AdamW on a GPU, or plain on a CPU. The run keeps its own kind, and steps are equal."""
     weights = []
     for after in (before, not before):
         adapter = ToyAdapter()
@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_device_goes_on_in_this_ones_way(before: bool) -
 
 
 def one_step(fused: bool, pull: float, bad: float | None = None) -> tuple[dict, dict, dict]:
-    """Weights to be pulled to, weights before a step with gradients of 0.5, and after it."""
+    """Return the weights that are pulled towards, and those before and after a step with gradients of 0.5."""
     adapter = ToyAdapter()
     start = trained_weights(adapter.model)
     with torch.no_grad():
@@ -158,17 +158,17 @@ def one_step(fused: bool, pull: float, bad: float | None = None) -> tuple[dict, 
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_pull_takes_back_its_share_of_the_distance(fused: bool) -> None:
-    """AdamW's first step is -lr; then 0.01 * 20 of the distance to the start is taken back."""
+def test_pull_moves_weights_back_by_its_share_of_the_distance(fused: bool) -> None:
+    """AdamW's first step is -lr; then weights move back by 0.01 * 20 of their distance to the start."""
     start, before, after = one_step(fused, pull=20.0)
     for name, weights in after.items():
         moved = before[name] if name == "head.bias" else before[name] - 0.01
         expected = moved if name == "head.bias" else moved + 0.2 * (start[name] - moved)
-        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)  # what has no gradient stays
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)  # weights without gradients stay
 
 
 @pytest.mark.parametrize("bad", [0.0, 1.0])
-def test_pull_leaves_out_what_a_fused_step_leaves_out(bad: float) -> None:
+def test_pull_is_skipped_if_the_fused_step_is(bad: float) -> None:
     _, before, after = one_step(fused=True, pull=20.0, bad=bad)
     assert all(torch.equal(after[name], before[name]) == bool(bad) for name in after if name != "head.bias")
 
@@ -189,13 +189,13 @@ def test_a_pull_of_400_halves_a_distance() -> None:
 
 
 def distance(module: nn.Module) -> float:
-    """From the weights that a toy starts with."""
+    """Distance of the weights from the initial ones of a toy model."""
     start, now = trained_weights(ToyAdapter().model), trained_weights(module.model)
     return float(sum((now[name] - weights).square().sum() for name, weights in start.items())) ** 0.5
 
 
 def test_a_resumed_run_is_pulled_to_the_untouched_weights(tones: Path, tmp_path: Path) -> None:
-    """As in the run that was never interrupted; Lightning loads the checkpoint before it asks for the optimizer."""
+    """The result is that of an uninterrupted run, though Lightning loads a checkpoint before it builds optimizers."""
     checkpoint = str(tmp_path / "first.ckpt")
     whole, first, resumed, free = (toy_module(pull=pull) for pull in (30.0, 30.0, 30.0, 0.0))
     toy_fit(whole, toy_data(tones), [FiniteGradients()], max_epochs=2)
@@ -226,14 +226,14 @@ def test_pull_refuses_fsdp() -> None:
 
 @pytest.mark.parametrize("kind", tiny_hf.KINDS)
 def test_layers_fall_from_the_output_of_the_encoder(kind: str, tmp_path: Path) -> None:
-    """Two layers in every tiny model: the upper one and what follows have the rate, then a half, then a quarter."""
+    """Of two layers, the upper one and what follows have the full rate, the lower a half, and what precedes 1/4."""
     adapter = tiny_hf.load_tiny(tiny_hf.write_tiny(tmp_path, kind), kind)
     rates = {
         parameter: group["lr"]
         for group in parameter_groups(adapter.model, adapter.groups, OptimizerSettings(lr=1e-3, layer_decay=0.5))
         for parameter in group["params"]  # type: ignore[attr-defined]
     }
-    found: dict[str, set[float]] = {"upper": set(), "lower": set(), "before": set(), "after": set()}
+    rates_by_place: dict[str, set[float]] = {"upper": set(), "lower": set(), "before": set(), "after": set()}
     for name, parameter in adapter.model.named_parameters():
         if parameter in rates:
             place = {"encoder.layers.1": "upper", "encoder.layers.0": "lower"}
@@ -242,8 +242,8 @@ def test_layers_fall_from_the_output_of_the_encoder(kind: str, tmp_path: Path) -
             decoder = any(part in name for part in ("decoder", "head", "joint", "proj_out"))
             where = where or ("after" if decoder else "before" if front else None)
             if where:
-                found[where].add(rates[parameter])
-    assert found == {"upper": {1e-3}, "lower": {5e-4}, "before": {2.5e-4}, "after": {1e-3}}
+                rates_by_place[where].add(rates[parameter])
+    assert rates_by_place == {"upper": {1e-3}, "lower": {5e-4}, "before": {2.5e-4}, "after": {1e-3}}
 
 
 class Deep(nn.Module):
@@ -262,7 +262,7 @@ DEEP = {"encoder": ("encoder",), "head": ("head",)}
 
 
 def test_groups_of_layers_train_and_load() -> None:
-    """Group rates, schedule and layers multiply; a checkpoint of the same settings loads."""
+    """Rates of groups, schedule and layers are multiplied, and a checkpoint of the same settings loads."""
     settings = OptimizerSettings(lr=1e-3, group_lrs={"head": 1e-4}, layer_decay=0.9, warmup=0.0)
     model = Deep()
     optimizer, schedule = build(model, DEEP, settings, 10)
@@ -284,8 +284,8 @@ def test_groups_of_layers_train_and_load() -> None:
     assert [group["lr"] for group in again.param_groups] == [group["lr"] for group in optimizer.param_groups]
 
 
-def test_without_layer_decay_groups_are_what_they_were() -> None:
-    """So that checkpoints of earlier versions load."""
+def test_without_layer_decay_groups_do_not_change() -> None:
+    """Otherwise checkpoints of earlier versions would not load."""
     groups = parameter_groups(Deep(), DEEP, OptimizerSettings())
     assert [(group["name"], len(group["params"])) for group in groups] == [("encoder", 28), ("head", 2)]  # type: ignore[arg-type]
     adapter = ToyAdapter()

@@ -1,4 +1,4 @@
-"""Which precision a trainer gets, and where bfloat16 acts."""
+"""The precision that a trainer gets, and where bfloat16 is used."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import pytest
 import torch
 
 from asr_lightning.training import precision
-from asr_lightning.training.precision import BFloat16Steps, precision_of
+from asr_lightning.training.precision import BFloat16Steps, precision_options
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 
 def test_the_device_decides_unless_the_user_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
-    assert precision_of("cpu", None, bf16_on_cpu=False) == {"precision": "32-true", "plugins": []}
-    assert precision_of("cpu", "32-true", bf16_on_cpu=True) == {"precision": "32-true", "plugins": []}
-    (plugin,) = precision_of("cpu", None, bf16_on_cpu=True)["plugins"]
+    assert precision_options("cpu", None, bf16_on_cpu=False) == {"precision": "32-true", "plugins": []}
+    assert precision_options("cpu", "32-true", bf16_on_cpu=True) == {"precision": "32-true", "plugins": []}
+    (plugin,) = precision_options("cpu", None, bf16_on_cpu=True)["plugins"]
     assert isinstance(plugin, BFloat16Steps)
 
 
 def test_a_cpu_without_bfloat16_keeps_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Emulated products are slower than those in float32."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
-    assert precision_of("cpu", None, bf16_on_cpu=True) == {"precision": "32-true", "plugins": []}
+    assert precision_options("cpu", None, bf16_on_cpu=True) == {"precision": "32-true", "plugins": []}
 
 
-def test_steps_are_in_bfloat16_and_checks_in_float32(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_in_bfloat16_and_validations_in_float32(tones_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, seen = toy_module(), set()
     plain = module.adapter.loss
 

@@ -39,7 +39,7 @@ def test_rates_equal_torchmetrics() -> None:
 
 
 def test_corpus_vs_mean_example() -> None:
-    """The seed's mean caps each clip at 1 and weighs a short clip like a long one; the corpus rate does neither."""
+    """The mean over clips caps each WER at 1 and weighs short clips like long ones; the corpus WER does neither."""
     rates = error_rates(
         [count_edits("yes", "no no no no", none), count_edits("one two three four", "one two three", none)]
     )

@@ -16,7 +16,7 @@ from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.datamodules.canary import Canary, open_canary
 from asr_lightning.module import ASRModule
-from asr_lightning.run.ends import ends_of_checks
+from asr_lightning.run.ends import ends_of_validations
 from asr_lightning.run.forgetting import Forgetting
 from asr_lightning.run.line import Line
 from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
@@ -63,7 +63,7 @@ class Run:
         guard = Forgetting(canary, "cpu", basic, settings.canary_limit, settings.canary_weight) if canary else None
         self.selection = Selection("cpu", basic, settings, guard, base)
         self.target = work / "model"
-        ends = ends_of_checks(self.best, AverageSteps(0), self.data, settings.average)
+        ends = ends_of_validations(self.best, AverageSteps(0), self.data, settings.average)
         self.chosen: Candidate = self.selection.run(self.live, self.source, ends, self.target)
 
 
@@ -171,10 +171,10 @@ def test_the_canary_is_read_no_more_than_needed(reader: Path, shifted: Path, ton
     assert [candidate.alpha for candidate in run.selection.candidates if candidate.lost] == [run.chosen.alpha]
 
 
-def test_a_run_without_a_check_keeps_the_untouched_model(tones_once: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_validation_keeps_the_untouched_model(tones_once: Path, tmp_path: Path) -> None:
     run = Run("toy", tones_once, tmp_path, epochs=0)
     assert run.chosen.alpha == 0
-    assert run.chosen.note == "no check of dev was reached in time"
+    assert run.chosen.note == "no validation was reached in time"
     assert same(saved.load(run.target).model, run.source.model)
 
 

@@ -1,4 +1,4 @@
-"""Losses of steps: read all at once, named when one is no number, and none logged twice."""
+"""Losses of steps are read together and logged once, and one that is not finite is named."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from asr_lightning.data.checks import SHORT_SECONDS
+from asr_lightning.data.durations import SHORT_SECONDS
 from asr_lightning.server.intake.clips import LEFT_OUT
 from asr_lightning.server.intake.decoding import RATE, Sound
 from asr_lightning.server.intake.limits import IntakeLimits

@@ -25,7 +25,7 @@ FORK.set_forkserver_preload(
         "tests.server.trainer.jobs",
     ]
 )
-EPOCHS = 3  # of three batches and two checks each
+EPOCHS = 3  # of three batches and two validations each
 
 
 def make_job(folder: Path, tones: Path, **changes: Any) -> Path:

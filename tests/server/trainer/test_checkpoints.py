@@ -1,4 +1,4 @@
-"""Nothing is unpickled that this run did not write, and even that as weights only (P7, T14)."""
+"""A run reads only checkpoints that it has written itself, and unpickles only weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 from asr_lightning.cli import lightning_cli
 from asr_lightning.training import checkpoints
-from asr_lightning.training.checkpoints import CheckedCheckpoints, HashMismatchError
+from asr_lightning.training.checkpoints import HashMismatchError, VerifiedCheckpoints
 
 PACKAGE = Path(checkpoints.__file__).parent
 
@@ -33,14 +33,14 @@ class Poison:
 
 def written(folder: Path, *numbers: int) -> Path:
     for number in numbers:
-        CheckedCheckpoints().save_checkpoint({"number": number}, folder / checkpoints.FRESH)
-        checkpoints.adopt(folder)
+        VerifiedCheckpoints().save_checkpoint({"number": number}, folder / checkpoints.FRESH)
+        checkpoints.rotate(folder)
     return folder
 
 
 def number(path: Path | None) -> int:
     assert path is not None
-    found: int = CheckedCheckpoints().load_checkpoint(path)["number"]
+    found: int = VerifiedCheckpoints().load_checkpoint(path)["number"]
     return found
 
 
@@ -83,7 +83,7 @@ def test_a_poisoned_checkpoint_is_refused(zipped: bool, recorded: bool, tmp_path
     if recorded:
         (folder / "hashes.json").write_text(json.dumps({"sha256": [checkpoints.sha256_at(last)]}))
     with pytest.raises((HashMismatchError, pickle.UnpicklingError)) as found:
-        CheckedCheckpoints().load_checkpoint(last, weights_only=False)
+        VerifiedCheckpoints().load_checkpoint(last, weights_only=False)
     assert isinstance(found.value, HashMismatchError) is not recorded
     assert not mark.exists()
 
@@ -108,11 +108,11 @@ def test_a_run_that_stopped_early_inside_an_epoch_is_not_trained_on(tones: Path,
     """Killed while its weights were chosen and resumed, it ends as it would have."""
     early = ("--early_stopping.patience=2", "--trainer.max_epochs=30", "--early_stopping.min_delta=9")
     once = fit(tones, tmp_path / "run", *early)
-    assert once.runner.best.checks[-1].epoch == pytest.approx(1 + 2 / 3)
+    assert once.runner.best.validations[-1].epoch == pytest.approx(1 + 2 / 3)
     copy = Path(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
     shutil.rmtree(copy / "model")
     again = fit(tones, copy, *early, "--ckpt_path=last")
-    assert again.runner.best.checks == once.runner.best.checks
+    assert again.runner.best.validations == once.runner.best.validations
     assert again.runner.outcome is not None and again.runner.outcome.cost.train_seconds == 0
     models = [torch.load(folder / "model" / "toy.pt", weights_only=True) for folder in (tmp_path / "run", copy)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

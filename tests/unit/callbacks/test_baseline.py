@@ -46,16 +46,16 @@ def test_baseline_survives_a_checkpoint(tones: Path) -> None:
 
 
 @pytest.mark.parametrize("patience", [1, 3])
-def test_patience_counts_checks(tones: Path, patience: int) -> None:
-    """With a rate that changes nothing, the first check is the best and ``patience`` more end the run."""
+def test_patience_counts_validations(tones: Path, patience: int) -> None:
+    """With a rate that changes nothing, the first validation is the best and ``patience`` more end the run."""
 
     class Count(Callback):
-        checks = 0
+        validations = 0
 
         def on_validation_end(self, trainer, pl_module) -> None:
-            self.checks += 1
+            self.validations += 1
 
     module, count = toy_module(), Count()
     module.settings = type(module.settings)(lr=1e-12)
     toy_fit(module, toy_data(tones), [StopEarly(patience=patience), count], max_epochs=20)
-    assert count.checks == 1 + patience
+    assert count.validations == 1 + patience

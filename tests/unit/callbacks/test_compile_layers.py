@@ -1,4 +1,4 @@
-"""Compiled layers train as plain ones do, are in place in training steps alone, and leave nothing behind."""
+"""Compiled layers train like plain ones, are used in training steps only, and are restored afterwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = [
 
 
 class Watch(Callback):
-    """Remembers losses, and in which hooks a layer's forward was not its class's."""
+    """Remembers losses, and the hooks in which a layer had another forward than its class."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -56,14 +56,14 @@ class Watch(Callback):
         self.losses.append(loss.item())
 
     def on_validation_batch_end(self, trainer, pl_module, *_: Any) -> None:
-        self.note("check", pl_module)
+        self.note("validation", pl_module)
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         self.note("epoch", pl_module)
 
 
 class KeepFirst(Callback):
-    """A checkpoint after the first epoch."""
+    """Saves a checkpoint after the first epoch."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +80,7 @@ def compiled_layers(module: ASRModule) -> list[torch.nn.Module]:
 def fit(
     adapter: Any, folder: Path, compiled: CompileLayers, *more: Callback, **options: Any
 ) -> tuple[ASRModule, Watch]:
-    """Two epochs of three batches of three clips, with checks in between."""
+    """Two epochs of three batches of three clips, with validations in between."""
     seed_everything(0, verbose=False)
     module, watch = ASRModule(adapter, OptimizerSettings(lr=1e-3, schedule="constant")), Watch()
     data = AudioFolderDataModule(str(folder), 3, 1, collator=adapter.collator(), limits=adapter.limits)
@@ -128,7 +128,7 @@ def test_whisper_trains_as_without(undisturbed: Any, whisper: Path, tones_once: 
 
 def test_compiled_in_training_steps_alone(undisturbed: Any) -> None:
     module, watch, _ = undisturbed
-    assert watch.hooks == {"start", "step", "check", "epoch"}
+    assert watch.hooks == {"start", "step", "validation", "epoch"}
     assert watch.compiled == {"step"}
     assert not compiled_layers(module)
 
@@ -172,7 +172,7 @@ def test_lora_in_bfloat16_with_frozen_parts(tones_once: Path, tmp_path: Path) ->
 
 
 class CompileEncoder(CompileLayers):
-    """One kind of layer: the second would take another 14 s."""
+    """Compiles one kind of layer only, since the second would take another 14 s."""
 
     def on_train_start(self, trainer, pl_module) -> None:
         super().on_train_start(trainer, pl_module)
@@ -183,7 +183,7 @@ class CompileEncoder(CompileLayers):
 @pytest.mark.once
 @pytest.mark.skipif(which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler on a CPU")
 def test_inductor_trains_as_eager_does(whisper: Path, tones_once: Path, tmp_path: Path, monkeypatch) -> None:
-    """Its kernels sum in another order."""
+    """The losses differ by rounding, since inductor's kernels add up in another order."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     both = (CompileLayers(), CompileEncoder(True))
     plain, compiled = (fit(load("whisper", whisper), tones_once, one, max_epochs=1)[1] for one in both)
@@ -192,7 +192,7 @@ def test_inductor_trains_as_eager_does(whisper: Path, tones_once: Path, tmp_path
 
 
 class Fail(Callback):
-    """Ends the third step with an error, from within."""
+    """Raises an error inside the third step."""
 
     def on_before_backward(self, trainer, pl_module, loss) -> None:
         if trainer.global_step == 2:
@@ -200,7 +200,7 @@ class Fail(Callback):
 
 
 def test_exception_leaves_layers_as_they_were(whisper: Path, tones_once: Path) -> None:
-    """A layer that has a forward of its own has it in checks and afterwards, too."""
+    """A layer with a forward of its own keeps it in validations and afterwards."""
     adapter = load("whisper", whisper)
     layer = layers_of(adapter.model)[0]
     own = vars(layer)["forward"] = layer.forward
@@ -247,7 +247,7 @@ def test_no_compiler_is_named_before_training(whisper: Path, tones_once: Path, m
 
 
 def test_modes_are_of_inductor() -> None:
-    with pytest.raises(ValueError, match="reduce-overhead is one of the backend inductor"):
+    with pytest.raises(ValueError, match="reduce-overhead exists only with the backend inductor"):
         CompileLayers(True, "reduce-overhead", "aot_eager")
 
 

@@ -1,4 +1,4 @@
-"""Gradients that are not numbers: the step is left out and named, and a run of them ends training (pitfall T35)."""
+"""A step with gradients that are not finite is skipped and named, and several in a row end training."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_bad_steps_in_a_row_end_the_run(tones: Path, fused: bool) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_bad_steps_apart_do_not(tones: Path, fused: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_single_bad_steps_do_not_end_the_run(tones: Path, fused: bool, caplog: pytest.LogCaptureFixture) -> None:
     toy_fit(toy_module(fused), toy_data(tones), [Poison({0, 2, 4, 6}), FiniteGradients(limit=1)], max_epochs=2)
     assert len([record for record in caplog.records if record.name.endswith("finite")]) == 4
 
@@ -65,19 +65,19 @@ def test_accumulated_batches_are_named_together(tones: Path, caplog: pytest.LogC
     assert f"the gradients of {', '.join(poison.uids)} are" in caplog.text
 
 
-def test_a_fused_step_is_read_at_the_check_and_equals_the_plain_one(tones: Path) -> None:
-    """The same weights, left-out step included, and no look at the gradients between two checks."""
-    weights, looks = [], []
+def test_a_fused_step_is_read_at_the_validation_and_equals_the_plain_one(tones: Path) -> None:
+    """The weights are the same, also after a skipped step, and the flags are not read between two validations."""
+    weights, num_read = [], []
 
     class Watched(FiniteGradients):
         def _read(self) -> None:
-            looks.append(len(self._unread))
+            num_read.append(len(self._unread))
             super()._read()
 
     for fused in (False, True):
         module = toy_module(fused)
         toy_fit(module, toy_data(tones), [Poison({1}), Watched()], max_epochs=2)
-        # The bias before BatchNorm has rounding for a gradient, of which Adam makes whole steps.
+        # The gradient of the bias before BatchNorm is only rounding error, which Adam turns into full steps.
         weights.append({n: p.detach() for n, p in module.model.named_parameters() if n != "encoder.0.bias"})
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)  # the rate is 1e-2
-    assert max(looks) > 1, "several steps are read at once"
+    assert max(num_read) > 1, "several steps are read at once"

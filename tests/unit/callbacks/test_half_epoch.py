@@ -9,8 +9,8 @@ from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from tests.toy_run import toy_data, toy_fit, toy_module
 
 
-class Checks(Callback):
-    """Remembers after which batch of the epoch each check ran."""
+class Validations(Callback):
+    """Remembers after which batch of the epoch each validation ran."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -33,24 +33,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("num_batches", range(1, 10))
 def test_half_epoch_steps(folder: Path, num_batches: int) -> None:
-    checks = Checks()
+    validations = Validations()
     data = toy_data(folder, batch_size=1, shares=(0.8, 0.1, 0.1))
-    toy_fit(toy_module(), data, [checks], max_epochs=2, limit_train_batches=num_batches)
+    toy_fit(toy_module(), data, [validations], max_epochs=2, limit_train_batches=num_batches)
     expected = sorted({math.ceil(num_batches / 2), num_batches})
-    assert checks.batches == expected * 2
+    assert validations.batches == expected * 2
 
 
 def test_last_step_is_validated(folder: Path) -> None:
-    """``max_steps`` may end a run anywhere; what it ends with is scored."""
-    checks = Checks()
+    """``max_steps`` may end a run anywhere; its last weights are scored."""
+    validations = Validations()
     data = toy_data(folder, batch_size=1, shares=(0.8, 0.1, 0.1))
-    trainer = toy_fit(toy_module(), data, [checks], max_epochs=-1, max_steps=2, limit_train_batches=9)
+    trainer = toy_fit(toy_module(), data, [validations], max_epochs=-1, max_steps=2, limit_train_batches=9)
     assert trainer.global_step == 2
-    assert checks.batches == [2]
+    assert validations.batches == [2]
 
 
 def test_only_whole_epochs(folder: Path) -> None:
-    checks = Checks()
+    validations = Validations()
     data = toy_data(folder, batch_size=2, shares=(0.8, 0.1, 0.1))
-    toy_fit(toy_module(), data, [checks, HalfEpochValidation(half=False)], max_epochs=1, limit_train_batches=4)
-    assert checks.batches == [4]
+    toy_fit(toy_module(), data, [validations, HalfEpochValidation(half=False)], max_epochs=1, limit_train_batches=4)
+    assert validations.batches == [4]

@@ -23,7 +23,7 @@ class Modes(Callback):
 
 @pytest.mark.parametrize("trained", ["encoder", "head"])
 def test_frozen_hash_unchanged(tones: Path, trained: str) -> None:
-    """Weights and BatchNorm buffers of frozen groups are bit-identical after epochs with checks in between."""
+    """Weights and BatchNorm buffers of frozen groups are bit-identical after epochs with validations in between."""
     module, modes = toy_module(), Modes()
     before = copy.deepcopy(module.model.state_dict())
     toy_fit(module, toy_data(tones), [TrainOnly([trained], batch_norm="train"), modes], max_epochs=2)
@@ -44,7 +44,7 @@ def test_bn_buffers_unchanged_when_frozen(tones: Path) -> None:
 
 
 def test_batch_norm_is_held_while_the_encoder_trains(tones: Path) -> None:
-    """The default: statistics of thousands of voices stay, scale and shift learn, also after checks in between."""
+    """By default the statistics of thousands of voices stay, while scale and shift learn, also after validations."""
     module = toy_module()
     norm = module.model.encoder[1]
     mean, scale = norm.running_mean.clone(), norm.weight.clone()

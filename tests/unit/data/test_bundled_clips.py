@@ -1,4 +1,4 @@
-"""The replay set in the package: sound files, many voices, and nothing of what the canary and the sample measure."""
+"""The bundled replay set has many voices, and no text or voice that the canary or the sample data set measures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MEASURED = (
 
 
 def words(text: str) -> str:
-    """The text without capitals and punctuation."""
+    """The text in lower case and without punctuation."""
     return re.sub(r"[^a-z ]", "", text.lower())
 
 
 def voice(clip: Path) -> str:
-    """Who speaks: the name without its number."""
+    """The voice of a clip: its name without the number."""
     return clip.stem.rpartition("_")[0]
 
 
@@ -52,11 +52,11 @@ def test_clips_are_short_and_the_folder_is_small() -> None:
 
 
 @pytest.mark.parametrize("measured", MEASURED, ids=lambda path: path.parent.name)
-def test_replay_gives_away_nothing_that_is_measured(measured: Path) -> None:
+def test_replay_has_no_text_that_is_measured(measured: Path) -> None:
     texts = {words(line) for line in measured.read_text(encoding="utf-8").splitlines()}
     assert texts and not texts & {words(clip.with_suffix(".txt").read_text(encoding="utf-8").strip()) for clip in CLIPS}
 
 
-def test_no_voice_is_the_canarys() -> None:
+def test_replay_has_no_voice_of_the_canary() -> None:
     others = {voice(clip) for clip in (PACKAGE / "canary_clips" / "en").glob("*.ogg")}
     assert others and not set(map(voice, CLIPS)) & others

@@ -1,4 +1,4 @@
-"""The hashes that name a data set and its split."""
+"""The hashes that identify a data set and its split."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def rows(folder: Path, *texts: str) -> list[Row]:
     return [Row(str(number), f"{number}.wav", text) for number, text in enumerate(texts)]
 
 
-def test_data_hash_hears_sound_and_text_and_nothing_else(tmp_path: Path) -> None:
+def test_data_hash_depends_on_sound_and_text_only(tmp_path: Path) -> None:
     one, two, three = rows(tmp_path, "a", "b", "c")
     first = data_sha256(tmp_path, {"train": [one, two], "dev": [three]})
-    assert first == data_sha256(tmp_path, {"dev": [one], "train": [three, two]}), "the split is another hash's business"
+    assert first == data_sha256(tmp_path, {"dev": [one], "train": [three, two]}), "the split has a hash of its own"
     assert first != data_sha256(tmp_path, {"train": [one, two], "dev": [Row("2", "2.wav", "d")]})
     assert first != data_sha256(tmp_path, {"train": [one, two], "dev": []})
     (tmp_path / "0.wav").write_bytes(b"another take")
     assert first != data_sha256(tmp_path, {"train": [one, two], "dev": [three]})
 
 
-def test_split_hash_knows_who_is_where(tmp_path: Path) -> None:
+def test_split_hash_depends_on_the_split(tmp_path: Path) -> None:
     one, two, three = rows(tmp_path, "a", "b", "c")
     first = split_sha256({"train": [one, two], "dev": [three]})
     assert first == split_sha256({"dev": [three], "train": [two, one]})

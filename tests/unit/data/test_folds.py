@@ -1,4 +1,4 @@
-"""Folds: disjoint by text, all clips covered, and none of test's texts trained on."""
+"""Folds have disjoint texts and cover all clips, and no text of test is trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def rows(split: str, texts: list[str]) -> tuple[Row, ...]:
 
 
 def splits_of(num: int, dev: list[str] | None = None) -> dict[str, tuple[Row, ...]]:
-    train = [f"text {n}" for n in range(num)] + ["Text 0!", "text 1"]  # two of them are said twice
+    train = [f"text {n}" for n in range(num)] + ["Text 0!", "text 1"]  # two texts are spoken twice
     return {
         "train": rows("train", train),
         "dev": rows("dev", ["one more", "and another"] if dev is None else dev),
@@ -42,7 +42,7 @@ def test_folds_are_disjoint_by_text_and_cover_everything(count: int) -> None:
 
 
 def test_a_dev_text_that_test_has_is_not_trained_on(caplog: pytest.LogCaptureFixture) -> None:
-    """In dev it only chose weights; in a fold it would be learned."""
+    """In dev it would only affect the choice of weights, but in a fold it would be trained on."""
     splits = splits_of(5, dev=["Never seen.", "one more"])
     with caplog.at_level(logging.WARNING, "asr_lightning"):
         folds = fold_splits(splits, 2)
@@ -50,10 +50,10 @@ def test_a_dev_text_that_test_has_is_not_trained_on(caplog: pytest.LogCaptureFix
     assert "dev0" not in {row.uid for fold in folds for row in (*fold["train"], *fold["dev"])}
 
 
-def test_auto_is_for_all_but_large_sets() -> None:
+def test_auto_makes_folds_except_for_large_sets() -> None:
     assert num_folds("auto", splits_of(8)) == 4
     assert num_folds("auto", splits_of(MANY - 3)) == 4
-    assert num_folds("auto", splits_of(MANY - 2)) == 1, "with the two of dev there are many"
+    assert num_folds("auto", splits_of(MANY - 2)) == 1, "with the two texts of dev there are too many for folds"
     assert num_folds("auto", splits_of(1, dev=["one more"])) == 3, "no more folds than texts"
     assert num_folds("few", splits_of(FEW - 3)) == 4 and num_folds("few", splits_of(FEW - 2)) == 1
     assert num_folds("off", splits_of(8)) == 1
@@ -68,6 +68,6 @@ def test_folds_share_the_epochs_except_of_few_clips() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "message"), [(1, "at least 2"), (99, "set --folds off")])
-def test_other_numbers_are_refused(wanted: int, message: str) -> None:
+def test_impossible_numbers_of_folds_are_refused(wanted: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         num_folds(wanted, splits_of(8))

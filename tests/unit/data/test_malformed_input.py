@@ -1,4 +1,4 @@
-"""What users really hand in. Every entry: a clear error, and not one byte of theirs changed."""
+"""Malformed input that users may have gives a clear error each time, and none of their files is changed."""
 
 from __future__ import annotations
 

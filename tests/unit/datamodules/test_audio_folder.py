@@ -36,7 +36,7 @@ class PadCollator:
 
 
 class Recorder(pl.LightningModule):
-    """Learns one number and keeps a fingerprint of every batch it saw."""
+    """Learns one number and records a hash of every training batch."""
 
     def __init__(self, save_epoch: int | None = None, save_to: str = "") -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def test_resumed_run_sees_what_an_uninterrupted_one_sees(make_folder, tmp_path, 
 
 
 def test_workers_change_nothing(make_folder):
-    """The epoch reaches a spawned worker, which holds no cached samples (T66)."""
+    """The epoch reaches a spawned worker, which holds no cached samples."""
     folder = make_folder(12)
     loaders = [
         data(folder, augmentation=VARIED, num_workers=number, collator=ToyCollator()).train_dataloader()
@@ -127,7 +127,7 @@ def test_default_workers_zero(make_folder):
 
 @pytest.mark.parametrize("name", [f"datamodules.{part}" for part in PARTS])
 def test_import_keeps_threads(name, monkeypatch):
-    """A fresh copy of each module, because a child process would spend ten seconds on importing lightning (T67)."""
+    """A fresh copy of each module, because a child process would spend ten seconds on importing lightning."""
     spec = importlib.util.find_spec(f"asr_lightning.{name}")
     copy = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, copy)
@@ -225,7 +225,7 @@ def test_replay_joins_training_alone(make_folder):
 
 
 def test_few_clips_fill_an_epoch(make_folder):
-    """They are repeated, and the share of general speech is of all that is drawn of them."""
+    """They are repeated, and the share of general speech refers to their number including repetitions."""
     folder, general = make_folder(8), make_folder(12, "general")
     datamodule = data(folder, replay=str(general), replay_share=0.25, epoch_clips=40)
     uids = [uid for batch in datamodule.train_dataloader() for uid in batch.uids]
@@ -235,7 +235,7 @@ def test_few_clips_fill_an_epoch(make_folder):
 
 
 def test_few_clips_are_joined_by_more_replay(make_folder):
-    """A share of few is less than keeps other voices; with many clips the share is what counts."""
+    """For few clips the smallest number of replay clips applies, for many clips the share."""
     folder, general = make_folder(8), make_folder(9, "general")
     for least, drawn in ((7, 7), (1, 2)):
         datamodule = data(folder, replay=str(general), replay_share=0.4, replay_least=least)

@@ -56,11 +56,11 @@ def test_batches_change_with_epoch_and_seed_only():
 
     assert batches(1, 0) == batches(1, 0)
     assert batches(1, 0) != batches(2, 0) and batches(1, 0) != batches(1, 1)
-    assert sorted(batches(1, 0)) != sorted(batches(2, 0))  # other company, not only another order
+    assert sorted(batches(1, 0)) != sorted(batches(2, 0))  # other clips share a batch, not only in another order
 
 
 def test_buckets_are_narrow():
-    """Less than a fifth of what is computed is padding, where unsorted batches waste well over a third."""
+    """Less than a fifth of a batch is padding, while more than a third of unsorted batches would be."""
     seconds = seconds_of(200)
     sampler = TrainBatches(seconds, 16, 0, 1)
     for epoch in range(5):
@@ -73,7 +73,7 @@ def test_buckets_are_narrow():
 
 
 def test_shape_count_bounded():
-    """Two batch sizes at most, in all epochs, for clips of one bucketed length."""
+    """Clips of one length give at most two batch sizes in all epochs."""
     sampler = TrainBatches([1.0] * 83, 16, 0, 1)
     sizes = set()
     for epoch in range(20):
@@ -103,7 +103,7 @@ def test_evaluation_order_is_fixed_and_uid_breaks_ties():
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_own_clip_and_some_replay_each_epoch(world):
-    """The speaker's clips once each, and other ones of general speech in each epoch."""
+    """Each epoch has every clip of the speaker once, and other clips of general speech."""
     samplers = [TrainBatches(seconds_of(30), 4, rank, world, 3, num_replay=10, num_drawn=5) for rank in range(world)]
     drawn = []
     for epoch in range(4):
@@ -119,7 +119,7 @@ def test_every_own_clip_and_some_replay_each_epoch(world):
 
 
 def test_draws_without_epoch_clips_stay_what_they_were():
-    """Recorded before ``epoch_clips`` was added: the figures of the recipes were measured with these batches."""
+    """The batches were recorded before ``epoch_clips`` was added, and the recipes' figures were measured with them."""
     sampler = TrainBatches(seconds_of(12), 5, 0, 1, 3, num_replay=4, num_drawn=2)
     sampler.set_epoch(2)
     assert [clips(batch) for batch in sampler] == RECORDED
@@ -127,7 +127,7 @@ def test_draws_without_epoch_clips_stay_what_they_were():
 
 @pytest.mark.parametrize(("num", "least", "world"), list(itertools.product([1, 3, 10, 40], [0, 7, 55], [1, 2, 3])))
 def test_few_clips_are_repeated_equally_often(num, least, world):
-    """Within one, each time with another number, whatever the number of processes; fewer draws than clips add none."""
+    """Numbers of repetitions differ by one at most, for any number of processes; few draws add no repetitions."""
     replay = seconds_of(6)
     samplers = [
         TrainBatches(seconds_of(num) + replay, 8, rank, world, 3, len(replay), 4, epoch_clips=least)
@@ -142,7 +142,7 @@ def test_few_clips_are_repeated_equally_often(num, least, world):
         in_turn = [batch for step in zip(*dealt, strict=True) for batch in step][: -(-(draws + 4) // 8)]
         alone = TrainBatches(seconds_of(num) + replay, 8, 0, 1, 3, len(replay), 4, epoch_clips=least)
         alone.set_epoch(epoch)
-        assert in_turn == list(alone), "several processes draw what one draws"
+        assert in_turn == list(alone), "several processes draw the same as one"
         picks = [pick for batch in in_turn for pick in batch]
         own = [pick for pick in picks if pick.clip < num]
         times = Counter(pick.clip for pick in own)
@@ -152,7 +152,7 @@ def test_few_clips_are_repeated_equally_often(num, least, world):
 
 
 def test_repeats_of_a_clip_do_not_fill_a_batch():
-    """Ten clips in batches of 16: none is in one more than twice, and general speech is spread over all batches."""
+    """Of ten clips in batches of 16, none is in a batch more than twice, and all batches have general speech."""
     sampler = TrainBatches(seconds_of(110), 16, 0, 1, 0, num_replay=100, num_drawn=40, epoch_clips=160)
     for batch in sampler:
         times = Counter(pick.clip for pick in batch if pick.clip < 10)

@@ -9,7 +9,7 @@ import pytest
 
 import asr_lightning
 from asr_lightning.reports.build import build, measure, percent, points
-from asr_lightning.reports.study import Candidate, Check, Study
+from asr_lightning.reports.study import Candidate, Study, Validation
 from asr_lightning.reports.write import write
 from asr_lightning.scoring.edits import Transcript, score
 from asr_lightning.scoring.rates import Pair
@@ -47,7 +47,7 @@ def study(**changes: Any) -> Study:
             Candidate("untouched model", 0.0, 0.3, 2.0, 0.1, note="for comparison"),
             Candidate("epoch 1", 1.0, 0.1, 0.5, 0.1, chosen=True),
         ),
-        history=(Check(10, 0.5, None, 1.0, 0.2), Check(20, 1.0, 0.7, 0.5, 0.1)),
+        history=(Validation(10, 0.5, None, 1.0, 0.2), Validation(20, 1.0, 0.7, 0.5, 0.1)),
         clips={"train": 40, "dev": 12, "test": 12},
         seconds={"train": 100.0, "dev": 30.0, "test": 31.0},
         data_name="my recordings",
@@ -109,10 +109,10 @@ def test_other_people_may_have_a_normaliser_of_their_own() -> None:
 
 
 def test_kept_base() -> None:
-    report = build(study(kept_base=True, decision="no check was better on dev.", test=pairs(4, 4)))
+    report = build(study(kept_base=True, decision="no validation was better on dev.", test=pairs(4, 4)))
     verdict, found = report["verdict"], report["verdict"]["sentence"]
     assert verdict["start"] == "The untouched model was kept"
-    assert report["decision"] == "The untouched model was kept: no check was better on dev."
+    assert report["decision"] == "The untouched model was kept: no validation was better on dev."
     assert found.startswith(report["decision"])
     assert found.endswith("Its word error rate on 12 test clips is 40.0 %.")
 
@@ -173,7 +173,7 @@ def test_nothing_but_an_empty_reference() -> None:
 
 def test_json_round_trip(tmp_path: Path) -> None:
     """What is returned is what the file holds; NaN, which JSON lacks, is null."""
-    history = (Check(10, 0.5, None, float("nan"), 0.2), Check(20, 1.0, float("inf"), 0.5, 0.1))
+    history = (Validation(10, 0.5, None, float("nan"), 0.2), Validation(20, 1.0, float("inf"), 0.5, 0.1))
     (tmp_path / "model").mkdir()
     (tmp_path / "report.md").write_text("old")
     report = write(study(history=history), tmp_path)

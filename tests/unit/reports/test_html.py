@@ -22,7 +22,7 @@ import soundfile
 
 from asr_lightning.reports.build import build
 from asr_lightning.reports.html import page
-from asr_lightning.reports.study import Candidate, Check
+from asr_lightning.reports.study import Candidate, Validation
 from asr_lightning.reports.write import write
 from asr_lightning.scoring.rates import Pair
 from tests.unit.reports.test_build import pairs, study
@@ -168,7 +168,7 @@ def test_kept_base_is_the_headline() -> None:
     assert '<b class="unclear">The untouched model was kept</b>: Nothing was better on dev.' in html
 
 
-def test_curve_marks_the_chosen_check_and_the_untouched_level() -> None:
+def test_curve_marks_the_chosen_validation_and_the_untouched_level() -> None:
     html = page(build(study()), {})
     assert html.count('class="ring"') == 2
     assert ">untouched</text>" in html
@@ -179,7 +179,7 @@ def test_curve_marks_the_chosen_check_and_the_untouched_level() -> None:
 
 
 def test_curve_of_losses_that_are_not_numbers() -> None:
-    history = (Check(10, 0.5, None, float("nan"), 0.0), Check(20, 1.0, None, float("nan"), 0.0))
+    history = (Validation(10, 0.5, None, float("nan"), 0.0), Validation(20, 1.0, None, float("nan"), 0.0))
     assert len(Parsed(page(build(study(history=history, dev=())), {})).of("svg")) == 2
 
 

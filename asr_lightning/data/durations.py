@@ -1,6 +1,6 @@
-"""Are the recordings of a usable length? Counts seconds only; knows no file, no split and no model.
+"""Finds recordings that are too short or too long. Counts seconds only; knows no file, no split and no model.
 
-A clip is refused or kept whole, never cut: a cut recording with a full transcript teaches a model to invent words.
+A clip is refused or used whole, never cut: a cut recording with a full transcript would teach a model to invent words.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from asr_lightning.scoring.text import name_some
 
 log = logging.getLogger(__name__)
 
-SHORT_SECONDS = 0.3  # one syllable; shorter clips are more often a slip of the button than a word
+SHORT_SECONDS = 0.3  # one syllable; shorter clips are more often accidental presses of a button than words
 
 
 def duration_problems(seconds: Mapping[str, float], min_seconds: float, max_seconds: float | None) -> list[str]:
-    """One problem for the clips that are too short and one for those too long; logs the doubtful ones.
+    """Describe the clips that are too short, and those that are too long, and log those that are suspiciously short.
 
     Args:
-        seconds: Length of each clip, by the name the user knows.
+        seconds: Length of each clip, by the name that the user knows.
         min_seconds: Shorter clips are refused.
-        max_seconds: Longer clips are refused; None is unbounded.
+        max_seconds: Longer clips are refused; None means no limit.
+
+    Returns:
+        At most two messages.
     """
     short = {name: value for name, value in seconds.items() if value < min_seconds}
     long = {name: value for name, value in seconds.items() if max_seconds is not None and value > max_seconds}
