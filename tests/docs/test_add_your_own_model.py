@@ -187,5 +187,5 @@ def test_card_counts_its_parameters(ran: dict[str, Ran]) -> None:
 def test_named_places_exist() -> None:
     table = PAGE.split("**Inside this repository**")[1].split("\n## ")[0]
     places = re.findall(r"^\| `([\w./]+)` \|", table, re.MULTILINE)
-    assert len(places) == 5
+    assert len(places) == 12
     assert all((ROOT / place).exists() for place in places)
