@@ -96,7 +96,7 @@ import json, sys
 print(next(app['app_id'] for app in json.load(sys.stdin) if app['description'] == 'asr-$four'))")
 container=$(modal_json container list --app-id "$app" | "$PYTHON" -c "
 import json, sys
-print(next(found['container_id'] for found in json.load(sys.stdin)))")
+print(next(container['container_id'] for container in json.load(sys.stdin)))")
 "$PYTHON" -m modal container stop --yes "$container"
 cloud download "$four"
 [ -s "$WORK/four/model.tar.gz" ] || wrong "no model after the container was stopped"
