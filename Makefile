@@ -7,7 +7,7 @@ NEMO := .venv-nemo/bin
 LOCK := requirements.lock
 SAMPLE := examples/german_accent/clips
 COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --custom-compile-command "make lock" pyproject.toml
-# What a rented machine installs: the same versions, for its platform and Python alone.
+# Locks of what a rented machine installs: the same versions, only for its platform and Python.
 RENTED := asr_lightning/cloud/locks
 COMPILE_RENTED := $(BIN)/uv pip compile -q --python-platform x86_64-unknown-linux-gnu --python-version 3.11 \
 	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
@@ -16,10 +16,10 @@ COMPILE_RENTED := $(BIN)/uv pip compile -q --python-platform x86_64-unknown-linu
 
 install: .venv/installed
 
-# NeMo 3.0.0 wants lightning 2.4.0, so it has an environment of its own.
+# NeMo 3.0.0 requires lightning 2.4.0, so it has a separate environment.
 install-nemo: .venv-nemo/installed
 
-# SkyPilot's pins and those of transformers exclude each other: a client without torch, in an environment of its own.
+# SkyPilot and transformers require versions that exclude each other, so the client has a separate environment without torch.
 install-skypilot: .venv-skypilot/installed
 
 .venv/installed: $(LOCK) pyproject.toml
@@ -38,11 +38,11 @@ demo: install
 	$(BIN)/python -m asr_lightning specialize $(SAMPLE) --model whisper-tiny.en --run_dir runs/demo \
 		--folds off --trainer.max_epochs 3 --selection.average 1 --selection.alphas [0.5]
 
-# Two parts at a time, one thread each: two threads each would wait for one another on two cores.
+# Two parts at a time with one thread each: with two threads each, they would wait for one another on two cores.
 test: install install-nemo
 	OMP_NUM_THREADS=1 $(MAKE) -j2 test-main test-nemo test-jobs test-http
 
-# What most changes break, in under three minutes.
+# The tests that most changes break, in under three minutes.
 test-quick: install
 	$(BIN)/python -m pytest -m "not once" tests/architecture tests/configs tests/docs tests/unit/data tests/unit/datamodules \
 		tests/unit/reports tests/unit/test_*.py
@@ -53,7 +53,7 @@ test-main: install
 test-nemo: install-nemo
 	$(NEMO)/python -m pytest
 
-# Server and cloud in two halves: jobs and what orders them, and the rest.
+# The tests of server and cloud in two halves of about the same length.
 JOBS := tests/cloud tests/server/jobs tests/server/client tests/server/test_history.py
 
 test-jobs: install
@@ -69,7 +69,7 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-# Resolve the exact versions anew.
+# Resolve the exact versions of all dependencies again.
 lock: install
 	$(COMPILE) --extra demo --extra weights --extra dev -o $(LOCK)
 	$(COMPILE) --extra nemo --extra demo --extra weights --extra dev -o requirements-nemo.lock
@@ -78,7 +78,7 @@ lock: install
 	$(COMPILE_RENTED) --extra rented --constraint $(LOCK) -o $(RENTED)/main.lock
 	$(COMPILE_RENTED) --extra rented --extra nemo --constraint requirements-nemo.lock -o $(RENTED)/nemo.lock
 
-# Print the options of fit, validate and test into the pages that their --help shows.
+# Write the options of fit, validate and test to the pages that their --help shows.
 help-pages: install
 	$(BIN)/python -m asr_lightning.cli.help_pages
 

@@ -1,4 +1,4 @@
-"""Reads Asterisk's telephone prompts: one professional speaker a language, with transcripts, at 16 kHz.
+"""Reads Asterisk's telephone prompts: one professional speaker for each language, with transcripts, at 16 kHz.
 
 Debian's packages `asterisk-core-sounds-XX` hold the transcripts, `asterisk-core-sounds-XX-g722` the recordings; the
 licences are in `/usr/share/doc/asterisk-core-sounds-XX/copyright`. Needs `pip install av numpy`.
@@ -19,16 +19,16 @@ from asr_lightning.scoring.text import basic
 SOUNDS = Path("/usr/share/asterisk/sounds")
 TRANSCRIPTS = "/usr/share/doc/asterisk-core-sounds-{0}/core-sounds-{0}.txt.gz"
 SAMPLE_RATE = 16_000  # Hz, of G.722
-# Notes stand in brackets, and symbols hide the word that is said for them.
+# Notes are in brackets, and a symbol does not show the word that is said for it.
 NOTE_OR_SYMBOL = re.compile(r"[][()<>{}#*@$]")
 
 
 class Speaker(NamedTuple):
-    """Whose voice a language's prompts are.
+    """The speaker of a language's prompts.
 
     Attributes:
-        voice: What the UIDs of the clips start with.
-        folder: Of the recordings, below `SOUNDS`.
+        voice: The beginning of the UIDs of the clips.
+        folder: The folder of the recordings, below `SOUNDS`.
     """
 
     voice: str
@@ -49,7 +49,7 @@ class Prompt(NamedTuple):
 
     Attributes:
         uid: Voice and name, such as "allison_vm-goodbye".
-        text: What is said.
+        text: The words that are said.
         samples: Mono audio at `SAMPLE_RATE`, float64 from -1 to 1, shape (samples,).
     """
 
@@ -61,14 +61,14 @@ class Prompt(NamedTuple):
 def prompts(language: str, changes: Path, words: int, seconds: tuple[float, float]) -> Iterator[Prompt]:
     """Reads the prompts that make a data set, in the package's order.
 
-    Left out are transcripts with notes or symbols, too few words, recordings too short or too long, and all but the
-    first of those with the same words.
+    Prompts are left out if the transcript has notes or symbols or too few words, if the recording is too short or too
+    long, or if an earlier prompt has the same words.
 
     Args:
-        language: Code, a key of `SPEAKERS`.
-        changes: Table of other transcripts, with the columns prompt and text; without a text the prompt is left out.
-        words: Fewest words of a prompt.
-        seconds: Least and most length.
+        language: Language code, a key of `SPEAKERS`.
+        changes: Table of corrected transcripts, with the columns prompt and text; an empty text leaves the prompt out.
+        words: Smallest number of words in a prompt.
+        seconds: Shortest and longest duration.
 
     Yields:
         The prompts.
@@ -85,14 +85,14 @@ def prompts(language: str, changes: Path, words: int, seconds: tuple[float, floa
 
 
 def transcripts(language: str, changes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Reads what is said in each prompt, without the dots that join it to another prompt.
+    """Reads the text of each prompt, without the dots that join it to another prompt.
 
     Args:
-        language: Code, a key of `SPEAKERS`.
-        changes: Other text by name; empty to leave the prompt out.
+        language: Language code, a key of `SPEAKERS`.
+        changes: Corrected text by name of the prompt; an empty text leaves the prompt out.
 
     Yields:
-        Name and text.
+        The name and the text of a prompt.
     """
     with gzip.open(TRANSCRIPTS.format(language), "rt", encoding="utf-8-sig") as file:
         for line in file:
@@ -104,13 +104,13 @@ def transcripts(language: str, changes: Mapping[str, str]) -> Iterator[tuple[str
 
 
 def read_changes(path: Path) -> dict[str, str]:
-    """Reads the table of other transcripts.
+    """Reads the table of corrected transcripts.
 
     Args:
         path: CSV with the columns prompt and text.
 
     Returns:
-        Text by name of the prompt.
+        The text by name of the prompt.
     """
     with path.open(newline="", encoding="utf-8") as file:
         return {row["prompt"]: row["text"] for row in csv.DictReader(file)}
@@ -120,10 +120,10 @@ def decoded(path: Path) -> np.ndarray:
     """Decodes a recording.
 
     Args:
-        path: Raw G.722.
+        path: The recording in raw G.722.
 
     Returns:
-        Mono audio at `SAMPLE_RATE`, float64 from -1 to 1, shape (samples,); nothing for an empty file.
+        Mono audio at `SAMPLE_RATE`, float64 from -1 to 1, shape (samples,); no samples for an empty file.
     """
     if not path.stat().st_size:
         return np.zeros(0)

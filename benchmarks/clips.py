@@ -1,4 +1,4 @@
-"""What the scripts that make data sets share, whatever the voice: a recording's chance, its files, the splits.
+"""Functions shared by the scripts that make data sets: random variation of a recording, its files, the splits.
 
 Needs `pip install soundfile soxr`.
 """
@@ -19,28 +19,28 @@ SAMPLE_RATE = 16_000  # Hz, what speech recognisers want
 COMPRESSION_LEVEL = 0.87
 SPLIT_SIZES = {"train": 166, "dev": 74, "test": 49}
 
-# Ranges a clip's own value is drawn from, so that the clips differ like recordings made on different days.
+# The value of each clip is drawn from these ranges, so that clips differ like recordings made on different days.
 PITCH = (0.97, 1.03)  # factor; wider and it would no longer be one speaker
 SILENCE = (0.15, 0.4)  # seconds before and after the sentence
 PEAK = (-9.0, -2.0)  # dB relative to full scale
 NOISE = (-40.0, -32.0)  # dB relative to the speech: a quiet room, not a challenge
 
 Rules = Iterable[tuple[str, str, float]]
-"""Pattern, what is said instead, how often: 1 is always. Applied from top to bottom, drawn anew each time."""
+"""Pattern, its replacement, and the probability of replacing it. Applied from top to bottom, drawn for each match."""
 
 Say = Callable[[str, random.Random], tuple[np.ndarray, int]]
-"""A voice: text and chance to bare mono speech and its sample rate in Hz."""
+"""A voice: turns a text and a random generator into plain mono speech and its sample rate in Hz."""
 
 
 def output_folder(parser: argparse.ArgumentParser, default: Path | None = None) -> argparse.Namespace:
-    """Reads the command line and makes the folder for the clips, which holds none yet.
+    """Reads the command line and makes the folder for the clips, which must not hold any unless `--overwrite` is given.
 
     Args:
-        parser: Gets `--output` and `--overwrite`.
-        default: The folder if none is named.
+        parser: Parser to which `--output` and `--overwrite` are added.
+        default: The folder if the command line names none.
 
     Returns:
-        The arguments, `output` among them.
+        The arguments, including `output`.
     """
     about = "folder for the clips" + (f" (default: {default})" if default else "")
     parser.add_argument("--output", type=Path, default=default, required=default is None, help=about)
@@ -59,20 +59,20 @@ def numbered(path: Path) -> dict[str, str]:
         path: The text file.
 
     Returns:
-        Phrase by UID, which is its number.
+        The phrases by UID, which is the number of the line.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     return {f"{number:03d}": phrase for number, phrase in enumerate(lines, start=1)}
 
 
 def apart(sounds: str) -> str:
-    """Parts "the" from the word before it, since espeak-ng glues them ("ʌvðə") and an accent cares where words end.
+    """Separates "the" from the word before it: espeak-ng joins them ("ʌvðə"), and accents depend on where words end.
 
     Args:
         sounds: A sentence in espeak-ng's phonemes.
 
     Returns:
-        The same with spaces between all words.
+        The same sentence with spaces between all words.
     """
     return re.sub(r"(?<=\S)ð(?=(?:ə|ɪʲ)\s)", " ð", sounds)
 
@@ -83,23 +83,23 @@ def accented(sounds: str, rules: Rules, rng: random.Random) -> str:
     Args:
         sounds: The sentence in espeak-ng's American English phonemes.
         rules: The accent.
-        rng: Decides about the habits that show only sometimes.
+        rng: Random generator that decides when a rule applies that does not apply always.
 
     Returns:
         The sentence as the speaker says it, in phonemes.
     """
     for pattern, said, how_often in rules:
-        sounds = re.sub(pattern, lambda found, said=said, p=how_often: said if rng.random() < p else found[0], sounds)
+        sounds = re.sub(pattern, lambda match, said=said, p=how_often: said if rng.random() < p else match[0], sounds)
     return sounds
 
 
 def recorded(speech: np.ndarray, rate: int, rng: random.Random) -> np.ndarray:
-    """Makes a clip out of bare speech: pitch, silence around it, level and room noise vary from clip to clip.
+    """Makes a clip from plain speech: pitch, silence around it, level and room noise vary from clip to clip.
 
     Args:
         speech: Mono audio.
         rate: Its sample rate in Hz.
-        rng: Draws this clip's values.
+        rng: Random generator for the values of this clip.
 
     Returns:
         Mono audio at `SAMPLE_RATE`.
@@ -120,14 +120,14 @@ def write_clip(
     """Writes a clip and its transcript.
 
     Args:
-        folder: Where to write.
+        folder: Folder of both files.
         uid: The name of both files.
         clip: Mono audio at `SAMPLE_RATE`.
-        text: What is said.
-        compression_level: Of libsndfile, from 0 to 1; the higher, the fewer bits.
+        text: The words that are said.
+        compression_level: Compression level of libsndfile, from 0 to 1; the higher, the fewer bits.
 
     Returns:
-        Seconds of audio written.
+        The number of seconds of audio.
     """
     path = folder / f"{uid}.ogg"
     soundfile.write(path, clip, SAMPLE_RATE, "OPUS", format="OGG", compression_level=compression_level)
@@ -138,18 +138,18 @@ def write_clip(
 def record(
     folder: Path, uid: str, text: str, say: Say, seed: int, compression_level: float = COMPRESSION_LEVEL
 ) -> float:
-    """Has a text said, and writes clip and transcript.
+    """Synthesizes a text, and writes clip and transcript.
 
     Args:
-        folder: Where to write.
+        folder: Folder of both files.
         uid: The name of both files.
-        text: What to say.
+        text: The words to say.
         say: The voice.
-        seed: Of the clip's chance, together with its name.
-        compression_level: Of the audio file, 0 to 1.
+        seed: Seed of the clip's random values, together with its name.
+        compression_level: Compression level of the audio file, 0 to 1.
 
     Returns:
-        Seconds of audio written.
+        The number of seconds of audio.
     """
     rng = random.Random(f"{seed}/{uid}")
     speech, rate = say(text, rng)
@@ -160,9 +160,9 @@ def write_splits(folder: Path, phrases: dict[str, str], seed: int) -> None:
     """Writes the train, dev and test tables, each a random draw from all phrases.
 
     Args:
-        folder: Where the clips are.
-        phrases: Phrase by UID.
-        seed: Of the draw.
+        folder: Folder of the clips.
+        phrases: The phrases by UID.
+        seed: Seed of the draw.
     """
     shuffled = sorted(phrases)
     random.Random(seed).shuffle(shuffled)
@@ -175,14 +175,14 @@ def write_splits(folder: Path, phrases: dict[str, str], seed: int) -> None:
 
 
 def make_data_set(folder: Path, phrases: Path, say: Say, seed: int, split_seed: int) -> None:
-    """Makes one speaker's data set: clips, transcripts and the three split tables; prints what it made.
+    """Makes one speaker's data set: clips, transcripts and the three split tables; prints the number of clips.
 
     Args:
-        folder: Where to write.
+        folder: Folder of the data set.
         phrases: Text file with one phrase on each line.
         say: The voice.
-        seed: Of every clip's chance.
-        split_seed: Of the split.
+        seed: Seed of the random values of all clips.
+        split_seed: Seed of the split.
     """
     texts = numbered(phrases)
     seconds = sum(record(folder, uid, text, say, seed) for uid, text in texts.items())

@@ -1,8 +1,9 @@
-"""What torch.compile gains and costs in training: Whisper tiny.en on the sample data set, eager beside compiled layers.
+"""Compares eager and compiled layers in training, with Whisper tiny.en on the sample data set.
 
-Each run is a process of its own, in the order A B B A, with the same batches, encoder only. The first compiled run
-finds an empty cache of kernels, the second what the first left there. The first step, in which everything is compiled,
-is reported apart. Run: ``python benchmarks/compile.py`` (about seven minutes on two cores); CUDA is found by itself.
+Each run is a separate process, in the order A B B A, with the same batches, encoder only. The first compiled run starts
+with an empty cache of kernels, the second with the cache of the first. The first step, in which everything is compiled,
+is reported separately. Run: ``python benchmarks/compile.py`` (about seven minutes on two cores); CUDA is used if it is
+available.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import torch
 from train_speed import SOURCE, StepClock, data_module
 
 WARMUP_STEPS = 3
-"""Not counted. All is compiled in the first, but for a batch of a single clip."""
+"""Steps that are not counted. The first compiles everything, except for a batch of a single clip."""
 
 
 class DeviceClock(StepClock):
-    """The same, once a GPU has done what it was told."""
+    """A step clock that waits for the GPU before each mark."""
 
     def mark(self) -> None:
         if torch.cuda.is_available():
@@ -34,7 +35,7 @@ class DeviceClock(StepClock):
 
 
 def run(compiled: bool, steps: int, batch_size: int, mode: str) -> dict[str, Any]:
-    """Train in this process, and report the first step, the later ones, and the time until the first."""
+    """Train in this process, and report the durations of the first step, of later steps, and before the first."""
     from lightning.pytorch import Callback, Trainer, seed_everything
 
     from asr_lightning.adapters.whisper import WhisperAdapter
@@ -68,8 +69,8 @@ def run(compiled: bool, steps: int, batch_size: int, mode: str) -> dict[str, Any
 
 
 def compare(steps: int, batch_size: int, mode: str) -> None:
-    """Both sides, A B B A, and the ratio of each pair."""
-    found: dict[str, list[dict[str, Any]]] = {"eager": [], "compiled": []}
+    """Run both sides in the order A B B A, and print the ratio of each pair."""
+    runs: dict[str, list[dict[str, Any]]] = {"eager": [], "compiled": []}
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
         for side in ("eager", "compiled", "compiled", "eager"):
@@ -79,15 +80,15 @@ def compare(steps: int, batch_size: int, mode: str) -> None:
             if result.returncode:
                 raise RuntimeError(f"the {side} side failed:\n{result.stderr}")
             one = json.loads(result.stdout.splitlines()[-1])
-            found[side].append(one)
+            runs[side].append(one)
             print(
                 f"{side:9}{1 / one['median']:6.2f} steps/s, longest step {one['longest']:.1f} s; "
                 f"first step {one['first']:.1f} s, {one['setup']:.1f} s before it",
                 flush=True,
             )
-    ratios = [eager["median"] / fast["median"] for eager, fast in zip(found["eager"], found["compiled"], strict=True)]
-    cold, warm = (one["setup"] + one["first"] for one in found["compiled"])
-    plain = statistics.mean(one["setup"] + one["first"] for one in found["eager"])
+    ratios = [eager["median"] / fast["median"] for eager, fast in zip(runs["eager"], runs["compiled"], strict=True)]
+    cold, warm = (one["setup"] + one["first"] for one in runs["compiled"])
+    plain = statistics.mean(one["setup"] + one["first"] for one in runs["eager"])
     print(
         f"mode {mode}, batch size {batch_size}, {one['device']}, {one['precision']}, {torch.get_num_threads()} threads"
     )
@@ -97,7 +98,7 @@ def compare(steps: int, batch_size: int, mode: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=["eager", "compiled"], help="run this one here")
+    parser.add_argument("--side", choices=["eager", "compiled"], help="run only this side, in this process")
     parser.add_argument("--steps", type=int, default=22)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--mode", default="default")

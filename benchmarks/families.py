@@ -1,15 +1,15 @@
-"""What the families that need no NeMo cost to specialize: steps a second, and memory; with --length, what a clip costs.
+"""Measures steps per second and memory of the families that need no NeMo; with --length, the cost of a clip.
 
-The shapes are real, the weights random: no download. Trains the encoder on the sample clips (synthetic speech), each
-model in a process of its own. Without names, one model of each family:
+The shapes are real and the weights random, so nothing is downloaded. Trains the encoder on the sample clips (synthetic
+speech), each model in a separate process. Without names, it measures one model of each family:
 
     .venv/bin/python benchmarks/families.py
     .venv/bin/python benchmarks/families.py moonshine-base parakeet-tdt-0.6b-v3
 
-``--length`` puts Moonshine tiny, which reads audio at its true length, beside Whisper tiny.en at true length and in its
-window of 30 s, for clips of 1 to 30 s: an encoder-only training step and a transcription, features included. Times are
-medians of repeats in the order A B C, of one run: machines differ and are noisy. Float operations do not, and are
-counted as PyTorch counts them, without the features.
+``--length`` compares Moonshine tiny, which takes audio at its true length, with Whisper tiny.en at true length and in
+its window of 30 s, for clips of 1 to 30 s: an encoder-only training step and a transcription, including features. Times
+are medians of repeats in the order A B C, of one run: machines differ and are noisy. Float operations do not depend on
+the machine, and are counted as PyTorch counts them, without the features.
 """
 
 from __future__ import annotations
@@ -32,37 +32,38 @@ sys.path.insert(0, str(ROOT))
 SAMPLE = ROOT / "examples" / "german_accent"
 WARMUP_STEPS = 2
 NUM_PIECES = 1000
-"""Of the tokenizers. With letters alone a transcript would have three times its tokens, and a joint its memory."""
+"""Vocabulary of the tokenizers. With letters alone, a transcript would have three times as many tokens, and a joint
+network would need three times the memory."""
 
 LENGTHS = (1, 3, 10, 30)
 LENGTH_BATCH = 4
 WORDS_PER_SECOND = 2.5
 TOKENS_PER_SECOND = 4.0
-"""Cap of the decoder beside the 8 tokens that every clip has. Random weights never stop: all decode exactly so many."""
+"""Limit of decoded tokens, besides 8 for every clip. Random weights never stop, so all decode exactly this many."""
 
 Shape = dict[str, Any]
 
 
 def both(**values: Any) -> Shape:
-    """The same for encoder and decoder."""
+    """Give encoder and decoder the same values."""
     return {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in values.items()}
 
 
 def whisper(width: int, layers: int, heads: int) -> tuple[str, Shape]:
-    """Changes to tiny_whisper's configuration."""
+    """Kind and changes of the configuration that tiny_whisper writes."""
     sides = both(layers=layers, attention_heads=heads, ffn_dim=4 * width)
     return "whisper", {"d_model": width, "init_std": 0.02, **sides}
 
 
 def moonshine(width: int, layers: int, rotary: float) -> tuple[str, Shape]:
-    """Changes to tiny_moonshine's configuration, first generation."""
+    """Kind and changes of the configuration that tiny_moonshine writes, first generation."""
     sides = both(num_hidden_layers=layers, num_attention_heads=8)
     own = {"partial_rotary_factor": rotary, "pad_head_dim_to_multiple_of": 8, "initializer_range": 0.02}
     return "moonshine", {"hidden_size": width, "intermediate_size": 4 * width, "vocab_size": 32768, **own, **sides}
 
 
 def streaming(encoder: int, decoder: int, layers: int, heads: int) -> tuple[str, Shape]:
-    """Changes to tiny_moonshine's configuration, second generation."""
+    """Kind and changes of the configuration that tiny_moonshine writes, second generation."""
     common = {"num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads}
     common["head_dim"] = decoder // heads
     windows = [[16, 4] if layer in (0, 1, layers - 2, layers - 1) else [16, 0] for layer in range(layers)]
@@ -72,7 +73,7 @@ def streaming(encoder: int, decoder: int, layers: int, heads: int) -> tuple[str,
 
 
 def wav2vec2(kind: str, width: int, layers: int, heads: int) -> tuple[str, Shape]:
-    """Changes to tiny_ctc's configuration."""
+    """Kind and changes of the configuration that tiny_ctc writes."""
     return kind, {
         "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": 4 * width,
         "conv_dim": [512] * 7, "num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 16,
@@ -80,7 +81,7 @@ def wav2vec2(kind: str, width: int, layers: int, heads: int) -> tuple[str, Shape
 
 
 def parakeet(width: int, layers: int, vocab_size: int, lstms: int = 0, **encoder: Any) -> tuple[str, Shape]:
-    """Changes to tiny_ctc's configuration, or with LSTM layers to tiny_transducer's."""
+    """Kind and changes of the configuration that tiny_ctc writes, or with LSTM layers tiny_transducer."""
     inner = {
         "model_type": "parakeet_encoder", "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 8,
         "intermediate_size": 4 * width, "subsampling_conv_channels": 256,
@@ -111,17 +112,17 @@ LARGER: dict[str, tuple[str, Shape]] = {
         1024, 24, 8193, lstms=2, num_mel_bins=128, attention_bias=False, convolution_bias=False
     ),
 }
-"""Names are those of ``adapters/cards.py``, but for parakeet-*-110m: NVIDIA's FastConformer in transformers."""
+"""Names are those of ``adapters/cards.py``, except parakeet-*-110m, NVIDIA's FastConformer in transformers."""
 
 
 def main() -> None:
-    """One process for each model, so that the peak of memory is its own."""
+    """Measure each model in a separate process, so that the peak of memory is that of the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*SHAPES, *LARGER, []], default=[])
     parser.add_argument("--length", action="store_true", help="clips of 1 to 30 s, Moonshine beside Whisper")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5, help="of --length")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats for --length")
     options = parser.parse_args()
     if options.length:
         compare_lengths(options.repeats)
@@ -134,7 +135,7 @@ def main() -> None:
 
 
 def measure(name: str, batch_size: int, num_steps: int) -> str:
-    """One line about ``name``."""
+    """Measure ``name``, and return one line about it."""
     import torch
     from lightning.pytorch import Callback, Trainer, seed_everything
 
@@ -169,7 +170,7 @@ def measure(name: str, batch_size: int, num_steps: int) -> str:
 
 
 def load(name: str, **options: Any) -> Any:
-    """The adapter of ``name`` with random weights, through a folder as any other."""
+    """Load the adapter of ``name`` with random weights, from a folder like any other."""
     from asr_lightning.adapters.hf_ctc import HFCTCAdapter
     from asr_lightning.adapters.hf_transducer import HFTransducerAdapter
     from asr_lightning.adapters.moonshine import MoonshineAdapter
@@ -198,7 +199,7 @@ def load(name: str, **options: Any) -> Any:
 
 
 def learned_merges() -> list[tuple[str, str]]:
-    """Merges of a BPE that learned from the sample texts, so that these have about as many tokens as in real models."""
+    """Train the merges of a BPE on the sample texts, so that these have about as many tokens as in real models."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     files = (SAMPLE / "phrases.txt", ROOT / "README.md", ROOT / "LICENSE")
@@ -211,7 +212,7 @@ def learned_merges() -> list[tuple[str, str]]:
 
 
 def whisper_folder(folder: Path, shape: Shape) -> Path:
-    """tiny_whisper's folder with a network of ``shape``."""
+    """Write the folder of tiny_whisper with a network of ``shape``."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from tests.tiny_hf import save
@@ -226,7 +227,7 @@ def whisper_folder(folder: Path, shape: Shape) -> Path:
 
 
 def compare_lengths(repeats: int) -> None:
-    """A table: rows are lengths and tasks, columns are models."""
+    """Print a table whose rows are lengths and tasks and whose columns are models."""
     import torch
 
     from asr_lightning.training.groups import train_only
@@ -259,7 +260,7 @@ def compare_lengths(repeats: int) -> None:
 
 
 def clips_of(seconds: int) -> list[Any]:
-    """A batch of chirps of ``seconds`` with as many words as are spoken in that time."""
+    """Make a batch of chirps of ``seconds`` with as many words as are spoken in that time."""
     from tests.tiny_models import clip
 
     words = (SAMPLE / "phrases.txt").read_text(encoding="utf-8").split()[: round(WORDS_PER_SECOND * seconds)]
@@ -267,7 +268,7 @@ def clips_of(seconds: int) -> list[Any]:
 
 
 def training_step(adapter: Any, clips: list[Any]) -> Callable[[], None]:
-    """Features, loss, gradients of the encoder and AdamW."""
+    """Return a training step: features, loss, gradients of the encoder and AdamW."""
     import torch
 
     optimizer = torch.optim.AdamW((p for p in adapter.model.parameters() if p.requires_grad), lr=1e-5)
@@ -282,13 +283,13 @@ def training_step(adapter: Any, clips: list[Any]) -> Callable[[], None]:
 
 
 def transcription(adapter: Any, clips: list[Any]) -> Callable[[], None]:
-    """Features and greedy decoding."""
+    """Return a transcription: features and greedy decoding."""
     collator = adapter.collator()
     return lambda: adapter.transcribe(collator(clips))
 
 
 def flops_of(call: Callable[[], None]) -> int:
-    """Float operations of ``call``; with plain attention, since PyTorch does not count those of the CPU's kernel."""
+    """Count the float operations of ``call``, with plain attention, since PyTorch does not count the CPU's kernel."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -299,7 +300,7 @@ def flops_of(call: Callable[[], None]) -> int:
 
 
 def median_seconds(calls: list[Callable[[], None]], repeats: int) -> list[float]:
-    """Median of each call, interleaved; a first round is warm-up."""
+    """Time the calls in turns, and return the median of each; the first round is warm-up."""
     seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(1 + repeats):
         for call, column in zip(calls, seconds, strict=True):

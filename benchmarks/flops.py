@@ -1,7 +1,7 @@
-"""What a clip costs a Whisper in float operations, counted on paper, and what a device could do. Used by ``gpu.py``.
+"""Float operations of a Whisper for a clip, by a formula, and the peak of a device. Used by ``gpu.py``.
 
-On paper, because a counter counts padding as work, and knows no attention of PyTorch's on a CPU. ``tests/unit`` holds
-the formula against that counter on a clip without padding.
+A formula is used because PyTorch's counter counts padding as work, and does not count PyTorch's attention on a CPU.
+``tests/unit/test_gpu_benchmark.py`` compares the formula with that counter on a clip without padding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ MEL = 80
 
 
 class Shape(NamedTuple):
-    """An English-only Whisper of OpenAI's; the same on both sides. Source: ``config.json`` of openai/whisper-*.en."""
+    """The shape of an English-only Whisper, the same for encoder and decoder.
+
+    Source: ``config.json`` of openai/whisper-*.en.
+    """
 
     width: int
     layers: int
@@ -23,7 +26,7 @@ class Shape(NamedTuple):
     vocabulary: int = 51864
 
     def changes(self) -> dict[str, int]:
-        """To the configuration of whisper-tiny.en, from which no other entry differs."""
+        """Return all entries in which its configuration differs from that of whisper-tiny.en."""
         sides = {
             f"{side}_{name}": value
             for side in ("encoder", "decoder")
@@ -36,9 +39,10 @@ SHAPES = {"tiny": Shape(384, 4, 6), "base": Shape(512, 6, 8), "small": Shape(768
 
 
 def encoder_forward(shape: Shape, seconds: float) -> tuple[float, float]:
-    """First convolution, whose input needs no gradient, and all else; ``seconds`` of audio and no padding.
+    """Operations of the first convolution, whose input needs no gradient, and of all else, for audio without padding.
 
-    A layer is four projections and two of four times the width, 24 S d^2, and two products of attention, 4 S^2 d.
+    With S positions of width d, a layer has four projections and two of four times the width, 24 S d^2, and two
+    products of attention, 4 S^2 d.
     """
     frames, d = seconds * FRAMES_PER_SECOND, shape.width
     places = frames / 2
@@ -47,7 +51,10 @@ def encoder_forward(shape: Shape, seconds: float) -> tuple[float, float]:
 
 
 def decoder_forward(shape: Shape, seconds: float, inputs: int, scored: int) -> float:
-    """Decoder over ``inputs`` tokens, keys and values of the audio included, and the head at ``scored`` of them."""
+    """Operations of the decoder over ``inputs`` tokens, including the audio's keys and values, and of the head.
+
+    The head is computed at ``scored`` tokens.
+    """
     places, d = seconds * FRAMES_PER_SECOND / 2, shape.width
     own = 24 * inputs * d**2 + 4 * inputs**2 * d
     audio = 4 * inputs * d**2 + 4 * places * d**2 + 4 * inputs * places * d
@@ -55,16 +62,16 @@ def decoder_forward(shape: Shape, seconds: float, inputs: int, scored: int) -> f
 
 
 def training_flops(shape: Shape, seconds: float, tokens: int, prompt: int = 2) -> float:
-    """A training step of one clip with the decoder frozen.
+    """Operations of a training step of one clip with the decoder frozen.
 
-    Backward is twice forward in the encoder, and once in the decoder, through which the gradient only passes. Work that
-    an implementation does twice, as attention does to save memory, counts once.
+    The backward pass costs twice the forward pass in the encoder, and once in the decoder, through which the gradient
+    only passes. Work that an implementation does twice, as attention does to save memory, counts once.
 
     Args:
-        shape: Of the network.
-        seconds: Of the clip.
-        tokens: Of its text alone.
-        prompt: Tokens before the text; behind it is one more, the end.
+        shape: Shape of the network.
+        seconds: Length of the clip.
+        tokens: Number of tokens of its text alone.
+        prompt: Number of tokens before the text; after it comes one more, the end token.
     """
     first, rest = encoder_forward(shape, seconds)
     return 2 * first + 3 * rest + 2 * decoder_forward(shape, seconds, prompt + tokens, tokens + 1)
@@ -78,17 +85,17 @@ PEAKS = {
     r"NVIDIA L4": 121e12,  # NVIDIA L4 data sheet: 242 TFLOPS with sparsity
     r"(NVIDIA )?Tesla T4": 65e12,  # NVIDIA T4 data sheet; float16, it has no bf16
 }
-"""Dense bf16 FLOP/s with float32 sums, by the whole name as PyTorch gives it. A part of a GPU (MIG), and cards of other
-clocks such as H100 PCIe and NVL, have other names; they are measured."""
+"""Dense bf16 FLOP/s with float32 sums, by the full name that PyTorch gives. Parts of a GPU (MIG), and cards with other
+clocks such as H100 PCIe and NVL, have other names; their peak is measured."""
 
 
 def data_sheet_peak(name: str) -> float | None:
-    """The peak of the GPU ``name``; None if it is not in the table."""
+    """Return the peak of the GPU ``name``; None if it is not in the table."""
     return next((peak for pattern, peak in PEAKS.items() if re.fullmatch(pattern, name) and "MIG" not in name), None)
 
 
 def measured_peak(dtype: Any, size: int = 8192, repeats: int = 20) -> float:
-    """FLOP/s of square matrix products on the GPU: the best of some."""
+    """Measure the FLOP/s of square matrix products on the GPU: the best of ``repeats``."""
     import torch
 
     left, right = torch.randn(2, size, size, device="cuda", dtype=dtype)
@@ -103,7 +110,7 @@ def measured_peak(dtype: Any, size: int = 8192, repeats: int = 20) -> float:
 
 
 def peak_of(device: str) -> tuple[float, str]:
-    """FLOP/s that ``device`` could do in the precision that is trained in, and where the figure is from."""
+    """Return the peak FLOP/s of ``device`` in the precision of training, and the source of the figure in words."""
     if device == "cpu":
         from train_speed import matmul_peak
 

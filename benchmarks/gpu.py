@@ -1,15 +1,16 @@
-"""Specialization on a GPU, or small on a CPU: this package beside Hugging Face's Seq2SeqTrainer, same clips, one run.
+"""Compares this package with Hugging Face's Seq2SeqTrainer on a GPU, or on a CPU at small size, with the same clips.
 
     .venv/bin/python benchmarks/gpu.py                      # on a GPU: whisper-small's shape, ten epochs of 166 clips
-    .venv/bin/python benchmarks/gpu.py --device cpu --quick # a try of the script itself, below three minutes
+    .venv/bin/python benchmarks/gpu.py --device cpu --quick # a trial of the script itself, below three minutes
 
-The shapes are OpenAI's, the weights random: no download, right for speed, and no word error rate is printed. Each arm
-runs in processes of its own, in the order A B B A: encoder only, bf16 on a GPU and float32 on a CPU. The peer gets 30 s
-windows, its features made before training; ours gets true-length audio, features made while training.
+The shapes are OpenAI's and the weights random: nothing is downloaded, speeds are right, and no word error rate is
+printed. Each arm runs in separate processes, in the order A B B A: encoder only, bf16 on a GPU and float32 on a CPU.
+The peer gets 30 s windows and its features before training; ours gets true-length audio, and its features in training.
 
-Steps and clips a second are of the steps after the first tenth, between two waits for the GPU and none within. Share of
-the peak counts what the true length of the audio needs, no padding: the window's silence is no work. "Cold" is the
-process from its start to its last step, imports included; "warm" is cold less all before the first step.
+Steps and clips per second are of the steps after the first tenth, timed between two waits for the GPU, with none in
+between. The share of the peak counts the work for the true length of the audio, without padding or the silence of the
+window. "Cold" is the time from the start of the process to its last step, including imports; "warm" is from the first
+step.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ sys.path.insert(0, str(ROOT))
 CLIPS = ROOT / "examples" / "german_accent" / "clips"
 TOKENIZER = "openai/whisper-tiny.en"
 FEW = {"train": 16, "dev": 4, "test": 4}
-"""Clips of --quick."""
+"""Number of clips with --quick."""
 THIN = 4
-"""Width of a head where only the host's time is wanted."""
+"""Width of a head where only the time of the host is measured."""
 HOST_STEPS = 20
 
 
 def write_model(shape: Shape, folder: Path, source: str = TOKENIZER) -> Path:
-    """A Whisper of ``shape`` with random weights, and the tokenizer of ``source``."""
+    """Write a Whisper of ``shape`` with random weights and the tokenizer of ``source`` to ``folder``, and return it."""
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration
     from transformers.utils import logging
@@ -59,7 +60,7 @@ def write_model(shape: Shape, folder: Path, source: str = TOKENIZER) -> Path:
 
 
 def few_clips(target: Path) -> Path:
-    """``target`` with links to the first clips of each split."""
+    """Fill ``target`` with links to the first clips of each split, and return it."""
     from asr_lightning.data.manifest import CSV_NAMES, read_manifest, write_manifests
 
     rows = {
@@ -74,10 +75,12 @@ def few_clips(target: Path) -> Path:
 
 
 def in_a_process(job: Job) -> dict[str, Any]:
-    """What ``job`` reports from a fresh process, which sees one GPU: the peer would use all in a way of its own.
+    """Run ``job`` in a fresh process, and return its report.
+
+    The process sees one GPU only, since the peer would use all of them in its own way.
 
     Raises:
-        RuntimeError: It failed; holds what it wrote.
+        RuntimeError: The process failed; the message has what it wrote.
     """
     environment = {"CUDA_VISIBLE_DEVICES": "0", **os.environ}
     content = json.dumps(job._replace(started=time.time())._asdict())
@@ -89,10 +92,10 @@ def in_a_process(job: Job) -> dict[str, Any]:
 
 
 def host_of(job: Job, folder: Path) -> dict[str, float | str]:
-    """Host time of a step in two ways, or why one failed. Neither needs a GPU, and neither is exact.
+    """Measure the host time of a step in two ways that need no GPU and are not exact; the reason if one failed.
 
-    Thin: as many layers, so narrow and for one clip that a CPU's kernels take no time; dispatch is the real one. Meta:
-    the real width and no kernels, but the shapes of most results come from Python itself (torch._refs).
+    Thin: a model with as many layers, but so narrow, and one clip, so that a CPU's kernels take almost no time and
+    dispatch is the real one. Meta: the real width without kernels, but with shapes that Python computes (torch._refs).
     """
     thin = SHAPES[job.shape]
     thin = thin._replace(width=THIN * thin.heads)
@@ -100,21 +103,21 @@ def host_of(job: Job, folder: Path) -> dict[str, float | str]:
         "thin": job._replace(model=str(write_model(thin, folder, job.model)), device="cpu", batch_size=1),
         "meta": job._replace(device="meta"),
     }
-    found: dict[str, float | str] = {}
-    for way, asked in ways.items():
+    times: dict[str, float | str] = {}
+    for way, host_job in ways.items():
         try:
-            found[way] = in_a_process(asked._replace(arm="host", steps=HOST_STEPS))["ms"]
+            times[way] = in_a_process(host_job._replace(arm="host", steps=HOST_STEPS))["ms"]
         except RuntimeError as error:
-            found[way] = textwrap.shorten(str(error).strip().splitlines()[-1], 100, placeholder=" ...")
-        print(f"host time of a step, {way}: {found[way] if isinstance(found[way], str) else f'{found[way]:.1f} ms'}")
-    return found
+            times[way] = textwrap.shorten(str(error).strip().splitlines()[-1], 100, placeholder=" ...")
+        print(f"host time of a step, {way}: {times[way] if isinstance(times[way], str) else f'{times[way]:.1f} ms'}")
+    return times
 
 
 def specialize(job: Job, epochs: int, folder: Path) -> dict[str, float]:
-    """``fit`` as a user runs it, in a process of its own, but for checks of dev.
+    """Run ``fit`` as a user does, in a separate process, but without validation.
 
-    Random weights write nonsense up to the cap of tokens, and a check takes longer than with a trained model. What is
-    left of that is the untouched model on dev, and on test at the end.
+    Random weights write nonsense up to the limit of tokens, so that a validation takes longer than with a trained
+    model. The untouched model is still scored on dev, and on test at the end.
     """
     command = [
         *(sys.executable, "-m", "asr_lightning", "fit", "--folds=off", "--run_dir", str(folder)),
@@ -141,7 +144,7 @@ HEADER = (
 
 
 def row(title: str, run: dict[str, Any]) -> str:
-    """One arm of the table."""
+    """Format one arm as a row of the table."""
     share = run["flops_per_second"] / run["peak"]
     return (
         f"{title:30}{run['steps_per_second']:>9.2f}{run['clips_per_second']:>9.1f}{share:>9.2%}"
@@ -151,31 +154,31 @@ def row(title: str, run: dict[str, Any]) -> str:
 
 
 def median_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Each figure's median; the peak is the highest that was seen."""
-    found = {name: statistics.median(run[name] for run in runs) for name in runs[0] if name != "peak_source"}
-    return found | {"peak": max(run["peak"] for run in runs), "peak_source": runs[0]["peak_source"]}
+    """Return the median of each figure, and the highest peak."""
+    medians = {name: statistics.median(run[name] for run in runs) for name in runs[0] if name != "peak_source"}
+    return medians | {"peak": max(run["peak"] for run in runs), "peak_source": runs[0]["peak_source"]}
 
 
 def device_name(device: str) -> str:
-    """For the heading."""
+    """Return the name of the device for the heading."""
     import torch
 
     return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def compare(jobs: dict[str, Job]) -> dict[str, Any]:
-    """All arms in turn, there and back, so that a machine which slows down slows all of them."""
+    """Run all arms in order and then in reverse order, so that a machine that slows down affects all of them."""
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in jobs}
     print(HEADER)
     for arm in (*jobs, *reversed(jobs)):
         runs[arm].append(in_a_process(jobs[arm]))
         print(row(arm, runs[arm][-1]), flush=True)
-    medians = {arm: median_of(found) for arm, found in runs.items()}
-    highest = max(found["peak"] for found in medians.values())
-    medians = {arm: found | {"peak": highest} for arm, found in medians.items()}
+    medians = {arm: median_of(arm_runs) for arm, arm_runs in runs.items()}
+    highest = max(median["peak"] for median in medians.values())
+    medians = {arm: median | {"peak": highest} for arm, median in medians.items()}
     print(f"\nmedians; peak {highest / 1e12:.3g} TFLOP/s, from {next(iter(medians.values()))['peak_source']}\n{HEADER}")
-    for arm, found in medians.items():
-        print(row(ARMS[arm].title, found))
+    for arm, median in medians.items():
+        print(row(ARMS[arm].title, median))
     for arm in list(medians)[1:]:
         ratio = medians[arm]["clips_per_second"] / medians[next(iter(medians))]["clips_per_second"]
         print(f"clips a second, {arm} / {next(iter(medians))}: {ratio:.1f}")
@@ -183,7 +186,7 @@ def compare(jobs: dict[str, Job]) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
-    """Everything, printed as it comes."""
+    """Measure everything, and print each figure as soon as it is known."""
     from asr_lightning.training.devices import resolve_precision
 
     clips = few_clips(temporary / "clips") if options.quick else CLIPS
@@ -192,8 +195,8 @@ def measure(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
         clips=str(clips), device=options.device, steps=options.steps, batch_size=options.batch_size,
         workers=options.workers,
     )  # fmt: skip
-    asked = {name: getattr(job, name) for name in ("shape", "steps", "batch_size", "workers")}
-    about = {"device": device_name(options.device), "precision": resolve_precision(options.device), **asked}
+    sizes = {name: getattr(job, name) for name in ("shape", "steps", "batch_size", "workers")}
+    about = {"device": device_name(options.device), "precision": resolve_precision(options.device), **sizes}
     print(
         f"whisper-{options.shape}.en's shape, random weights, synthetic speech, encoder only; {about['device']}, "
         f"{about['precision']}, batch {job.batch_size}, steps: peer {options.peer_steps}, others {job.steps}; "
@@ -201,7 +204,7 @@ def measure(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
         flush=True,
     )
     steps = {arm: options.peer_steps if arm == "peer" else job.steps for arm in options.arms}
-    found = compare({arm: job._replace(arm=arm, steps=number) for arm, number in steps.items()})
+    comparison = compare({arm: job._replace(arm=arm, steps=number) for arm, number in steps.items()})
     print()
     host = host_of(job, temporary / "thin")
     whole = specialize(job, options.epochs, temporary / "run")
@@ -210,7 +213,7 @@ def measure(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
         f"{whole['train_seconds']:.1f} s ({whole['train_utterances_per_second']:.1f} clips/s), "
         f"peak {whole['peak_memory_mb']:.0f} MB"
     )
-    return {"about": about, **found, "host": host, "fit": whole}
+    return {"about": about, **comparison, "host": host, "fit": whole}
 
 
 def arguments() -> argparse.Namespace:
@@ -222,29 +225,29 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["peer", "ours"], help="held to the first")
     parser.add_argument("--steps", type=int, default=110, help="of each arm; 11 are one epoch at batch size 16")
-    parser.add_argument("--peer_steps", type=int, help="other number for the peer, which is slow on a CPU")
-    parser.add_argument("--epochs", type=int, default=10, help="of the run of fit")
+    parser.add_argument("--peer_steps", type=int, help="number of steps of the peer, which is slow on a CPU")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of the run of fit")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=0, help="loader processes of ours, data.num_workers of fit")
-    parser.add_argument("--quick", action="store_true", help="a try: shape tiny, a few clips, batch size 4, few steps")
-    parser.add_argument("--output", type=Path, help="all figures as JSON")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes of this package: data.num_workers")
+    parser.add_argument("--quick", action="store_true", help="a trial: shape tiny, few clips, batch size 4, few steps")
+    parser.add_argument("--output", type=Path, help="file to which all figures are written as JSON")
     options = parser.parse_args()
     if options.quick:
         quick = {"shape": "tiny", "steps": 12, "peer_steps": 3, "epochs": 1, "batch_size": 4}
         options = argparse.Namespace(**(vars(options) | quick))
     options.peer_steps = options.peer_steps or options.steps
     if min(options.steps, options.peer_steps) < 2:
-        parser.error("two steps are the least: the first is warm-up")
+        parser.error("--steps and --peer_steps must be at least 2: the first step is warm-up")
     return options
 
 
 def main() -> None:
-    """Measure, print, and write the JSON."""
+    """Measure and print all figures, and write them as JSON."""
     options = arguments()
     with tempfile.TemporaryDirectory() as temporary:
-        found = measure(options, Path(temporary))
+        figures = measure(options, Path(temporary))
     if options.output:
-        options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        options.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The arms of ``gpu.py``: each trains in a process of its own, which prints one line of JSON.
+"""The arms of ``gpu.py``: each trains in a separate process, which prints one line of JSON.
 
 To add an arm, add a line to ``ARMS``.
 """
@@ -34,12 +34,12 @@ class Job(NamedTuple):
 
     @property
     def warm_up(self) -> int:
-        """Steps that are not counted: a tenth, so one epoch of ten, in which every length of batch has come by."""
+        """Number of steps that are not counted: a tenth, which is one epoch of ten and has batches of every length."""
         return max(1, self.steps // 10)
 
 
 class Watch:
-    """Marks the first step, the end of warm-up and the end; waits for the GPU there and nowhere else."""
+    """Times the start and end of the first step, the end of warm-up and the end, and waits for the GPU only there."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -48,13 +48,13 @@ class Watch:
         self.ready = 0.0
 
     def starts(self) -> None:
-        """A step starts."""
+        """Note that a step starts."""
         if not self.batches:
             self._mark()
             self.ready = time.time() - self.job.started
 
     def ends(self, clips: Any) -> None:
-        """A step over ``clips`` has ended, the optimizer's part included."""
+        """Note that a step over ``clips`` has ended, including the optimizer's part."""
         self.batches.append(clips)
         done = len(self.batches)
         for _ in range([1, self.job.warm_up, self.job.steps].count(done)):
@@ -67,12 +67,12 @@ class Watch:
             torch.cuda.synchronize()
         self.marks.append(time.perf_counter())
 
-    def found(self, work: Callable[[Any], Sequence[float]]) -> dict[str, Any]:
-        """What the process reports; ``work`` gives the FLOP of each clip of a step."""
+    def report(self, work: Callable[[Any], Sequence[float]]) -> dict[str, Any]:
+        """Return the report of the process; ``work`` gives the FLOP of each clip of a step."""
         from asr_lightning.training.devices import peak_memory_mb
 
         start, first, warm, end = self.marks
-        memory = peak_memory_mb()  # before the peak of the device is measured, which takes some
+        memory = peak_memory_mb()  # before the peak FLOP/s of the device is measured, which takes memory itself
         measured = [work(clips) for clips in self.batches[self.job.warm_up :]]
         peak, source = peak_of(self.job.device)
         return {
@@ -90,7 +90,7 @@ class Watch:
 
 
 def train_ours(job: Job, callbacks: Callable[[], list[Any]] = list) -> dict[str, Any]:
-    """The trainer of ``fit`` without checks of dev: its options, callbacks that touch a step, and curves."""
+    """Train with the trainer of ``fit`` without validation: its options, the callbacks in a step, and curves."""
     import torch
     from lightning.pytorch import Callback, Trainer, seed_everything
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -124,11 +124,11 @@ def train_ours(job: Job, callbacks: Callable[[], list[Any]] = list) -> dict[str,
         )  # fmt: skip
         trainer.fit(ASRModule(adapter), data)
     work = work_of(job.shape, adapter, data)
-    return watch.found(lambda uids: [work[uid] for uid in uids])
+    return watch.report(lambda uids: [work[uid] for uid in uids])
 
 
 def train_peer(job: Job) -> dict[str, Any]:
-    """Hugging Face's trainer with the seed's settings, as in ``train_speed.py``."""
+    """Train with Hugging Face's trainer and the predecessor's settings, as in ``train_speed.py``."""
     import torch
     from train_speed import peer_batch
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
@@ -145,7 +145,7 @@ def train_peer(job: Job) -> dict[str, Any]:
 
     class Noting(Seq2SeqTrainer):
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
-            self.clips = inputs.pop("clip")  # read when all is over: it is on the GPU
+            self.clips = inputs.pop("clip")  # on the GPU, so it is read only at the end
             return super().training_step(model, inputs, *rest)
 
     watch, adapter = Watch(job), WhisperAdapter(job.model, context="window")
@@ -166,11 +166,11 @@ def train_peer(job: Job) -> dict[str, Any]:
         )  # fmt: skip
         trainer.train()
     work = work_of(job.shape, adapter, data)
-    return watch.found(lambda clips: [work[uids[number]] for number in clips.tolist()])
+    return watch.report(lambda clips: [work[uids[number]] for number in clips.tolist()])
 
 
 def peer_rows(adapter: Any, data: Any) -> tuple[list[str], list[dict[str, Any]]]:
-    """Uids, and every clip as the seed prepares it: 30 s of features, once, before training."""
+    """Return the uids, and every clip as the predecessor prepares it: 30 s of features, once, before training."""
     import torch
 
     extractor, dataset = adapter.processor.feature_extractor, data.dataset("train")
@@ -184,9 +184,10 @@ def peer_rows(adapter: Any, data: Any) -> tuple[list[str], list[dict[str, Any]]]
 
 
 def host_time(job: Job) -> dict[str, Any]:
-    """Milliseconds in which Python issues one training step on ``job.device``: meta, or the CPU if the model is thin.
+    """Measure the milliseconds in which Python issues one training step on ``job.device``.
 
-    Autocast, Lightning and the copy of the batch are not in it, so a real step takes more.
+    That is the meta device, or the CPU if the model is thin. Autocast, Lightning and the copy of the batch are not
+    included, so a real step takes longer.
     """
     import torch
 
@@ -200,7 +201,7 @@ def host_time(job: Job) -> dict[str, Any]:
     train_only(adapter, ["encoder"])
     adapter.model.to(job.device).train()
     batch = next(iter(data.train_dataloader())).to(job.device)
-    # One kernel, as on CUDA; meta has none of that name.
+    # On the CPU one fused kernel, as on CUDA; the meta device has no fused kernel.
     way = "fused" if job.device == "cpu" else "foreach"
     optimizer = torch.optim.AdamW([p for p in adapter.model.parameters() if p.requires_grad], **{way: True})
     seconds = []
@@ -217,8 +218,8 @@ class Arm(NamedTuple):
     """One way to train.
 
     Attributes:
-        title: As the table prints it.
-        run: Trains, and reports.
+        title: The name in the table.
+        run: Function that trains, and returns the report.
     """
 
     title: str
@@ -234,14 +235,14 @@ ARMS = {
 
 
 def compiled(mode: str) -> Any:
-    """The callback of ``--compile.enabled true --compile.mode MODE``."""
+    """Return the callback of ``--compile.enabled true --compile.mode MODE``."""
     from asr_lightning.callbacks.compile_layers import CompileLayers
 
     return CompileLayers(enabled=True, mode=mode)
 
 
 def data_module(adapter: Any, clips: str, batch_size: int, workers: int = 0) -> Any:
-    """The clips, without augmentation."""
+    """Return a data module of the clips, without augmentation."""
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 
     options = {"collator": adapter.collator(), "limits": adapter.limits, "num_workers": workers}
@@ -249,7 +250,7 @@ def data_module(adapter: Any, clips: str, batch_size: int, workers: int = 0) -> 
 
 
 def tokens_of(adapter: Any, data: Any) -> dict[str, list[int]]:
-    """Of each training text, by uid."""
+    """Return the tokens of each training text, by uid."""
     tokenizer = adapter.processor.tokenizer
     return {
         row.uid: tokenizer(f" {row.text.strip()}", add_special_tokens=False).input_ids
@@ -258,7 +259,7 @@ def tokens_of(adapter: Any, data: Any) -> dict[str, list[int]]:
 
 
 def work_of(shape: str, adapter: Any, data: Any) -> dict[str, float]:
-    """FLOP of a training step by uid, at the true length of audio and text."""
+    """Return the FLOP of a training step by uid, at the true length of audio and text."""
     train, tokens = data.dataset("train"), tokens_of(adapter, data)
     return {
         row.uid: training_flops(SHAPES[shape], seconds, len(tokens[row.uid]))
@@ -267,7 +268,7 @@ def work_of(shape: str, adapter: Any, data: Any) -> dict[str, float]:
 
 
 def main() -> None:
-    """Do the job that the command line holds as JSON."""
+    """Run the job that the command line holds as JSON."""
     job = Job(**json.loads(sys.argv[1]))
     run = host_time if job.arm == "host" else ARMS[job.arm].run
     print(json.dumps(run(job)))

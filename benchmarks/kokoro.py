@@ -25,8 +25,8 @@ from piper.phonemize_espeak import EspeakPhonemizer
 AUDIBLE = 0.01  # of full scale; Kokoro surrounds speech with a silence of its own, far below this
 MARGIN = 0.03  # seconds kept around what is audible, for soft beginnings and ends
 
-# What espeak-ng writes for American English, and what Kokoro learned it as: one letter for each diphthong and each
-# affricate, r-coloured vowels with an r, no length marks. Applied from top to bottom.
+# espeak-ng's phonemes of American English, and those that Kokoro was trained with: one letter for each diphthong and
+# each affricate, r-coloured vowels with an r, no length marks. Applied from top to bottom.
 AMERICAN = (
     ("ʲ", ""),
     ("ʔ?n̩", "tᵊn"),
@@ -77,8 +77,8 @@ class Kokoro(NamedTuple):
 
     Attributes:
         session: The model.
-        token_ids: Its number for every phoneme.
-        styles: For every voice a style vector for each length of input.
+        token_ids: The model's number of every phoneme.
+        styles: A style vector for each length of input, by voice.
     """
 
     session: onnxruntime.InferenceSession
@@ -90,7 +90,7 @@ def load(package: Path | None = None) -> Kokoro:
     """Loads the model and the voices. The model draws no noise: the same phonemes give the same samples.
 
     Args:
-        package: The archive of `kokoro-js`, for its voices too.
+        package: The archive of `kokoro-js`, whose voices are loaded too.
 
     Returns:
         The voices.
@@ -112,7 +112,7 @@ def packed_styles(package: Path) -> dict[str, np.ndarray]:
         package: Its archive, as `npm pack` downloads it.
 
     Returns:
-        By name of the voice a style vector for each length of input, `[lengths, 1, 256]`.
+        A style vector for each length of input, `[lengths, 1, 256]`, by name of the voice.
     """
     with tarfile.open(package) as archive:
         files = [member for member in archive if member.name.startswith("package/voices/")]
@@ -128,7 +128,7 @@ def english_sounds(espeak: EspeakPhonemizer, sentence: str, accent: str = "en-us
     Args:
         espeak: espeak-ng.
         sentence: One English sentence.
-        accent: A name of espeak-ng's.
+        accent: espeak-ng's name of the accent.
 
     Returns:
         The sentence in phonemes of that accent, with spaces between words and its punctuation.
@@ -165,10 +165,10 @@ def respelled(sounds: str, table: tuple[tuple[str, str], ...]) -> str:
 
     Args:
         sounds: The sentence in phonemes.
-        table: Patterns and what replaces them, applied from top to bottom.
+        table: Patterns and their replacements, applied from top to bottom.
 
     Returns:
-        The sentence in other phonemes.
+        The sentence in the new phonemes.
     """
     for pattern, said in table:
         sounds = re.sub(pattern, said, sounds)
@@ -180,7 +180,7 @@ def spoken(kokoro: Kokoro, voice: str, sounds: str, speed: float) -> np.ndarray:
 
     Args:
         kokoro: The voices.
-        voice: The name of one.
+        voice: The name of the voice.
         sounds: The sentence in Kokoro's phonemes.
         speed: Pace as a factor of the voice's own.
 

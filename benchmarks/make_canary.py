@@ -1,10 +1,10 @@
-"""Makes a canary: speech of other people than the one trained on, which shows what a specialized model has forgotten.
+"""Makes a canary: speech of other people than the speaker, which shows what a specialized model has forgotten.
 
 In every language it has the telephone prompts of one professional speaker, from Debian's packages
 `asterisk-core-sounds-XX`. `source/changes.csv` in `asr_lightning/canary_clips/XX` names the prompts that are left out
-and those with a corrected transcript. English has two parts more: every line of `source/sentences.txt` becomes a clip
-of synthetic speech, the voices taking turns; and there are five sentences of a LibriVox recording, from Debian's
-package pocketsphinx-testdata. The README in each folder has the licences.
+and those with a corrected transcript. English has two more parts: every line of `source/sentences.txt` becomes a clip
+of synthetic speech, by the voices in turn; and there are five sentences of a LibriVox recording, from Debian's package
+pocketsphinx-testdata. The README in each folder has the licences.
 
 Run, with XX one of en, es, fr, ru:
 
@@ -39,24 +39,24 @@ SEED = 77
 VOICES = ("jf_alpha", "jf_tebukuro")
 SPEED = (0.9, 1.05)  # 1 is the voice's own pace
 LANGUAGES = ("en", "es", "fr", "ru")
-WORDS = 3  # of a prompt, at least: a shorter one is no ordinary speech
+WORDS = 3  # smallest number of words in a prompt: shorter ones are not ordinary speech
 SECONDS = (1.0, 12.0)  # longer prompts are menus
-MOST = {"en": 250}  # prompts
-MOST_ELSEWHERE = 150  # every clip is read several times at the end of a run, and the package should stay small
+MOST = {"en": 250}  # largest number of prompts
+MOST_ELSEWHERE = 150  # every clip is scored several times at the end of a run, and the package should stay small
 COMPRESSION_LEVEL = 0.95  # libsndfile maps this to about 22 kbit/s of Opus
 
 
 def speaker(voices: "kokoro.Kokoro", voice: str, espeak: "EspeakPhonemizer", speeds: tuple[float, float]) -> clips.Say:
-    """Takes one of the voices.
+    """Returns a function that speaks with one of the voices.
 
     Args:
-        voices: All of them.
-        voice: The name of one.
+        voices: All voices.
+        voice: The name of the voice.
         espeak: espeak-ng.
-        speeds: The range of its pace, as factors of its own.
+        speeds: The range of its pace, as factors of its own pace.
 
     Returns:
-        What speaks British English if the voice is a British one, and American English if not.
+        A function that speaks British English if the voice is British, and American English if not.
     """
 
     def say(text: str, rng: random.Random) -> tuple[np.ndarray, int]:
@@ -80,15 +80,15 @@ def make_synthetic(
     """Speaks every sentence and writes its clip and transcript.
 
     Args:
-        folder: Where to write.
-        sentences: What to say.
-        names: The voices, in turn.
-        package: The archive of `kokoro-js`, for voices of its own.
-        speeds: The range of their pace, as factors of their own.
-        compression_level: Of the clips, 0 to 1.
+        folder: Folder of the clips.
+        sentences: The sentences to say.
+        names: The voices, which take turns.
+        package: The archive of `kokoro-js`, if one of its voices is used.
+        speeds: The range of their pace, as factors of their own pace.
+        compression_level: Compression level of the clips, 0 to 1.
 
     Returns:
-        Seconds of audio written.
+        The number of seconds of audio.
     """
     voices, espeak = kokoro.load(package), EspeakPhonemizer()
     says = {name: speaker(voices, name, espeak, speeds) for name in names}
@@ -118,11 +118,11 @@ def make_human(folder: Path, source: Path) -> float:
     """Encodes the human clips like the others, and writes their transcripts.
 
     Args:
-        folder: Where to write.
+        folder: Folder of the clips.
         source: The folder of the Debian package.
 
     Returns:
-        Seconds of audio written.
+        The number of seconds of audio.
     """
     seconds = 0.0
     for name, text in human_transcripts(source):
@@ -137,11 +137,11 @@ def make_prompts(folder: Path, language: str) -> float:
     """Encodes the telephone prompts of a language, and writes their transcripts.
 
     Args:
-        folder: Where to write.
-        language: Code, one of `LANGUAGES`.
+        folder: Folder of the clips.
+        language: Language code, one of `LANGUAGES`.
 
     Returns:
-        Seconds of audio written.
+        The number of seconds of audio.
     """
     changes = CANARIES / language / "source" / "changes.csv"
     prompts = list(asterisk.prompts(language, changes, WORDS, SECONDS))

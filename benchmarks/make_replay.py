@@ -1,8 +1,8 @@
-"""Makes the replay set: ordinary English that a run trains on beside the speaker's own clips, against forgetting.
+"""Makes the replay set: ordinary English that a run trains on besides the speaker's clips, so that less is forgotten.
 
 Every line of the two text files in `asr_lightning/replay_clips/source` becomes a clip of synthetic speech: those of
-`sentences.txt` by two voices, those of `sentences_many_voices.txt` by the 28 English voices of `kokoro-js`. Voices and
-sentences are others than the canary's, which measures what has been forgotten all the same.
+`sentences.txt` by two voices, those of `sentences_many_voices.txt` by the 28 English voices of `kokoro-js`. The canary
+has other voices and other sentences, so that it still measures what has been forgotten.
 
 Run:
 
@@ -35,10 +35,10 @@ COMPRESSION_LEVEL = 0.928
 
 
 def sentences(name: str) -> list[str]:
-    """Reads what is to be said.
+    """Reads the sentences to say.
 
     Args:
-        name: Of the text file.
+        name: Name of the text file.
 
     Returns:
         One sentence for each clip.

@@ -1,6 +1,7 @@
-"""Seconds for a clip in Whisper's 30 s window, with and without ``training/memory.py``, in turns in fresh processes.
+"""Measures the seconds for a clip in Whisper's 30 s window with and without ``training/memory.py``, in turns.
 
-Run: ``python benchmarks/memory.py``. Weights are random, which changes no duration; nothing is downloaded.
+Each measurement is in a fresh process. Run: ``python benchmarks/memory.py``. The weights are random, which does not
+affect durations; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ARMS = {"as torch does": "plain", "memory.keep()": "kept"}
 
 
 def measure(arm: str) -> float:
-    """Seconds for a clip in this process, after one pass to warm up."""
+    """Measure the seconds for a clip in this process, after one pass to warm up."""
     if arm == "kept":
         from asr_lightning.training import memory
 
@@ -35,22 +36,22 @@ def measure(arm: str) -> float:
 
 
 def main() -> None:
-    """Parse the command line; without ``--arm`` both are measured in turns and compared."""
+    """Parse the command line; without ``--arm``, measure both in turns and compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arm", choices=list(ARMS.values()), help="measure one, in this process")
+    parser.add_argument("--arm", choices=list(ARMS.values()), help="measure only this arm, in this process")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     if options.arm:
         print(measure(options.arm))
         return
-    found: dict[str, list[float]] = {name: [] for name in ARMS}
+    times: dict[str, list[float]] = {name: [] for name in ARMS}
     for _ in range(options.repeats):
         for name, arm in ARMS.items():
             command = [sys.executable, __file__, "--arm", arm]
-            found[name].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    for name, seconds in found.items():
+            times[name].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    for name, seconds in times.items():
         print(f"{name:16}{statistics.median(seconds):8.3f} s a clip ({min(seconds):.3f} to {max(seconds):.3f})")
-    plain, kept = (statistics.median(seconds) for seconds in found.values())
+    plain, kept = (statistics.median(seconds) for seconds in times.values())
     print(f"kept / plain: {kept / plain:.2f}")
 
 

@@ -1,7 +1,7 @@
-"""What NVIDIA's model sizes cost to specialize: steps a second, memory, and decoding with and without CUDA graphs.
+"""Measures steps per second, memory, and decoding with and without CUDA graphs of NVIDIA's model sizes.
 
-The shapes are real, the weights random: no download. Trains the encoder on the sample clips (synthetic speech), as the
-configurations in ``configs/models`` do. Run on a CPU or a GPU, one size or all:
+The shapes are real and the weights random, so nothing is downloaded. Trains the encoder on the sample clips (synthetic
+speech), as the configurations in ``configs/models`` do. Run it on a CPU or a GPU, for one size or all:
 
     .venv-nemo/bin/python benchmarks/nemo_size.py fastconformer_ctc
     .venv-nemo/bin/python benchmarks/nemo_size.py --accelerator cuda --precision bf16-mixed
@@ -39,7 +39,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """One process for each size, so that the peak of memory is its own."""
+    """Measure each size in a separate process, so that the peak of memory is that of the size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], default=[])
     parser.add_argument("--accelerator", default="cpu", choices=["cpu", "cuda", "mps"])
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(size: str, options: argparse.Namespace) -> str:
-    """One line about ``size``."""
+    """Measure ``size``, and return one line about it."""
     import torch
     from lightning.pytorch import Callback, Trainer, seed_everything
 
@@ -90,7 +90,7 @@ def measure(size: str, options: argparse.Namespace) -> str:
 
 
 def load(size: str) -> Any:
-    """The adapter of ``size`` with random weights, through a ``.nemo`` file as any other."""
+    """Load the adapter of ``size`` with random weights, from a ``.nemo`` file like any other."""
     from asr_lightning.adapters.nemo import NeMoAdapter
     from tests.tiny_nemo import PHRASES, tiny_nemo, write_tokenizer
 
@@ -103,24 +103,24 @@ def load(size: str) -> Any:
 
 
 def data_module(adapter: Any, batch_size: int) -> Any:
-    """The sample data set, without augmentation."""
+    """Return a data module of the sample data set, without augmentation."""
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 
     return AudioFolderDataModule(str(CLIPS), batch_size=batch_size, collator=adapter.collator(), limits=adapter.limits)
 
 
 def decoding(adapter: Any, data: Any, device: str) -> dict[str, float]:
-    """Utterances a second over three batches of test clips; on a GPU with and without CUDA graphs."""
+    """Measure utterances per second over three batches of test clips, on a GPU with and without CUDA graphs."""
     import torch
 
     adapter.model.to(device)
     batches = [batch.to(device) for batch in list(data.loader("test"))[:3]]
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for graphs in (False, True) if device == "cuda" else (False,):
         with adapter.evaluating():
             if not graphs:
                 adapter._switch_cuda_graphs(False)
-            for repeat in range(2):  # the first pass captures
+            for repeat in range(2):  # the first pass captures the graphs
                 started = time.perf_counter()
                 for batch in batches:
                     adapter.transcribe(batch)
@@ -128,8 +128,8 @@ def decoding(adapter: Any, data: Any, device: str) -> dict[str, float]:
                     torch.cuda.synchronize()
                 if repeat:
                     rate = sum(map(len, batches)) / (time.perf_counter() - started)
-                    found["with CUDA graphs" if graphs else "without CUDA graphs"] = rate
-    return found
+                    rates["with CUDA graphs" if graphs else "without CUDA graphs"] = rate
+    return rates
 
 
 if __name__ == "__main__":

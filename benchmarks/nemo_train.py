@@ -1,11 +1,11 @@
-"""The same NeMo model trained by NeMo itself and by this package, on the sample clips (synthetic speech).
+"""Trains the same NeMo model by NeMo itself and by this package, on the sample clips (synthetic speech).
 
 NeMo's side does what its script speech_to_text_finetune.py does with its configuration: manifests, NeMo's loaders with
-random batches, NeMo's optimizer set-up, training step, validation after each epoch, ``save_to``. It is spared the
-script's wait of 60 s, which a run on one device from a pretrained name adds. Both sides train all weights of a
-FastConformer with random weights, batch 16, float32, no augmentation, and score dev after every epoch; each in a
-process of its own, in the order A B B A. Run: ``.venv-nemo/bin/python benchmarks/nemo_train.py``, about five minutes
-on two cores.
+random batches, NeMo's optimizer set-up, training step, validation after each epoch, ``save_to``. It leaves out the wait
+of 60 s that the script adds on one device when it starts from a pretrained name. Both sides train all weights of a
+FastConformer with random weights, batch 16, float32, without augmentation, and score dev after every epoch, each in a
+separate process, in the order A B B A. Run: ``.venv-nemo/bin/python benchmarks/nemo_train.py``, about five minutes on
+two cores.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ WARMUP_STEPS = 3
 
 
 def main() -> None:
-    """Parse the command line; ``--side`` is how a child process is told what to run."""
+    """Parse the command line; a child process gets the side that it runs by ``--side``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", choices=["nemo", "ours"])
     parser.add_argument("--source")
     parser.add_argument("--kind", nargs="+", default=["ctc"])
-    parser.add_argument("--width", type=int, default=176, help="of the encoder; 176 is NVIDIA's small FastConformer")
+    parser.add_argument("--width", type=int, default=176, help="encoder width; 176: NVIDIA's small FastConformer")
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0, help="loader processes of NeMo's side; its script takes 8")
@@ -46,18 +46,18 @@ def main() -> None:
 
 
 def compare(kind: str, options: argparse.Namespace) -> None:
-    """Both sides, A B B A, on one file of random weights; prints medians and ratios."""
+    """Run both sides in the order A B B A on one file of random weights, and print medians and ratios."""
     from tests.tiny_nemo import tiny_nemo
 
-    found: dict[str, list[dict[str, float]]] = {"nemo": [], "ours": []}
+    results: dict[str, list[dict[str, float]]] = {"nemo": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.nemo"
         tiny_nemo(path, kind, 256, options.width, options.layers, spec_augment=None)
         for side in ("nemo", "ours", "ours", "nemo"):
-            found[side].append(measure(side, path, options))
-            print(side, json.dumps(found[side][-1]), flush=True)
+            results[side].append(measure(side, path, options))
+            print(side, json.dumps(results[side][-1]), flush=True)
     median = {
-        side: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for side, runs in found.items()
+        side: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for side, runs in results.items()
     }
     print(f"\n{kind}: {median['ours']['parameters'] / 1e6:.1f} million parameters, {options.epochs} epochs, batch 16")
     for side, name in (("nemo", "NeMo's own training"), ("ours", "asr_lightning")):
@@ -70,7 +70,7 @@ def compare(kind: str, options: argparse.Namespace) -> None:
 
 
 def measure(side: str, source: Path, options: argparse.Namespace) -> dict[str, float]:
-    """One side in a fresh process, whose whole life is ``run_seconds``."""
+    """Run one side in a fresh process, which takes ``run_seconds`` in all."""
     command = [sys.executable, __file__, "--side", side, "--source", str(source), "--epochs", str(options.epochs)]
     started = time.perf_counter()
     result = subprocess.run([*command, "--workers", str(options.workers)], capture_output=True, text=True)
@@ -80,14 +80,14 @@ def measure(side: str, source: Path, options: argparse.Namespace) -> dict[str, f
 
 
 class Clock:
-    """Seconds of training steps, loading included, checks of dev left out."""
+    """Measures the seconds of training steps, including loading and without validation."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
         self.steps: list[float] = []
 
     def callback(self) -> Any:
-        """A Lightning callback that writes into this clock."""
+        """Return a Lightning callback that records steps in this clock."""
         from lightning.pytorch import Callback
 
         clock = self
@@ -104,7 +104,7 @@ class Clock:
 
     @property
     def mean(self) -> float:
-        """Mean of all but the first steps."""
+        """Mean duration of all steps except the first."""
         return statistics.mean(self.steps[WARMUP_STEPS:])
 
 
@@ -115,7 +115,7 @@ TRAINER = {
 
 
 def finished(clock: Clock, model: Any, started: float) -> dict[str, float]:
-    """What a side reports."""
+    """Return the report of a side."""
     from asr_lightning.training.devices import peak_memory_mb
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -126,7 +126,7 @@ def finished(clock: Clock, model: Any, started: float) -> dict[str, float]:
 
 
 def run_ours(source: str, options: argparse.Namespace) -> dict[str, float]:
-    """Our module, data module and callbacks: duration buckets, dev checked each epoch, the best weights kept."""
+    """Train with our module, data module and callbacks: duration buckets, validation each epoch, best weights kept."""
     from lightning.pytorch import Trainer, seed_everything
 
     from asr_lightning.adapters.nemo import NeMoAdapter
@@ -150,7 +150,7 @@ def run_ours(source: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def run_nemo(source: str, options: argparse.Namespace) -> dict[str, float]:
-    """NeMo's model as its own LightningModule, with its loaders, optimizer, training step and metric."""
+    """Train NeMo's model as a LightningModule, with NeMo's loaders, optimizer, training step and metric."""
     from lightning.pytorch import Trainer, seed_everything
     from nemo.collections.asr.models import ASRModel
     from omegaconf import OmegaConf
@@ -176,7 +176,7 @@ def run_nemo(source: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def write_manifest(split: str, folder: Path) -> Path:
-    """The rows of ``split`` as NeMo reads them, with lengths and the model's spelling."""
+    """Write the rows of ``split`` in NeMo's format, with lengths and the model's spelling, and return the path."""
     import soundfile
 
     from asr_lightning.data.manifest import CSV_NAMES, read_manifest

@@ -1,9 +1,10 @@
-"""The peer of ``quality.py``: the seed's recipe on Hugging Face's Seq2SeqTrainer, as it is.
+"""The peer of ``quality.py``: the unchanged recipe of this project's predecessor on Hugging Face's Seq2SeqTrainer.
 
-Encoder only, AdamW at 1e-5 with 50 steps of warm-up and polynomial decay of power 4, 10 epochs, batch size 16,
-float32, 30 s windows, the best checkpoint by the mean over dev clips of WER capped at 1. One thing differs: it
-checks dev once an epoch, where the seed did it twice. Both arms' figures come from the same greedy decoder, text
-normalizer and scoring; the peer's own dev checks use ``generate``. One run takes most of an hour on one core.
+It trains the encoder only, with AdamW at 1e-5, 50 steps of warm-up and polynomial decay of power 4, for 10 epochs with
+batch size 16, float32 and 30 s windows, and takes the best checkpoint by the mean over dev clips of the WER, capped
+at 1. One thing differs: it validates once an epoch, where the predecessor did so twice. The figures of both arms come
+from the same greedy decoder, text normalizer and scoring; only the peer's validations use ``generate``. One run takes
+most of an hour on one core.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ SILENT = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "logging_strat
 
 
 def run(folder: Path, seed: int, epochs: int) -> tuple[dict[str, Any], list[Any]]:
-    """Hugging Face's trainer with the seed's recipe: settings and seconds, and both texts of every test clip."""
+    """Train with Hugging Face's trainer and the predecessor's recipe.
+
+    Returns:
+        Settings and seconds, and both texts of every test clip.
+    """
     from asr_lightning.adapters.whisper import WhisperAdapter
     from asr_lightning.scoring.comparison import Comparison, pairs
 
@@ -53,7 +58,7 @@ def run(folder: Path, seed: int, epochs: int) -> tuple[dict[str, Any], list[Any]
 
 
 def train_peer(adapter: Any, folder: Path, seed: int, epochs: int) -> dict[str, Any]:
-    """Train ``adapter.model`` in place, up to the best checkpoint, and tell how it went."""
+    """Train ``adapter.model`` in place, up to the best checkpoint, and return validations, durations and settings."""
     from train_speed import peer_batch
     from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, __version__
 
@@ -68,41 +73,41 @@ def train_peer(adapter: Any, folder: Path, seed: int, epochs: int) -> dict[str, 
             eval_dataset=peer_rows(adapter, folder, "dev"),
             data_collator=peer_batch,
             compute_metrics=lambda prediction: dev_rates(adapter.processor.tokenizer, prediction),
-            callbacks=[report_checks()],
+            callbacks=[report_validations()],
         )
         trainer.remove_callback(PrinterCallback)
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
-    checks = [entry for entry in trainer.state.log_history if "eval_wer" in entry]
-    validation = sum(check["eval_runtime"] for check in checks)
+    validations = [entry for entry in trainer.state.log_history if "eval_wer" in entry]
+    validation_seconds = sum(entry["eval_runtime"] for entry in validations)
     return {
-        "dev_checks": checks,
+        "validations": validations,
         "best_step": trainer.state.best_global_step,
         "steps": trainer.state.global_step,
-        "train_seconds": seconds - validation,
-        "validation_seconds": validation,
+        "train_seconds": seconds - validation_seconds,
+        "validation_seconds": validation_seconds,
         "settings": {**settings, "trains": "encoder", "precision": "float32", "threads": torch.get_num_threads()},
         "versions": {"torch": torch.__version__, "transformers": __version__},
     }
 
 
 def peer_rows(adapter: Any, folder: Path, split: str) -> list[dict[str, torch.Tensor]]:
-    """Features and labels of every clip, made once, in a fixed order."""
+    """Return features and labels of every clip, made once, in a fixed order."""
     from train_speed import peer_row
 
     return [peer_row(batch) for batch in data_module(adapter, folder, batch_size=1).loader(split)]
 
 
 def data_module(adapter: Any, folder: Path, batch_size: int) -> Any:
-    """The clips of ``folder``, without augmentation."""
+    """Return a data module of the clips of ``folder``, without augmentation."""
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 
     return AudioFolderDataModule(str(folder), batch_size, collator=adapter.collator(), limits=adapter.limits)
 
 
 def dev_rates(tokenizer: Any, prediction: Any) -> dict[str, float]:
-    """The trainer's ``compute_metrics``: the seed's figure, which picks the checkpoint, and corpus WER."""
+    """Compute the predecessor's figure, which picks the checkpoint, and the corpus WER, for ``compute_metrics``."""
     from asr_lightning.scoring.edits import Transcript, score
     from asr_lightning.scoring.text import basic
 
@@ -114,13 +119,13 @@ def dev_rates(tokenizer: Any, prediction: Any) -> dict[str, float]:
     return {"mean_wer": rates.mean_wer, "wer": rates.wer}
 
 
-def report_checks() -> Any:
-    """A callback of the trainer that prints one line for each dev check."""
+def report_validations() -> Any:
+    """Return a callback of the trainer that prints one line for each validation."""
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
         def on_evaluate(self, _: Any, state: Any, __: Any, metrics: dict[str, float], **___: Any) -> None:
-            found = f"mean_wer {metrics['eval_mean_wer']:.1%}  WER {metrics['eval_wer']:.1%}"
-            print(f"epoch {state.epoch:.0f}  step {state.global_step}  dev {found}", flush=True)
+            rates = f"mean_wer {metrics['eval_mean_wer']:.1%}  WER {metrics['eval_wer']:.1%}"
+            print(f"epoch {state.epoch:.0f}  step {state.global_step}  dev {rates}", flush=True)
 
     return Report()

@@ -1,15 +1,16 @@
-"""Word error rates before and after, over voices, models and seeds, with the default recipe of ``specialize``.
+"""Measures word error rates before and after, over voices, models and seeds, with the default recipe of ``specialize``.
 
-    python benchmarks/quality.py                     every row that can be made here; what is stored is not run again
-    python benchmarks/quality.py --table             only the table, of what is stored
+    python benchmarks/quality.py                     every row that can be made here; stored runs are not repeated
+    python benchmarks/quality.py --table             only the table of the stored runs
     python benchmarks/quality.py --voices ocean --models whisper-tiny.en --seeds 1
     python benchmarks/quality.py --clips 10          ten clips to train and choose on, the same test clips
-    python benchmarks/quality.py --peer              with the seed's recipe on Hugging Face's trainer (an hour a run)
+    python benchmarks/quality.py --peer              also the predecessor's recipe on Hugging Face's trainer (an hour)
 
-Each run is a fresh process, and one JSON line in ``benchmarks/results/quality.jsonl``, with the errors of every test
-clip: an interrupted grid goes on, and the table can be made again without training. Voices of real people are not part
-of this repository: put or link their folders under ``runs/human`` (or name another folder by ``--human``); a voice that
-is not there is skipped with a line. ``runs/second_speaker`` is made by ``benchmarks/second_speaker/make_clips.py``.
+Each run is a fresh process and one JSON line in ``benchmarks/results/quality.jsonl`` with the errors of every test
+clip, so that an interrupted series can be continued, and the table can be made again without training. Voices of real
+people are not part of this repository: put or link their folders under ``runs/human`` (or another folder, with
+``--human``). A voice whose folder does not exist is skipped, and a line says so. ``runs/second_speaker`` is made by
+``benchmarks/second_speaker/make_clips.py``.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Voice:
-    """A data set.
+    """A data set of one voice.
 
     Attributes:
-        name: In the table.
-        folder: Where it is, relative to the repository or to the folder of human voices.
+        name: Name in the table.
+        folder: Its folder, relative to the repository or to the folder of human voices.
         human: Whether a person speaks.
-        models: That it is measured with.
-        language: Of a multilingual model.
+        models: Names of the models that are measured on it.
+        language: Language that a multilingual model is told.
     """
 
     name: str
@@ -53,16 +54,16 @@ class Voice:
 
     @property
     def word(self) -> str:
-        """What it is called on the command line and in results."""
+        """Name of the voice on the command line and in results."""
         return self.name.split(",")[0]
 
     def init_args(self, model: str) -> dict[str, str]:
-        """Options of the adapter that the language asks for."""
+        """Return the options of the adapter that the language requires."""
         multilingual = model.startswith("whisper") and not model.endswith(".en")
         return {"language": self.language or "en"} if multilingual else {}
 
     def path(self, human: Path) -> Path:
-        """Its folder."""
+        """Return the folder of the clips, given the folder of human voices."""
         return human / self.folder if self.human and not self.folder.startswith("examples") else ROOT / self.folder
 
 
@@ -78,14 +79,14 @@ VOICES = (
 
 @dataclass(frozen=True)
 class Run:
-    """What identifies a run.
+    """The fields that identify a run.
 
     Attributes:
-        arm: ours, peer, or an earlier recipe of ours.
+        arm: Recipe: ours, peer, or the name of an earlier recipe of ours.
         voice: First word of the voice's name.
-        model: Name.
-        seed: Of everything random.
-        clips: To train and choose on; None is all.
+        model: Name of the model.
+        seed: Seed of every random choice.
+        clips: Number of clips to train and choose on; None means all.
     """
 
     arm: str
@@ -97,18 +98,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Result(Run):
-    """A run and what it found.
+    """A run and its results.
 
     Attributes:
-        errors: ``[reference words, errors before, errors after]`` of each test clip; empty where only rates were kept.
-        before: Corpus WER on test of the untouched model, natively.
-        after: The same of what was handed over.
+        errors: ``[reference words, errors before, errors after]`` of each test clip; empty if only rates were stored.
+        before: Corpus WER on test of the untouched model in its native mode.
+        after: Corpus WER on test of the model that was handed over.
         alpha: Share of the specialized weights; 0 is the untouched model.
-        chosen: Which weights, in words.
-        canary: By mode: WER before and after, and the change with its interval.
-        candidates: Alpha and dev WER of all.
-        seconds: Whole run, training and validation.
-        note: What a reader must know.
+        chosen: The weights that were chosen, in words.
+        canary: WER before and after, and the change with its interval, by mode.
+        candidates: Alpha and dev WER of every candidate.
+        seconds: Duration of the whole run, of training and of validation.
+        note: Options of the run, or whatever else a reader must know.
     """
 
     errors: list[list[int]] = field(default_factory=list)
@@ -123,30 +124,30 @@ class Result(Run):
 
     @property
     def cut(self) -> float:
-        """Share of the errors that is gone."""
+        """Share of the errors that were removed."""
         return 1 - self.after / self.before
 
     @property
     def run(self) -> Run:
-        """What identifies it."""
+        """The fields that identify this run."""
         return Run(self.arm, self.voice, self.model, self.seed, self.clips)
 
 
 def stored() -> dict[Run, Result]:
-    """Every result by its run."""
+    """Return every stored result by its run."""
     lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
     return {result.run: result for result in (Result(**json.loads(line)) for line in lines)}
 
 
 def store(result: Result) -> None:
-    """Add one line."""
+    """Append the result as one line."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
 
 
 def measure(run: Run, voice: Voice, human: Path, options: Sequence[str]) -> Result:
-    """Make one run."""
+    """Do one run, and return its result."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = voice.path(human).resolve()
         if run.clips is not None:
@@ -165,7 +166,7 @@ def measure(run: Run, voice: Voice, human: Path, options: Sequence[str]) -> Resu
 
 
 def result_of(run: Run, report: dict[str, Any], note: str) -> Result:
-    """What a report says."""
+    """Return the result that a report contains."""
     from asr_lightning.scoring.text import basic
 
     chosen = next(candidate for candidate in report["candidates"] if candidate["chosen"])
@@ -191,7 +192,7 @@ def result_of(run: Run, report: dict[str, Any], note: str) -> Result:
 
 
 def peer_result(run: Run, folder: Path) -> Result:
-    """The seed's recipe on Hugging Face's trainer."""
+    """Do one run with the predecessor's recipe on Hugging Face's trainer."""
     import peer
 
     from asr_lightning.scoring.edits import count_edits
@@ -206,7 +207,7 @@ def peer_result(run: Run, folder: Path) -> Result:
 
 
 def fewer(folder: Path, clips: int, seed: int, target: Path) -> Path:
-    """``target`` with links to a random choice of the train and dev clips of ``folder``, and to all its test clips."""
+    """Fill ``target`` with links to a random choice of train and dev clips of ``folder`` and to all its test clips."""
     from asr_lightning.data.manifest import CSV_NAMES, read_manifest, write_manifests
 
     splits = {split: [entry.row for entry in read_manifest(folder / name, folder)] for split, name in CSV_NAMES.items()}
@@ -223,7 +224,7 @@ def fewer(folder: Path, clips: int, seed: int, target: Path) -> Path:
 
 
 def interval(results: Sequence[Result]) -> tuple[float, float]:
-    """95 % interval of the mean cut over seeds: test clips are drawn anew, the same ones for every seed."""
+    """Return the 95 % interval of the mean cut over seeds: test clips are resampled, the same ones for every seed."""
     counts = np.array([result.errors for result in results if result.errors])
     if counts.size == 0:
         return float("nan"), float("nan")
@@ -242,7 +243,7 @@ HEADER = (
 
 
 def row(name: str, results: Sequence[Result]) -> str:
-    """Means over seeds."""
+    """Format a row of the table with the means over seeds."""
     before, after, cut = (np.mean([getattr(r, what) for r in results]) for what in ("before", "after", "cut"))
     low, high = interval(results)
     between = "" if np.isnan(low) else f"{low:.1%} to {high:.1%}"
@@ -254,7 +255,10 @@ def row(name: str, results: Sequence[Result]) -> str:
 
 
 def dev(results: Sequence[Result]) -> str:
-    """Mean WER on dev, before and after; in folds, dev is every clip of train and dev, each read out of its fold."""
+    """Format the mean WER on dev before and after.
+
+    In folds, dev is every clip of train and dev, each transcribed by a model that was not trained on it.
+    """
     pairs = [
         (result.candidates[0]["dev_wer"], min(c["dev_wer"] for c in result.candidates if c["alpha"] == result.alpha))
         for result in results
@@ -264,7 +268,7 @@ def dev(results: Sequence[Result]) -> str:
 
 
 def canary(results: Sequence[Result], human: bool) -> str:
-    """Mean change with the mean ends of its intervals, in points, read as the model is used."""
+    """Format the mean change in points, with the mean ends of its intervals, in the mode that the model is used in."""
     parts = [part for part in (canary_part(result, human) for result in results) if part]
     if not parts:
         return ""
@@ -273,7 +277,7 @@ def canary(results: Sequence[Result], human: bool) -> str:
 
 
 def canary_part(result: Result, human: bool) -> dict[str, float] | None:
-    """Of the mode that the model is used in: what it read of everybody, or of people."""
+    """Return the canary's entry for the mode that the model is used in: of all clips, or of human ones only."""
     mode = next(iter(result.canary), "")
     return result.canary.get(f"{mode}, human speech" if human else mode)
 
@@ -281,10 +285,10 @@ def canary_part(result: Result, human: bool) -> dict[str, float] | None:
 OTHERS = "\nother recipes that were tried (docs/recipes.md)"
 
 
-def table(found: Iterable[Result]) -> None:
-    """Human voices first; the peer below ours, and what else was tried below all."""
+def table(stored_results: Iterable[Result]) -> None:
+    """Print the table: human voices first, the peer below ours, and other recipes at the end."""
     by_row: dict[tuple[str, str, str, int | None], list[Result]] = {}
-    for result in found:
+    for result in stored_results:
         by_row.setdefault((result.voice, result.model, result.arm, result.clips), []).append(result)
     print(f"\ncorpus WER on test, normalizer basic; before is the untouched model as its makers use it\n{HEADER}")
     rows = sorted(by_row.items(), key=lambda item: ([v.word for v in VOICES].index(item[0][0]), str(item[0])))
@@ -294,10 +298,10 @@ def table(found: Iterable[Result]) -> None:
             print(OTHERS)
         for (name, model, arm, clips), results in rows:
             if (arm not in ("ours", "peer")) == is_other:
-                voice, of = voices[name], "" if clips is None else f", {clips} clips"
+                voice, size = voices[name], "" if clips is None else f", {clips} clips"
                 kind = "human" if voice.human else "synthetic"
                 label = f"{kind}: {voice.name}" if arm == "ours" else f"{arm} on {voice.name}"
-                print(row(f"{label}{of}, {model.removeprefix('whisper-')}", results))
+                print(row(f"{label}{size}, {model.removeprefix('whisper-')}", results))
     print()
     kept = [r for results in by_row.values() for r in results if r.arm == "ours" and not r.alpha]
     print(f"runs that kept the untouched model: {len(kept)}")
@@ -308,21 +312,21 @@ def table(found: Iterable[Result]) -> None:
 
 
 def main() -> None:
-    """Make what is missing, then print the table."""
+    """Do the runs that are missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [voice.word for voice in VOICES]
     parser.add_argument("--voices", nargs="+", default=names, choices=names)
-    parser.add_argument("--models", nargs="+", help="leave out the others")
+    parser.add_argument("--models", nargs="+", help="measure only these models")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--clips", type=int, help="train and choose on a random choice of so many clips")
+    parser.add_argument("--clips", type=int, help="train and choose on this many clips, drawn at random")
     parser.add_argument("--human", type=Path, default=HUMAN, help="folder of the human voices (default: %(default)s)")
-    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--peer", action="store_true", help="add the peer, seed 0, with whisper-tiny.en")
-    options, more = parser.parse_known_args()
+    options, specialize_options = parser.parse_known_args()
     known = stored()
     for voice in (voice for voice in VOICES if voice.word in options.voices and not options.table):
         if not voice.path(options.human).is_dir():
-            print(f"{voice.name}: skipped, {voice.path(options.human)} is not there")
+            print(f"{voice.name}: skipped, since {voice.path(options.human)} does not exist")
             continue
         name = voice.word
         models = [model for model in voice.models if model in (options.models or voice.models)]
@@ -330,7 +334,7 @@ def main() -> None:
         runs += [Run("peer", name, "whisper-tiny.en", 0)] if options.peer and "whisper-tiny.en" in models else []
         for run in (run for run in runs if run not in known):
             print(f"running {run}", flush=True)
-            known[run] = measure(run, voice, options.human, more)
+            known[run] = measure(run, voice, options.human, specialize_options)
             store(known[run])
     table(known.values())
 

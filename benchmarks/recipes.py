@@ -1,12 +1,12 @@
-"""Screening of recipes: one variant at a time, over models and voices; what it gains on dev and costs on the canary.
+"""Screens recipes, one variant at a time, over models and voices: what each gains on dev and costs on the canary.
 
     python benchmarks/recipes.py "strong masks" --models whisper-tiny.en --voices ocean sample --seeds 0
     python benchmarks/recipes.py --table
 
-Each run is a fresh process and one JSON line in ``benchmarks/results/recipes.jsonl``; what is stored is not run again.
-A run trains with one validation an epoch and no early stopping, averages the weights of the best four, and scores
-them at the true length of the audio: dev at two alphas, test once (it chooses nothing), the bundled canary, and the
-voice ``kathleen``, a person whom no run has heard. ``quality.py`` confirms what helps, through the whole product.
+Each run is a fresh process and one JSON line in ``benchmarks/results/recipes.jsonl``; stored runs are not repeated. A
+run trains with one validation in each epoch and without early stopping, averages the weights of the best four, and
+scores the average at the true length of the audio: dev at two alphas, test once (it chooses nothing), the bundled
+canary, and the voice ``kathleen``, a person whom no run has heard. ``quality.py`` confirms in complete runs what helps.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ BFLOAT16: dict[str, Any] = {"bf16_on_cpu": True}
 
 
 def trained(**options: Any) -> dict[str, Any]:
-    """A change of the optimizer."""
+    """Return options that change the optimizer."""
     return {"model": {"optimizer": options}}
 
 
 def adapted(**options: Any) -> dict[str, Any]:
-    """A change of the adapter."""
+    """Return options that change the adapter."""
     return {"model": {"adapter": {"init_args": options}}}
 
 
 def data(**options: Any) -> dict[str, Any]:
-    """A change of the data."""
+    """Return options that change the data."""
     return {"data": options}
 
 
 def epochs(number: int) -> dict[str, Any]:
-    """A change of the length."""
+    """Return options that change the number of epochs."""
     return {"trainer": {"max_epochs": number}}
 
 
 def both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Two changes at once."""
+    """Return options that make both changes."""
     return merge(one, other)
 
 
@@ -80,7 +80,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) -> dict[str, Any]:
-    """Train in this process, and score."""
+    """Train and score in this process, and return the row to store."""
     from lightning.pytorch import Trainer, seed_everything
     from safetensors.torch import load_file
 
@@ -137,7 +137,7 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
 
 
 def canaries(adapter: Any, voice: quality.Voice, human: Path) -> dict[str, float]:
-    """WER on the bundled canary, and on dev and test of ``kathleen`` where she is there; English only."""
+    """Score the bundled canary, and dev of ``kathleen`` if her folder exists; for English only."""
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
     from asr_lightning.datamodules.canary import open_canary
     from asr_lightning.scoring.comparison import Comparison
@@ -148,22 +148,22 @@ def canaries(adapter: Any, voice: quality.Voice, human: Path) -> dict[str, float
         return {}
     bundled = open_canary("bundled")
     assert bundled is not None
-    found = {"canary bundled": score(bundled.transcripts(adapter), basic).wer}
+    rates = {"canary bundled": score(bundled.transcripts(adapter), basic).wer}
     if (human / KATHLEEN).is_dir():
         other = AudioFolderDataModule(
             str(human / KATHLEEN), collator=adapter.collator(), limits=adapter.limits, run_dir=tempfile.gettempdir()
         )
-        found["canary kathleen"] = Comparison(other).rates(adapter, "dev").wer
-    return found
+        rates["canary kathleen"] = Comparison(other).rates(adapter, "dev").wer
+    return rates
 
 
 def stored() -> list[dict[str, Any]]:
-    """Every line."""
+    """Return every stored row."""
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()] if RESULTS.exists() else []
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """One line for each run; the most telling columns."""
+    """Print one line for each run, with the most important columns."""
     columns = ("dev 1", "dev 0.6", "dev 0.5", "test 1", "canary bundled", "canary kathleen")
     print(f"{'model, voice, variant':74}{'seed':>5}{''.join(f'{column:>17}' for column in columns)}")
     for row in sorted(rows, key=lambda row: (row["model"], row["voice"], row["dev 1"])):
@@ -173,7 +173,7 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 
 def forgetting() -> None:
-    """What was tried against forgetting, in percent of WER: one run each, by prototypes of what the product has now."""
+    """Print what was tried against forgetting, in percent WER: one run each, with prototypes of the present code."""
     columns = ("dev", "test", "kathleen", "allison")
     print(f"\n{'model, voice, variant':108}{'alpha':>7}{'margin':>8}{''.join(f'{column:>10}' for column in columns)}")
     for row in map(json.loads, FORGETTING.read_text(encoding="utf-8").splitlines()):
@@ -183,20 +183,20 @@ def forgetting() -> None:
 
 
 def main() -> None:
-    """Make what is missing, then print the table."""
+    """Do the runs that are missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("variants", nargs="*", help=f"among {', '.join(VARIANTS)}")
+    parser.add_argument("variants", nargs="*", help=f"variants to run, of: {', '.join(VARIANTS)}")
     parser.add_argument("--models", nargs="+", default=["whisper-tiny.en"])
     parser.add_argument("--voices", nargs="+", default=["ocean", "sample"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--human", type=Path, default=quality.HUMAN, help="as of quality.py")
-    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--human", type=Path, default=quality.HUMAN, help="folder of the human voices")
+    parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     voices = {voice.word: voice for voice in quality.VOICES}
     if options.one:
-        what = (voices[options.voices[0]], options.models[0], options.variants[0], options.seeds[0], options.human)
-        print(json.dumps(run(*what)))
+        job = (voices[options.voices[0]], options.models[0], options.variants[0], options.seeds[0], options.human)
+        print(json.dumps(run(*job)))
         return
     known = {(row["model"], row["voice"], row["variant"], row["seed"]) for row in stored()}
     wanted = [

@@ -1,9 +1,10 @@
-"""The training server under load, and what the load costs the training: one run, both sides in turns.
+"""Measures the training server under load, and how much the load slows the training, alone and loaded in turns.
 
-Run: ``python benchmarks/server_load.py``, five minutes on a machine that does nothing else; ``--quick`` takes one, with
-a trainer that only multiplies matrices. Starts a server of its own with a fresh home, trains whisper-tiny.en on the
-sample data set with one thread, and lets 200 clients poll ``/status`` and the job's events while 20 others upload 30 MB
-each, over and over. They all run in one process beside it, so its share of the cores counts against the server.
+Run: ``python benchmarks/server_load.py``, which takes five minutes on a machine that does nothing else; ``--quick``
+takes one minute, with a trainer that only multiplies matrices. It starts a server with a fresh home, trains
+whisper-tiny.en on the sample data set with one thread, and lets 200 clients poll ``/status`` and the job's events while
+20 others upload 30 MB each, over and over. All clients run in one process on the same machine, so that their share of
+the cores counts against the server.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ PIECE = 64 << 10
 
 
 def main() -> None:
-    """Parse the command line; without ``--load`` or ``--burn`` the whole run."""
+    """Parse the command line; without ``--load``, ``--burn`` or ``--serve``, do the whole run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--every", type=float, default=2.0, help="seconds between a client's looks")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between a client's polls")
     parser.add_argument("--uploads", type=int, default=20)
     parser.add_argument("--upload_mb", type=int, default=30)
-    parser.add_argument("--upload_s", type=float, default=20.0, help="that long an upload takes: the speed of a link")
-    parser.add_argument("--window", type=float, help="seconds that are measured at once, alone and loaded in turns")
-    parser.add_argument("--windows", type=int, default=2, help="of each kind")
+    parser.add_argument("--upload_s", type=float, default=20.0, help="seconds that an upload takes: the link's speed")
+    parser.add_argument("--window", type=float, help="seconds of one measurement, alone and loaded in turns")
+    parser.add_argument("--windows", type=int, default=2, help="measurements of each kind")
     parser.add_argument("--load", nargs=2, metavar=("URL", "JOB"), help=argparse.SUPPRESS)
     parser.add_argument("--burn", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
@@ -70,20 +71,20 @@ def compare(options: argparse.Namespace) -> None:
             job = submit(url, Path(folder), options.quick)
             watch = Watch(home / "jobs" / job / "progress.json")
             watch.until_training(300)
-            alone, loaded, found, used = [], [], [], 0.0
+            alone, loaded, client_stats, used = [], [], [], 0.0
             for _ in range(options.windows):
                 alone.append(watch.speed(options.window))
                 generator = subprocess.Popen(
                     [sys.executable, __file__, *forwarded(options), "--load", url, job],
                     stdout=subprocess.PIPE, text=True,
                 )  # fmt: skip
-                time.sleep(2)  # its own start is no load of the server
+                time.sleep(2)  # until it has started, it is no load for the server
                 before = psutil.Process(server.pid).cpu_times().user + psutil.Process(server.pid).cpu_times().system
                 loaded.append(watch.speed(options.window))
                 after = psutil.Process(server.pid).cpu_times()
                 used += after.user + after.system - before
-                found.append(json.loads(generator.communicate(timeout=180)[0]))
-            report(options, alone, loaded, found, peak_mb(server.pid), used / options.windows / options.window)
+                client_stats.append(json.loads(generator.communicate(timeout=180)[0]))
+            report(options, alone, loaded, client_stats, peak_mb(server.pid), used / options.windows / options.window)
             httpx.post(f"{url}/v1/jobs/{job}/cancel", timeout=60)
             wait_for(url, job, {"cancelled"}, 60)
         finally:
@@ -92,44 +93,48 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def peak_mb(pid: int) -> float:
-    """Most memory that a process ever had, from Linux."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) / 1024 if found else float("nan")
+    """Return the largest memory that a process has had, as Linux reports it."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) / 1024 if match else float("nan")
 
 
 def forwarded(options: argparse.Namespace) -> list[str]:
-    """The options of the load."""
+    """Return the command-line options for the process of the clients."""
     names = ("clients", "every", "uploads", "upload_mb", "upload_s")
-    seconds = options.window + 3  # a little longer than what is measured; uploads that have begun are finished
+    seconds = options.window + 3  # a little longer than the measurement; uploads that have begun are finished
     return [*(f"--{name}={getattr(options, name)}" for name in names), f"--window={seconds}"]
 
 
-def report(options, alone: list[float], loaded: list[float], found: list[dict], peak: float, share: float) -> None:
-    """Print what was found."""
+def report(
+    options, alone: list[float], loaded: list[float], client_stats: list[dict], peak: float, share: float
+) -> None:
+    """Print latencies, errors, memory and speeds."""
     print(
         f"{options.clients} clients look every {options.every:g} s; "
         f"{options.uploads} upload {options.upload_mb} MB in {options.upload_s:g} s each, all the time"
     )
     for kind in ("status", "events"):
-        times = sorted(seconds for each in found for seconds in each[kind])
+        times = sorted(seconds for each in client_stats for seconds in each[kind])
         cuts = statistics.quantiles(times, n=100)
         print(
             f"{kind:8}{len(times):7} requests   p50 {1000 * cuts[49]:6.1f} ms   p99 {1000 * cuts[98]:6.1f} ms   "
             f"longest {1000 * times[-1]:6.1f} ms"
         )
-    print(f"uploads {sum(each['uploads'] for each in found):7} of {options.upload_mb} MB")
-    errors = [error for each in found for error in each["errors"]]
+    print(f"uploads {sum(each['uploads'] for each in client_stats):7} of {options.upload_mb} MB")
+    errors = [error for each in client_stats for error in each["errors"]]
     print(f"errors  {len(errors):7}{'   ' + '; '.join(sorted(set(errors))[:5]) if errors else ''}")
-    clients = sum(each["cpu_s"] / each["wall_s"] for each in found) / len(found)
+    clients = sum(each["cpu_s"] / each["wall_s"] for each in client_stats) / len(client_stats)
     print(f"server: peak memory {peak:.0f} MB, {share:.0%} of a core; the clients' process: {clients:.0%} of a core")
-    print(f"the clients' process itself stood still for at most {1000 * max(e['stall_s'] for e in found):.0f} ms")
+    print(
+        f"the clients' process itself stood still for at most {1000 * max(e['stall_s'] for e in client_stats):.0f} ms"
+    )
     pairs = zip(alone, loaded, strict=True)
     print("training, steps/s alone and loaded: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
     print(f"slower by {1 - statistics.mean(loaded) / statistics.mean(alone):.1%}")
 
 
 def start(home: Path, quick: bool) -> tuple[subprocess.Popen, str]:
-    """A server on a free port, and its address."""
+    """Start a server on a free port, and return it with its address."""
     command = ["-m", "asr_lightning", "serve", "--home", str(home), "--port", "0", "--no_tensorboard"]
     server = subprocess.Popen(
         [sys.executable, *([__file__, "--serve", str(home)] if quick else command)],
@@ -137,13 +142,13 @@ def start(home: Path, quick: bool) -> tuple[subprocess.Popen, str]:
     )  # fmt: skip
     assert server.stderr is not None
     for line in server.stderr:
-        if found := re.search(r"listening on (http://\S+)", line):
-            return server, found[1]
+        if match := re.search(r"listening on (http://\S+)", line):
+            return server, match[1]
     raise SystemExit("the server did not start")
 
 
 def submit(url: str, folder: Path, quick: bool) -> str:
-    """Begin a training that outlasts the measurement, and return its id."""
+    """Start a training that lasts longer than the measurement, and return its id."""
     archive = folder / "data.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         for path in sorted(CLIPS.iterdir())[: 20 if quick else None]:
@@ -157,7 +162,7 @@ def submit(url: str, folder: Path, quick: bool) -> str:
 
 
 def wait_for(url: str, job: str, wanted: set[str], seconds: float) -> None:
-    """Until the job is in a state of ``wanted``."""
+    """Wait until the job is in one of the ``wanted`` states."""
     until = time.monotonic() + seconds
     while (state := httpx.get(f"{url}/v1/jobs/{job}").json()["state"]) not in wanted:
         if time.monotonic() > until or state in {"failed", "interrupted"}:
@@ -166,13 +171,13 @@ def wait_for(url: str, job: str, wanted: set[str], seconds: float) -> None:
 
 
 class Watch:
-    """The training's own count of steps, read from its file, so that the server's speed plays no part."""
+    """Reads the training's count of steps from its file, so that the speed of the server does not matter."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def look(self) -> tuple[float, int]:
-        """When the file was written, and the step."""
+        """Return the time at which the file was written, and the step."""
         try:
             return self.path.stat().st_mtime, int(json.loads(self.path.read_text()).get("step") or 0)
         except (OSError, ValueError):
@@ -187,7 +192,7 @@ class Watch:
             time.sleep(0.1)
 
     def speed(self, seconds: float) -> float:
-        """Steps per second, between the first and the last change of the count."""
+        """Measure the steps per second between the first and the last change of the count."""
         seen: list[tuple[float, int]] = []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -200,62 +205,62 @@ class Watch:
 
 
 async def load(url: str, job: str, options: argparse.Namespace) -> dict:
-    """Poll and upload for ``options.window`` seconds; what it took."""
-    found: dict = {"status": [], "events": [], "errors": [], "uploads": 0, "stall_s": 0.0}
+    """Poll and upload for ``options.window`` seconds, and return latencies, errors and CPU time."""
+    stats: dict = {"status": [], "events": [], "errors": [], "uploads": 0, "stall_s": 0.0}
     async with AsyncExitStack() as stack:
 
         async def own() -> httpx.AsyncClient:
-            """A client with a connection of its own: in a shared pool of hundreds, requests wait for the pool."""
+            """Make a client with its own connection: in a shared pool of hundreds, requests wait for the pool."""
             client = httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, verify=False)
             return await stack.enter_async_context(client)
 
         pollers = [await own() for _ in range(options.clients)]
         senders = [await own() for _ in range(options.uploads)]
         until = time.monotonic() + options.window
-        tasks = [poll(http, job, options.every, until, found) for http in pollers]
-        tasks += [send(http, options, until, found) for http in senders]
-        tasks.append(stalls(until, found))
+        tasks = [poll(http, job, options.every, until, stats) for http in pollers]
+        tasks += [send(http, options, until, stats) for http in senders]
+        tasks.append(stalls(until, stats))
         await asyncio.gather(*tasks)
-    return {**found, "cpu_s": time.process_time(), "wall_s": time.monotonic() - until + options.window}
+    return {**stats, "cpu_s": time.process_time(), "wall_s": time.monotonic() - until + options.window}
 
 
-async def stalls(until: float, found: dict) -> None:
-    """The longest time that this process itself stood still: no latency below it is the server's."""
+async def stalls(until: float, stats: dict) -> None:
+    """Measure the longest time that this process itself was blocked: shorter latencies may not be the server's."""
     while (before := time.monotonic()) < until:
         await asyncio.sleep(0.02)
-        found["stall_s"] = max(found["stall_s"], time.monotonic() - before - 0.02)
+        stats["stall_s"] = max(stats["stall_s"], time.monotonic() - before - 0.02)
 
 
-async def poll(http: httpx.AsyncClient, job: str, every: float, until: float, found: dict) -> None:
-    """One client: status and new events, again and again."""
+async def poll(http: httpx.AsyncClient, job: str, every: float, until: float, stats: dict) -> None:
+    """Act as one client, which polls status and new events."""
     after = 0
     await asyncio.sleep(random.random() * every)
     while time.monotonic() < until:
         started = time.monotonic()
-        await timed(http, "/status", "status", found)
-        page = await timed(http, f"/v1/jobs/{job}/events?after={after}", "events", found)
+        await timed(http, "/status", "status", stats)
+        page = await timed(http, f"/v1/jobs/{job}/events?after={after}", "events", stats)
         if page and page["data"]:
             after = page["data"][-1]["seq"]
         await asyncio.sleep(max(0.0, started + every - time.monotonic()))
 
 
-async def timed(http: httpx.AsyncClient, path: str, kind: str, found: dict):
-    """The JSON at ``path``, and its time in ``found``."""
+async def timed(http: httpx.AsyncClient, path: str, kind: str, stats: dict):
+    """Return the JSON at ``path``, and add the latency to ``stats``."""
     started = time.perf_counter()
     try:
         answer = await http.get(path)
     except httpx.HTTPError as error:
-        found["errors"].append(f"{kind}: {type(error).__name__}")
+        stats["errors"].append(f"{kind}: {type(error).__name__}")
         return None
-    found[kind].append(time.perf_counter() - started)
+    stats[kind].append(time.perf_counter() - started)
     if answer.status_code != 200:
-        found["errors"].append(f"{kind}: HTTP {answer.status_code}")
+        stats["errors"].append(f"{kind}: HTTP {answer.status_code}")
         return None
     return answer.json()
 
 
-async def send(http: httpx.AsyncClient, options: argparse.Namespace, until: float, found: dict) -> None:
-    """One uploader: a file after the other, at the speed of a link; the last may be whole after the end."""
+async def send(http: httpx.AsyncClient, options: argparse.Namespace, until: float, stats: dict) -> None:
+    """Act as one uploader, which sends file after file at the speed of a link; the last may end after ``until``."""
     while time.monotonic() < until:
         try:
             answer = await http.post("/v1/uploads")
@@ -263,14 +268,14 @@ async def send(http: httpx.AsyncClient, options: argparse.Namespace, until: floa
             body = paced(options.upload_mb * MB, options.upload_s)
             (await http.put(path, params={"offset": 0}, content=body)).raise_for_status()
             (await http.delete(path)).raise_for_status()
-            found["uploads"] += 1
+            stats["uploads"] += 1
         except httpx.HTTPError as error:
-            found["errors"].append(f"upload: {str(error)[:80] or type(error).__name__}")
+            stats["errors"].append(f"upload: {str(error)[:80] or type(error).__name__}")
             await asyncio.sleep(0.5)
 
 
 async def paced(size: int, seconds: float) -> AsyncIterator[bytes]:
-    """``size`` bytes that begin like a gzip file, spread over ``seconds``."""
+    """Yield ``size`` bytes that begin like a gzip file, spread over ``seconds``."""
     piece = b"\x1f\x8b\x08" + random.randbytes(PIECE - 3)
     started, sent = time.monotonic(), 0
     while sent < size:
@@ -280,7 +285,7 @@ async def paced(size: int, seconds: float) -> AsyncIterator[bytes]:
 
 
 def burn(job: Path) -> None:
-    """A trainer that keeps the contract and multiplies matrices until it is cancelled."""
+    """Act as a trainer that follows the rules of a job's folder and multiplies matrices until it is cancelled."""
     import numpy as np
 
     from asr_lightning.durable.files import read_json, write_json
@@ -306,7 +311,7 @@ def burn(job: Path) -> None:
 
 
 def serve(home: Path) -> None:
-    """The server as ``serve`` makes it, but with ``burn`` as its trainer."""
+    """Run the server like the command ``serve``, but with ``burn`` as its trainer."""
     import socket
 
     from asr_lightning.server.engine.engine import Engine

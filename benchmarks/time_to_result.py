@@ -1,9 +1,9 @@
-"""What of a default run is training, and what is everything else: the first run on a data set, and the next one.
+"""Measures how much of a default run is training, for the first run on a data set and for the next one.
 
     python benchmarks/time_to_result.py [FOLDER] [--model NAME] [any option of specialize]
 
-Runs ``specialize`` twice in fresh processes with a cache of its own: the second run finds what the untouched model
-wrote for dev, test and canary. About ten minutes on two cores for the sample data set.
+It runs ``specialize`` twice in fresh processes with a separate cache: the second run finds the texts that the untouched
+model wrote for dev, test and canary. This takes about ten minutes on two cores for the sample data set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SAMPLE = Path(__file__).parents[1] / "examples/german_accent/clips"
 
 
 def seconds_of(folder: Path, model: str, cache: Path, run_dir: Path, more: list[str]) -> dict[str, float]:
-    """Cost of one run."""
+    """Do one run, and return its durations."""
     command = [sys.executable, "-m", "asr_lightning", "specialize", str(folder), "--model", model]
     environment = {**os.environ, "ASR_LIGHTNING_CACHE": str(cache)}
     subprocess.run([*command, "--run_dir", str(run_dir), *more], check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -29,7 +29,7 @@ def seconds_of(folder: Path, model: str, cache: Path, run_dir: Path, more: list[
 
 
 def main() -> None:
-    """Run twice, print both."""
+    """Run twice, and print the durations of both runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=SAMPLE)
     parser.add_argument("--model", default="whisper-tiny.en")

@@ -1,7 +1,7 @@
-"""Training speed on the sample data set: this package beside Hugging Face's Seq2SeqTrainer with the seed's settings.
+"""Compares training speed with Hugging Face's Seq2SeqTrainer at the predecessor's settings, on the sample data set.
 
-Each side runs in a process of its own, in the order A B B A, on the same clips, batch size and threads, encoder only,
-float32. Run: ``python benchmarks/train_speed.py`` (about seven minutes on two cores). Times are ratios of one run:
+Each side runs in a separate process, in the order A B B A, with the same clips, batch size and threads, encoder only,
+float32. Run: ``python benchmarks/train_speed.py`` (about seven minutes on two cores). Quote the ratio of one run, since
 machines differ and are noisy.
 """
 
@@ -25,7 +25,7 @@ WARMUP_STEPS = 1
 
 
 def matmul_peak() -> float:
-    """FLOP/s of float32 matrix products of 1024 x 1024 on this machine: the best of 20."""
+    """Measure the FLOP/s of float32 matrix products of 1024 x 1024 on this machine: the best of 20."""
     left, right = torch.randn(2, 1024, 1024)
     best = float("inf")
     for _ in range(20):
@@ -38,37 +38,37 @@ def matmul_peak() -> float:
 def measurement(
     batch_size: int, step_seconds: list[float], flops_per_utterance: float, peak: float
 ) -> dict[str, float]:
-    """What one process reports; the first steps are warm-up."""
+    """Return the report of one process; the first steps are warm-up."""
     rate = batch_size / statistics.median(step_seconds[WARMUP_STEPS:])
     peak = max(peak, matmul_peak())
     return {"utterances_per_second": rate, "peak": peak, "share_of_peak": rate * flops_per_utterance / peak}
 
 
 class StepClock:
-    """Seconds from the start of one step to the start of the next."""
+    """Measures the seconds from the start of one step to the start of the next."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
 
     def mark(self) -> None:
-        """A step starts."""
+        """Note that a step starts."""
         self.marks.append(time.perf_counter())
 
     @property
     def seconds(self) -> list[float]:
-        """One number for each finished step."""
+        """Duration of each finished step."""
         return [after - before for before, after in zip(self.marks, self.marks[1:], strict=False)]
 
 
 def data_module(adapter: Any, batch_size: int) -> Any:
-    """The sample data set, without augmentation."""
+    """Return a data module of the sample data set, without augmentation."""
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 
     return AudioFolderDataModule(str(CLIPS), batch_size=batch_size, collator=adapter.collator(), limits=adapter.limits)
 
 
 def flops_of(step: Any, batch_size: int) -> float:
-    """FLOP per utterance of ``step``, padding included, as PyTorch counts them."""
+    """Count the FLOP per utterance of ``step``, padding included, with PyTorch's counter."""
     counter = FlopCounterMode(display=False)
     with counter:
         step()
@@ -76,7 +76,7 @@ def flops_of(step: Any, batch_size: int) -> float:
 
 
 def run_ours(steps: int, batch_size: int) -> dict[str, float]:
-    """Our trainer: true-length audio in duration buckets."""
+    """Train with this package: true-length audio in duration buckets."""
     from lightning.pytorch import Callback, Trainer, seed_everything
 
     from asr_lightning.adapters.whisper import WhisperAdapter
@@ -107,7 +107,10 @@ def run_ours(steps: int, batch_size: int) -> dict[str, float]:
 
 
 def run_peer(steps: int, batch_size: int) -> dict[str, float]:
-    """Hugging Face's trainer with the seed's settings: 30 s windows, AdamW at 1e-5, decoder and head frozen."""
+    """Train with Hugging Face's trainer at the predecessor's settings.
+
+    These are 30 s windows, AdamW at 1e-5, decoder and head frozen.
+    """
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 
     from asr_lightning.adapters.whisper import WhisperAdapter
@@ -144,19 +147,19 @@ def run_peer(steps: int, batch_size: int) -> dict[str, float]:
 
 
 def peer_row(batch: Any, features: torch.Tensor) -> dict[str, torch.Tensor]:
-    """One utterance as the seed prepares it: features once, before training."""
+    """Return one utterance as the predecessor prepares it: features once, before training."""
     labels = torch.cat([batch.inputs["decoder_input_ids"][0, 1:], batch.targets[0, -1:]])
     return {"input_features": features[0], "labels": labels}
 
 
 def peer_batch(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The collator of the Hugging Face course: labels padded with -100."""
+    """Collate rows as the Hugging Face course does: labels padded with -100."""
     labels = torch.nn.utils.rnn.pad_sequence([row["labels"] for row in rows], batch_first=True, padding_value=-100)
     return {"input_features": torch.stack([row["input_features"] for row in rows]), "labels": labels}
 
 
 def measure(side: str, steps: int, batch_size: int) -> dict[str, float]:
-    """One side in a fresh process."""
+    """Run one side in a fresh process, and return its report."""
     command = [sys.executable, __file__, "--side", side, "--steps", str(steps), "--batch_size", str(batch_size)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
@@ -165,13 +168,13 @@ def measure(side: str, steps: int, batch_size: int) -> dict[str, float]:
 
 
 def compare(peer_steps: int, our_steps: int, batch_size: int) -> None:
-    """Both sides, A B B A, and the ratio of their medians."""
-    found: dict[str, list[dict[str, float]]] = {"peer": [], "ours": []}
+    """Run both sides in the order A B B A, and print the ratio of their medians."""
+    results: dict[str, list[dict[str, float]]] = {"peer": [], "ours": []}
     for side in ("peer", "ours", "ours", "peer"):
-        found[side].append(measure(side, peer_steps if side == "peer" else our_steps, batch_size))
-        print(side, json.dumps(found[side][-1]), flush=True)
+        results[side].append(measure(side, peer_steps if side == "peer" else our_steps, batch_size))
+        print(side, json.dumps(results[side][-1]), flush=True)
     median = {
-        side: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for side, runs in found.items()
+        side: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for side, runs in results.items()
     }
     print(f"\nbatch size {batch_size}, {torch.get_num_threads()} threads, encoder only, float32")
     for side, name in (("peer", "Seq2SeqTrainer, 30 s window"), ("ours", "asr_lightning, true length")):
@@ -181,7 +184,7 @@ def compare(peer_steps: int, our_steps: int, batch_size: int) -> None:
 
 
 def main() -> None:
-    """Parse the command line; ``--side`` is how a child process is told what to run."""
+    """Parse the command line; a child process gets the side that it runs by ``--side``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", choices=["peer", "ours"])
     parser.add_argument("--steps", type=int)

@@ -1,6 +1,7 @@
-"""Write a synthetic audio folder: twelve phrases, spelled in tones, one tone a letter.
+"""Write a synthetic audio folder: twelve phrases spelled in tones, one tone for each letter.
 
-Run: ``python examples/make_tones.py tones``. The toy adapter learns it in seconds; no download, no real speech.
+Run: ``python examples/make_tones.py tones``. The toy adapter learns it in seconds. It needs no download and is not
+speech.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PHRASES = (
 
 
 def tone(letter: str) -> np.ndarray:
-    """One letter as float32 ``[T]``: a pitch of its own between 200 and 2800 Hz, then as much silence."""
+    """Return one letter as float32 ``[T]``: its pitch between 200 and 2800 Hz, then as much silence."""
     seconds = np.arange(int(TONE_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     pitch = 200 + 100 * " abcdefghijklmnopqrstuvwxyz".index(letter)
     wave = 0.3 * np.sin(2 * np.pi * pitch * seconds)
@@ -41,7 +42,7 @@ def write_tones(folder: Path, phrases: tuple[str, ...] = PHRASES) -> None:
     """Write ``<UID>.wav`` and ``<UID>.txt`` for each phrase.
 
     Raises:
-        FileExistsError: ``folder`` exists; nothing in it is touched.
+        FileExistsError: ``folder`` exists; nothing in it is changed.
     """
     folder.mkdir(parents=True)
     for number, phrase in enumerate(phrases, start=1):
@@ -52,5 +53,5 @@ def write_tones(folder: Path, phrases: tuple[str, ...] = PHRASES) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="a new folder")
+    parser.add_argument("folder", type=Path, help="folder to write, which must not exist")
     write_tones(parser.parse_args().folder)

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Try everything that needs a Modal account: about 40 minutes, and at most 3 USD by its ceilings.
+# Try everything that needs a Modal account. Takes about 40 minutes, and costs at most 3 USD by its ceilings.
 #   scripts/try_modal.sh [GPU]
-# Needs MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or python -m modal setup. Stops at the first thing that is not as it
-# should be, and names it; volumes and apps of its own are deleted in every case.
+# Needs MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or python -m modal setup. Stops at the first failure, and names it; the
+# volumes and apps that it made are deleted in every case.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -20,7 +20,7 @@ rentals() { ls -tr "$ASR_CLOUD_HOME/rentals" 2>/dev/null | sed -n 's/\.json$//p'
 newest() { rentals | tail -1; }
 modal_json() { "$PYTHON" -m modal "$@" --json; }
 
-# Every volume of this script's rentals is gone, and no app of theirs runs.
+# Fail unless every volume of this script's rentals is gone and none of their apps runs.
 nothing_left() {
     local volumes apps
     volumes=$(modal_json volume list)
@@ -36,7 +36,7 @@ CHECK
     echo "no volume and no running app of ours in Modal's lists"
 }
 
-# Wait until a rental trains: its log has lines.
+# Wait until a rental trains, which its log shows.
 trains() {
     for _ in $(seq 240); do
         cloud logs "$1" 2>/dev/null | grep . >/dev/null && return
@@ -55,10 +55,10 @@ finish() {
 }
 trap finish EXIT
 
-step "who am I"
+step "the Modal account"
 "$PYTHON" -m modal token info || true
 
-step "1 a whole rental: data there, training, model here, data gone"
+step "1 a whole rental: upload the data, train, download the model, delete the data"
 cloud run "$CLIPS" --model whisper-tiny.en --epochs 2 "${LIMITS[@]}" -o "$WORK/one"
 for file in model.tar.gz report.html report.json trainer.log; do
     [ -s "$WORK/one/$file" ] || wrong "no $file in the result"
@@ -75,7 +75,7 @@ cloud status "$two"
 cloud cancel "$two"
 nothing_left
 
-step "3 a killed client: the next command deletes what it left"
+step "3 a killed client: the next command deletes what it left behind"
 "$PYTHON" -m asr_lightning cloud run "$CLIPS" --model whisper-tiny.en --epochs 50 "${LIMITS[@]}" -o "$WORK/three" &
 client=$!
 sleep 5
@@ -86,7 +86,7 @@ wait "$client" || true
 cloud gc
 nothing_left
 
-step "4 a container that is taken away: the same call goes on from its checkpoint"
+step "4 a container that is taken away: the same call continues from its checkpoint"
 cloud run "$CLIPS" --model whisper-tiny.en --epochs 50 "${LIMITS[@]}" -o "$WORK/four" --detach
 four=$(newest)
 trains "$four"
@@ -96,14 +96,14 @@ import json, sys
 print(next(app['app_id'] for app in json.load(sys.stdin) if app['description'] == 'asr-$four'))")
 container=$(modal_json container list --app-id "$app" | "$PYTHON" -c "
 import json, sys
-print(next(found['container_id'] for found in json.load(sys.stdin)))")
+print(next(container['container_id'] for container in json.load(sys.stdin)))")
 "$PYTHON" -m modal container stop --yes "$container"
 cloud download "$four"
 [ -s "$WORK/four/model.tar.gz" ] || wrong "no model after the container was stopped"
 grep -i -m3 'resum\|checkpoint' "$WORK/four/trainer.log" || echo "LOOK: the log names no checkpoint"
 nothing_left
 
-step "5 what Modal says of the provider's own test"
+step "5 the provider's own test against Modal"
 "$PYTHON" -m pytest -q tests/cloud/test_modal_provider.py -k account_has_volumes
 
-printf '\nall as it should be\n'
+printf '\neverything works\n'

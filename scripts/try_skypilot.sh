@@ -1,9 +1,9 @@
 #!/bin/bash
-# Try everything that needs a cloud that SkyPilot may use: about 30 minutes, and at most 2 USD by its ceilings.
+# Try everything that needs a cloud that SkyPilot may use. Takes about 30 minutes, and costs at most 2 USD by its ceilings.
 #   scripts/try_skypilot.sh [GPU]
 # Needs make install-skypilot, and a cloud that .venv-skypilot/bin/sky check finds enabled, such as RunPod:
 #   .venv-skypilot/bin/python -m pip install runpod && .venv-skypilot/bin/runpod config
-# Stops at the first thing that is not as it should be, and names it; its machines are ended in every case.
+# Stops at the first failure, and names it; the machines that it started are ended in every case.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv-skypilot/bin/python}
@@ -20,14 +20,14 @@ wrong() { printf 'WRONG: %s\n' "$*" >&2; exit 1; }
 rentals() { ls -tr "$ASR_CLOUD_HOME/rentals" 2>/dev/null | sed -n 's/\.json$//p'; }
 newest() { rentals | tail -1; }
 
-# No machine of this script's rentals is in SkyPilot's list, asked anew of the clouds.
+# Fail if a machine of this script's rentals is in SkyPilot's list, which is refreshed from the clouds.
 nothing_left() {
     local machines
     machines=$("$SKY" status --refresh)
     for id in $(rentals); do
         grep -q "asr-$id" <<<"$machines" && wrong "the machine asr-$id is still there: run $SKY down asr-$id"
     done
-    echo "no machine of ours in SkyPilot's list; look at the cloud's own page, too"
+    echo "no machine of ours in SkyPilot's list; look at the cloud's own page as well"
 }
 
 trains() {
@@ -47,10 +47,10 @@ finish() {
 }
 trap finish EXIT
 
-step "which clouds"
+step "the enabled clouds"
 "$SKY" check
 
-step "1 a whole rental: data there, training, model here, machine gone"
+step "1 a whole rental: upload the data, train, download the model, end the machine"
 cloud run "$CLIPS" --model whisper-tiny.en --epochs 2 "${LIMITS[@]}" -o "$WORK/one"
 for file in model.tar.gz report.html report.json trainer.log; do
     [ -s "$WORK/one/$file" ] || wrong "no $file in the result"
@@ -74,4 +74,4 @@ wait "$client" || true
 cloud gc
 nothing_left
 
-printf '\nall as it should be\n'
+printf '\neverything works\n'

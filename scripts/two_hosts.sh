@@ -1,5 +1,5 @@
 #!/bin/sh
-# Two network namespaces in place of two hosts, joined by a cable that does not exist, and one training over both.
+# Train once over two network namespaces that stand for two hosts, joined by a virtual cable.
 #   sudo scripts/two_hosts.sh ddp|fsdp DATA RUN_DIR [options of fit]
 # Needs Linux, root and `ip`. $PYTHON is the interpreter.
 set -eu
@@ -15,7 +15,7 @@ for host in a:10.77.0.1 b:10.77.0.2; do
   ip -n "asr-${host%:*}" link set asr-veth up
 done
 
-host() {  # name, rank, options: what is typed on each host
+host() {  # name, rank, options: runs the command that a user would type on each host
   name=$1 rank=$2
   shift 2
   ip netns exec "asr-$name" env GLOO_SOCKET_IFNAME=asr-veth \

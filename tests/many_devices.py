@@ -99,9 +99,9 @@ def fork(processes: int, *arguments: Any) -> None:
     Raises:
         RuntimeError: One of them failed.
     """
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     children = []
     for rank in range(processes):
         if (child := os.fork()) == 0:

@@ -154,9 +154,9 @@ class Outcome(Scores):
             decision=report["decision"],
             verdict=report["verdict"]["sentence"],
             verdict_word=report["verdict"]["word"],
-            dev=Rates.of(report["dev"]),
+            dev=Rates.from_report(report["dev"]),
             interval=Interval.from_section(report["test"]),
-            canary={mode: Rates.of(section) for mode, section in modes.items()},
+            canary={mode: Rates.from_report(section) for mode, section in modes.items()},
             canary_intervals={mode: Interval.from_section(section) for mode, section in modes.items()},
             cost=Cost(**report["cost"]),
         )

@@ -37,15 +37,15 @@ SPEED = (0.85, 1.0)  # 1 is the voice's own pace; someone speaking a foreign lan
 V = "[ˈˌ]?[aeiouæɐɑɔəɚɛɜɪʊʌᵻɯ]"  # a vowel follows
 END = r"(?=[\s.,!?]|$)"  # the word ends
 ALONE = f"(?!{V}|[jʲ])"  # no vowel follows, nor a glide that leads to one
-# (pattern, what is said instead, how often: 1 is always), applied from top to bottom; drawn anew each time. The
-# sounds most practised at school (th, v, l) come out right now and then, as they do for people.
+# (pattern, replacement, probability), applied from top to bottom and drawn for each match. The sounds practised most
+# at school (th, v, l) are sometimes right, as they are for people.
 ENGLISH_RULES = (
     # American details a Japanese learner does not copy
     ("ʲ", "", 1),
     ("ʔ?n̩", "tən", 1),
     ("[ɾʔ]", "t", 1),
     (r"\btə\b", "tuː", 1),
-    # r after a vowel: a longer vowel, or an open a
+    # r after a vowel becomes a longer vowel, or an open a
     (f"ɚɹ(?={V})", "aɹ", 1),
     ("ɚɹ?", "aː", 1),
     ("ɜːɹ?", "aː", 1),
@@ -92,7 +92,7 @@ def speaker() -> clips.Say:
     """Loads the voice.
 
     Returns:
-        What speaks with the Japanese accent.
+        A function that speaks with the Japanese accent.
     """
     voices, espeak = kokoro.load(), EspeakPhonemizer()
 

@@ -29,15 +29,15 @@ import clips
 HERE = Path(__file__).resolve().parent
 PHRASES = HERE / "phrases.txt"
 SEED = 289
-SPLIT_SEED = 4  # the first one that makes the splits about equally hard for a model that never heard the speaker
+SPLIT_SEED = 4  # the first that makes the splits about equally hard for a model that has never heard the speaker
 
 SPEED = (0.8, 1.0)  # 1 is the voice's own pace; someone speaking a foreign language is slower
 
 # Phonemes are IPA as espeak-ng writes American English. Stress marks stay where they are.
 V = "[ˈˌ]?[aeiouæɐɑɔəɚɛɜɪʊʌᵻ]"  # a vowel follows
 END = r"(?=[\s.,!?]|$)"  # the word ends
-# (pattern, what is said instead, how often: 1 is always), applied from top to bottom. The sounds most practised at
-# school (w, th, final r) come out right now and then, as they do for people; drawn anew each time.
+# (pattern, replacement, probability), applied from top to bottom and drawn for each match. The sounds practised most
+# at school (w, th, final r) are sometimes right, as they are for people.
 RULES = (
     # American details a German learner does not copy
     ("ʲ", "", 1),
@@ -86,7 +86,7 @@ def accented(sounds: str, rng: random.Random) -> str:
 
     Args:
         sounds: The sentence in American English phonemes.
-        rng: Decides about the habits that show only sometimes.
+        rng: Random generator that decides when a rule applies that does not apply always.
 
     Returns:
         The sentence as the speaker says it, in phonemes.
@@ -94,7 +94,7 @@ def accented(sounds: str, rng: random.Random) -> str:
     sounds = clips.accented(sounds, RULES, rng)
     # Final devoicing takes the whole cluster: "hands" ends in "nts".
     devoiced = str.maketrans(VOICED, VOICELESS)
-    return re.sub(f"[{VOICED}]+{END}", lambda found: found[0].translate(devoiced), sounds)
+    return re.sub(f"[{VOICED}]+{END}", lambda match: match[0].translate(devoiced), sounds)
 
 
 def spoken(voice: PiperVoice, sounds: str, speed: float) -> np.ndarray:
@@ -121,7 +121,7 @@ def speaker() -> clips.Say:
     """Loads the voice.
 
     Returns:
-        What speaks with the German accent.
+        A function that speaks with the German accent.
     """
     # Piper's model draws its own noise. onnxruntime takes the seed when the model is loaded, and the draws depend on
     # the order of the phrases, so all of them are made in one go.

@@ -1,8 +1,8 @@
 """Makes the sample data set of human speech: one Italian speaker, 289 telephone prompts.
 
 The recordings and transcripts are those of Debian's packages `asterisk-core-sounds-it` and
-`asterisk-core-sounds-it-g722`. `source/changes.csv` has the transcripts that were corrected and, without a text, the
-prompts that are left out. Clips, transcripts and the three split tables end up side by side in one folder.
+`asterisk-core-sounds-it-g722`. `source/changes.csv` has the corrected transcripts; prompts without a text there are
+left out. Clips, transcripts and the three split tables end up side by side in one folder.
 
 Run:
 

@@ -95,8 +95,8 @@ def spaced(text: str) -> str:
 
 
 def command_with(*words: str) -> str:
-    (found,) = (command for command, _ in CONSOLE if all(word in command for word in words))
-    return found
+    (command,) = (command for command, _ in CONSOLE if all(word in command for word in words))
+    return command
 
 
 def test_toy_is_shown_as_it_is() -> None:
@@ -134,9 +134,9 @@ def test_command_prints_what_the_page_shows(ran: dict[str, Ran], command: str, s
 def test_check_adapter_tells_the_mistake_from_its_fix(
     ran: dict[str, Ran], adapter: str, status: int, last: str
 ) -> None:
-    found = ran[command_with("check-adapter", adapter)]
-    assert found.status == status
-    assert found.printed.splitlines()[-1] == last
+    result = ran[command_with("check-adapter", adapter)]
+    assert result.status == status
+    assert result.printed.splitlines()[-1] == last
 
 
 def test_mistake_is_the_one_that_the_page_names(ran: dict[str, Ran]) -> None:
@@ -152,9 +152,9 @@ def test_models_lists_the_package(ran: dict[str, Ran]) -> None:
 
 @pytest.mark.parametrize("run", ["mine", "by_name"])
 def test_training_lowers_the_word_error_rate(ran: dict[str, Ran], folder: Path, run: str) -> None:
-    found = json.loads((folder / "runs" / run / "results.json").read_text())
+    results = json.loads((folder / "runs" / run / "results.json").read_text())
     for split in ("dev", "test"):
-        assert found[split]["wer"]["after"] < found[split]["wer"]["before"]
+        assert results[split]["wer"]["after"] < results[split]["wer"]["before"]
     assert (folder / "runs" / run / "model" / "my_model.pt").is_file()
 
 
@@ -187,5 +187,5 @@ def test_card_counts_its_parameters(ran: dict[str, Ran]) -> None:
 def test_named_places_exist() -> None:
     table = PAGE.split("**Inside this repository**")[1].split("\n## ")[0]
     places = re.findall(r"^\| `([\w./]+)` \|", table, re.MULTILINE)
-    assert len(places) == 5
+    assert len(places) == 12
     assert all((ROOT / place).exists() for place in places)

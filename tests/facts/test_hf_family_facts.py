@@ -75,7 +75,7 @@ def test_batched_generate_writes_past_the_end_of_a_clip(tmp_path: Path) -> None:
     adapter.model.joint.head.weight.data *= 30
     batch = adapter.collator()([clip(0.8, uid="a"), clip(3.0, uid="b", seed=2)])
     with adapter.evaluating():
-        found = adapter.model.generate(**adapter.inputs(batch), max_new_tokens=400)
-    frames = (found.durations.cumsum(-1) - found.durations)[0]
-    beyond = found.sequences[0][frames >= adapter._output_lengths(batch.input_lengths)[0]]
+        output = adapter.model.generate(**adapter.inputs(batch), max_new_tokens=400)
+    frames = (output.durations.cumsum(-1) - output.durations)[0]
+    beyond = output.sequences[0][frames >= adapter._output_lengths(batch.input_lengths)[0]]
     assert len(beyond) > 1 and (beyond != adapter.model.config.pad_token_id).any()

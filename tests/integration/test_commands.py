@@ -34,19 +34,19 @@ def run_dir(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fit_reports_before_and_after(run_dir: Path) -> None:
-    found = json.loads((run_dir / "results.json").read_text())
-    assert set(found) >= {
+    results = json.loads((run_dir / "results.json").read_text())
+    assert set(results) >= {
         "model", "source", "clips", "dev", "test", "native_mode", "train_seconds", "train_utterances_per_second",
         "validation_seconds", "total_seconds", "peak_memory_mb", "saved",
     }  # fmt: skip
-    assert found["clips"] == {"train": 9, "dev": 2, "test": 1}
-    assert found["dev"]["wer"]["after"] < found["dev"]["wer"]["before"]
-    assert set(found["dev"]["cer"]) == {"before", "after"}
-    assert set(found["native_mode"]["test"]["wer"]) == {"before", "after"}
-    assert (run_dir / found["saved"] / "toy.pt").is_file()
-    assert 0 < found["train_seconds"] < found["total_seconds"]
+    assert results["clips"] == {"train": 9, "dev": 2, "test": 1}
+    assert results["dev"]["wer"]["after"] < results["dev"]["wer"]["before"]
+    assert set(results["dev"]["cer"]) == {"before", "after"}
+    assert set(results["native_mode"]["test"]["wer"]) == {"before", "after"}
+    assert (run_dir / results["saved"] / "toy.pt").is_file()
+    assert 0 < results["train_seconds"] < results["total_seconds"]
     printed = (run_dir / "stdout.txt").read_text()
-    assert f"{found['dev']['wer']['after']:.1%}" in printed
+    assert f"{results['dev']['wer']['after']:.1%}" in printed
     assert str(run_dir / "model") in printed
 
 
@@ -68,8 +68,8 @@ def test_tensorboard_holds_curves_sound_and_text(run_dir: Path) -> None:
     tags = events.Tags()
     assert {"train/loss", "dev/wer", "dev/cer", "dev/mean_wer", "dev/loss"} <= set(tags["scalars"])
     assert events.Scalars("dev/wer")[0].step == 0, "row one is the untouched model"
-    found = json.loads((run_dir / "results.json").read_text())
-    assert events.Scalars("dev/wer")[0].value == pytest.approx(found["dev"]["wer"]["before"])
+    results = json.loads((run_dir / "results.json").read_text())
+    assert events.Scalars("dev/wer")[0].value == pytest.approx(results["dev"]["wer"]["before"])
     assert len(tags["audio"]) == 2
     assert any("text_summary" in tag for tag in tags["tensors"])
     assert len(events.Scalars("train/loss")) >= 25, "every step of a short run is logged"
@@ -93,9 +93,9 @@ def test_validate_command_scores_the_saved_model(run_dir: Path, processes: int) 
     more = ["--trainer.devices=2", "--trainer.strategy=ddp"] if processes == 2 else []
     result = command("validate", "--run_dir", run_dir, *more)
     assert result.returncode == 0, result.stderr
-    found = json.loads((run_dir / "results.json").read_text())["dev"]["wer"]["after"]
+    wer = json.loads((run_dir / "results.json").read_text())["dev"]["wer"]["after"]
     row = next(line for line in result.stdout.splitlines() if "dev/wer" in line)
-    assert float(row.split("│")[2]) == pytest.approx(found)
+    assert float(row.split("│")[2]) == pytest.approx(wer)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".txt"])

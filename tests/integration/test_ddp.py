@@ -22,8 +22,8 @@ def fit(folder: Path, run_dir: Path, *more: str) -> dict:
 @pytest.fixture(scope="module")
 def two(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     run_dir = tmp_path_factory.mktemp("ddp") / "two"
-    found = fit(tones_once, run_dir, "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=8")
-    return found, run_dir
+    results = fit(tones_once, run_dir, "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=8")
+    return results, run_dir
 
 
 def test_dev_wer_of_two_processes_equals_one(two: tuple[dict, Path]) -> None:
@@ -31,11 +31,11 @@ def test_dev_wer_of_two_processes_equals_one(two: tuple[dict, Path]) -> None:
 
     Three dev clips in two batches, and a BatchNorm, whose buffers DDP broadcasts in every forward.
     """
-    found, run_dir = two
+    results, run_dir = two
     report = json.loads((run_dir / "report.json").read_text())
     best = min(row["dev_wer"] for row in report["history"])
     assert best == torch.tensor(report["candidates"][1]["dev_wer"]).item()
-    assert found["dev"]["wer"]["after"] < found["dev"]["wer"]["before"]
+    assert results["dev"]["wer"]["after"] < results["dev"]["wer"]["before"]
 
 
 def test_baseline_of_two_processes_equals_one(two: tuple[dict, Path], tones_once: Path, tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ def test_one_fsdp_ddp_one(tones_once: Path, tmp_path: Path) -> None:
         more = ["--ckpt_path=last"] if states else []
         fit(tones_once, run_dir, *PLAIN, *options, f"--trainer.max_epochs={epochs}", *more)
         states.append(last(run_dir))
-    expected, found = last(tmp_path / "alone"), states[-1]
-    assert found["global_step"] == expected["global_step"] == 12
+    expected, final = last(tmp_path / "alone"), states[-1]
+    assert final["global_step"] == expected["global_step"] == 12
     for name, tensor in expected["state_dict"].items():
-        torch.testing.assert_close(found["state_dict"][name], tensor, rtol=0, atol=1e-4, msg=name)
+        torch.testing.assert_close(final["state_dict"][name], tensor, rtol=0, atol=1e-4, msg=name)
     moments = expected["optimizer_states"][0]["state"]
     for state in states:
         whole = {number: {name: t.shape for name, t in parts.items()} for number, parts in moments.items()}
@@ -48,8 +48,10 @@ def test_one_fsdp_ddp_one(tones_once: Path, tmp_path: Path) -> None:
 @pytest.mark.once
 def test_fsdp_trains_a_part_of_the_model(tones_once: Path, tmp_path: Path) -> None:
     """Frozen weights stay; kept weights are those of the trained part, and make the model with the source's rest."""
-    found = fit(tones_once, tmp_path / "run", *pair("fsdp"), "--train_only.groups=[encoder]", "--trainer.max_epochs=8")
-    assert found["alpha"] > 0 and found["dev"]["wer"]["after"] < found["dev"]["wer"]["before"]
+    results = fit(
+        tones_once, tmp_path / "run", *pair("fsdp"), "--train_only.groups=[encoder]", "--trainer.max_epochs=8"
+    )
+    assert results["alpha"] > 0 and results["dev"]["wer"]["after"] < results["dev"]["wer"]["before"]
     written, source = saved.load(tmp_path / "run" / "model").model.state_dict(), ToyAdapter().model.state_dict()
     kept = last(tmp_path / "run")["state_dict"]
     assert torch.equal(written["head.weight"], source["head.weight"])

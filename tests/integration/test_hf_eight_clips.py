@@ -51,10 +51,10 @@ def plain_texts(folder: Path, kind: str, clips: list[Utterance]) -> list[str]:
     for utterance in clips:
         inputs = processor(utterance.waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
         if kind in tiny_hf.RAW:
-            found = model(**inputs).logits.argmax(-1)
+            output = model(**inputs).logits.argmax(-1)
         else:
-            found = model.generate(**inputs, max_new_tokens=200)
-        sequences = found.sequences if kind in tiny_hf.TRANSDUCER_KINDS else found
+            output = model.generate(**inputs, max_new_tokens=200)
+        sequences = output.sequences if kind in tiny_hf.TRANSDUCER_KINDS else output
         skip = {} if kind in tiny_hf.RAW else {"skip_special_tokens": True}
         texts.append(processor.batch_decode(sequences, **skip)[0].strip())
     return texts

@@ -15,26 +15,26 @@ from typing import Any
 import pytest
 import torch
 
-Found = dict[str, dict[str, Any]]
+Runs = dict[str, dict[str, Any]]
 
 
-def run(kind: str, source: Path, data: Path, target: Path, *runs: str) -> Found:
+def run(kind: str, source: Path, data: Path, target: Path, *runs: str) -> Runs:
     command = [sys.executable, "-m", "tests.many_devices", kind, str(source), str(data), str(target), *runs]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-5000:]
     return {name: torch.load(target / f"{name}.pt", weights_only=True) for name in runs}
 
 
-def check(found: Found) -> None:
+def assert_equal_runs(runs: Runs) -> None:
     """Each run beside that of one process: figures of equal weights to the last digit, weights after 20 steps nearly.
 
     Gradients are summed in another order: by 20 steps that is 1e-7 in most weights. The bias of an attention key has
     no gradient but rounding, which Adam makes steps of: 5e-6 in NeMo's.
     """
-    one = found.pop("auto1")
-    assert one["steps"] == 20 and found
+    one = runs.pop("auto1")
+    assert one["steps"] == 20 and runs
     assert one["metrics"]["dev/loss"] != one["first"]["dev/loss"]
-    for name, other in found.items():
+    for name, other in runs.items():
         assert other["first"] == one["first"], name
         assert other["metrics"]["dev/wer"] == one["metrics"]["dev/wer"], name
         assert other["steps"] == 20 and other["state"].keys() == one["state"].keys(), name
@@ -48,7 +48,7 @@ def test_whisper(tones_once: Path, tmp_path: Path) -> None:
     from tests.tiny_models import tiny_whisper
 
     source = tiny_whisper(tmp_path / "tiny", multilingual=False)
-    check(
+    assert_equal_runs(
         run(
             "whisper", source, tones_once, tmp_path, "auto1", "ddp2", "ddp4", "fsdp2", "compiled_ddp2", "compiled_fsdp2"
         )
@@ -67,7 +67,7 @@ def test_whisper(tones_once: Path, tmp_path: Path) -> None:
 def test_hugging_face(kind: str, runs: list[str], tones_once: Path, tmp_path: Path) -> None:
     from tests.tiny_hf import write_tiny
 
-    check(run(kind, write_tiny(tmp_path / "tiny", kind), tones_once, tmp_path, "auto1", *runs))
+    assert_equal_runs(run(kind, write_tiny(tmp_path / "tiny", kind), tones_once, tmp_path, "auto1", *runs))
 
 
 @pytest.mark.nemo
@@ -75,4 +75,4 @@ def test_nemo_ctc(tones_once: Path, tmp_path: Path) -> None:
     from tests.tiny_nemo import tiny_nemo
 
     source = tiny_nemo(tmp_path / "ctc.nemo", "ctc", vocab_size=128)
-    check(run("nemo", source, tones_once, tmp_path, "auto1", "ddp2", "ddp4", "fsdp2"))
+    assert_equal_runs(run("nemo", source, tones_once, tmp_path, "auto1", "ddp2", "ddp4", "fsdp2"))

@@ -106,9 +106,9 @@ def test_start_has_no_sleep(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_run_reports_like_any_other(run_dir: Path) -> None:
-    found = json.loads((run_dir / "results.json").read_text())
-    assert set(found) >= {"model", "source", "clips", "dev", "test", "native_mode", "peak_memory_mb", "saved"}
-    assert sum(found["clips"].values()) == 16
+    results = json.loads((run_dir / "results.json").read_text())
+    assert set(results) >= {"model", "source", "clips", "dev", "test", "native_mode", "peak_memory_mb", "saved"}
+    assert sum(results["clips"].values()) == 16
     assert (run_dir / "model" / "model.nemo").is_file()
 
 

@@ -38,8 +38,8 @@ def test_as_the_page_has_it(tones_once: Path, tmp_path: Path) -> None:
     assert trainer.callback_metrics["dev/wer"] < 0.6
     module.adapter.save(tmp_path / "models" / "mine")
     clip = data.dataset("train")[0]
-    found = asr.load(tmp_path / "models" / "mine").transcribe(clip.waveform, sample_rate=clip.sample_rate)
-    assert found.text == clip.text
+    transcription = asr.load(tmp_path / "models" / "mine").transcribe(clip.waveform, sample_rate=clip.sample_rate)
+    assert transcription.text == clip.text
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def test_seeds_report_their_spread(tones: Path, tmp_path: Path, capsys: pytest.C
         options = ["--model", "toy", "--seeds", "2", "--seed", "3", "--run_dir", str(run_dir)]
         assert main(["specialize", str(tones), *options, "--trainer.max_epochs", "8"]) == 0
     assert "test WER" in capsys.readouterr().out
-    found = json.loads((runs[0] / "seeds.json").read_text())
-    assert set(found["seeds"]) == {"3", "4"}
-    kept = runs[0] / ("average" if found["kept"] == "average" else f"seed-{found['kept']}")
-    after = [result["dev"]["wer"]["after"] for result in found["seeds"].values()]
+    summary = json.loads((runs[0] / "seeds.json").read_text())
+    assert set(summary["seeds"]) == {"3", "4"}
+    kept = runs[0] / ("average" if summary["kept"] == "average" else f"seed-{summary['kept']}")
+    after = [result["dev"]["wer"]["after"] for result in summary["seeds"].values()]
     assert json.loads((runs[0] / "results.json").read_text())["dev"]["wer"]["after"] <= min(after)
     assert hashes(runs[0] / "model") == hashes(kept / "model") == hashes(runs[1] / "model")
     assert hashes(runs[0] / "seed-3" / "model") != hashes(runs[0] / "seed-4" / "model")

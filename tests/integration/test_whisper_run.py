@@ -48,8 +48,8 @@ def test_mixed_folder_trains_with_the_demo_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "asr_lightning", "fit", *map(str, arguments + quick)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert result.returncode == 0, result.stderr
-    found = json.loads((run_dir / "results.json").read_text())
-    assert found["clips"] == {"train": 9, "dev": 9, "test": 1}, "few clips: each is trained on, and read out of fold"
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["clips"] == {"train": 9, "dev": 9, "test": 1}, "few clips: each is trained on, and read out of fold"
     assert {path.suffix for path in folder.iterdir()} == {suffix for suffix, *_ in FORMATS} | {".txt", ".csv"}
 
 

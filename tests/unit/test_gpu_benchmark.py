@@ -118,7 +118,7 @@ def test_the_watch_leaves_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for clips in ("ab", "cd", "e", "fg"):
         watch.starts()
         watch.ends(clips)
-    found = watch.found(lambda clips: [6.0 for _ in clips])
+    found = watch.report(lambda clips: [6.0 for _ in clips])
     assert found["first_step_seconds"] == 5.0
     assert (found["steps_per_second"], found["clips_per_second"]) == (1.0, pytest.approx(5 / 3))
     assert found["flops_per_second"] == 10.0

@@ -20,12 +20,12 @@ NAMES = ["Anna", "Bert", "Carl", "Dora", "Emil", "Fred", "Gina", "Hans", "Inge",
 
 def pairs(before_wrong: int, after_wrong: int) -> tuple[Pair, ...]:
     """Twelve sentences of ten words; the first so many words of each are wrong."""
-    found = []
+    made = []
     for number, name in enumerate(NAMES):
         words = f"{name} would like some water with that bread and cheese.".split()
         wrong = [" ".join(["x"] * count + words[count:]) for count in (before_wrong, after_wrong)]
-        found.append(Pair(f"{number:03d}", " ".join(words), *wrong))
-    return tuple(found)
+        made.append(Pair(f"{number:03d}", " ".join(words), *wrong))
+    return tuple(made)
 
 
 def study(**changes: Any) -> Study:
@@ -91,9 +91,9 @@ def test_no_clear_change() -> None:
 
 def test_a_clear_loss_on_others_is_in_the_sentence() -> None:
     canary = {"true length": pairs(1, 2), "30 s window": pairs(1, 4)}
-    found = build(study(canary=canary))["verdict"]
-    assert found["canary_loss"]
-    assert found["sentence"].endswith(
+    verdict = build(study(canary=canary))["verdict"]
+    assert verdict["canary_loss"]
+    assert verdict["sentence"].endswith(
         "On twelve read sentences (30 s window) it clearly got worse: from 10.0 % to 40.0 %."
     )
     assert not build(study())["verdict"]["canary_loss"]
@@ -103,18 +103,18 @@ def test_other_people_may_have_a_normaliser_of_their_own() -> None:
     numbers = tuple(Pair(name, "Press 1 now", "press one now", "press 1 now") for name in NAMES)
     plain = build(study(canary={"native": numbers}))["canary"]
     assert plain["modes"]["native"]["before"]["wer"] == pytest.approx(1 / 3)
-    found = build(study(canary={"native": numbers}, canary_normalizer="english"))["canary"]
-    assert found["normalizer"] == "english"
-    assert found["modes"]["native"]["before"]["wer"] == 0
+    canary = build(study(canary={"native": numbers}, canary_normalizer="english"))["canary"]
+    assert canary["normalizer"] == "english"
+    assert canary["modes"]["native"]["before"]["wer"] == 0
 
 
 def test_kept_base() -> None:
-    report = build(study(kept_base=True, decision="no validation was better on dev.", test=pairs(4, 4)))
-    verdict, found = report["verdict"], report["verdict"]["sentence"]
+    report = build(study(kept_base=True, decision="no check was better on dev.", test=pairs(4, 4)))
+    verdict, text = report["verdict"], report["verdict"]["sentence"]
     assert verdict["start"] == "The untouched model was kept"
-    assert report["decision"] == "The untouched model was kept: no validation was better on dev."
-    assert found.startswith(report["decision"])
-    assert found.endswith("Its word error rate on 12 test clips is 40.0 %.")
+    assert report["decision"] == "The untouched model was kept: no check was better on dev."
+    assert text.startswith(report["decision"])
+    assert text.endswith("Its word error rate on 12 test clips is 40.0 %.")
 
 
 def test_rates_are_those_of_scoring() -> None:
@@ -123,10 +123,10 @@ def test_rates_are_those_of_scoring() -> None:
     for split, texts in (("test", pairs(4, 1)), ("dev", pairs(3, 1)), ("native", pairs(4, 2))):
         for side in ("before", "after"):
             transcripts = [Transcript(pair.uid, pair.reference, getattr(pair, side)) for pair in texts]
-            rates, found = score(transcripts, basic), report[split][side]
-            assert (found["wer"], found["cer"], found["mean_wer"]) == (rates.wer, rates.cer, rates.mean_wer)
-            assert found["raw_wer"] == score(transcripts, none).wer
-            assert found["substitutions"] == rates.words.substitutions
+            rates, reported = score(transcripts, basic), report[split][side]
+            assert (reported["wer"], reported["cer"], reported["mean_wer"]) == (rates.wer, rates.cer, rates.mean_wer)
+            assert reported["raw_wer"] == score(transcripts, none).wer
+            assert reported["substitutions"] == rates.words.substitutions
         assert (report[split]["clips"], report[split]["words"]) == (12, 120)
     assert report["test"]["after"]["exact"] == 0.0
     assert build(study(test=pairs(1, 0)))["test"]["after"]["exact"] == 1.0

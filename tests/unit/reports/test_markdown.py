@@ -26,11 +26,11 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_plain_escapes_whatever_markdown_acts_on(text: str) -> None:
-    found = plain(text)
-    assert "\n" not in found
-    unescaped = re.sub(r"\\[^a-zA-Z0-9\s]", "", found)
+    escaped = plain(text)
+    assert "\n" not in escaped
+    unescaped = re.sub(r"\\[^a-zA-Z0-9\s]", "", escaped)
     assert not re.search(r"[\\`*_\[\]()<>#|~&$!@]|://|www\.\w|^[-+]|^\d\.", unescaped)
-    assert re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", found) == " ".join(text.split())
+    assert re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", escaped) == " ".join(text.split())
 
 
 def test_plain_leaves_ordinary_text_alone() -> None:
@@ -40,24 +40,24 @@ def test_plain_leaves_ordinary_text_alone() -> None:
 
 def test_same_content_as_the_report() -> None:
     report = build(study())
-    found = document(report)
-    assert plain(report["verdict"]["sentence"]) in found
-    assert plain(report["decision"]) in found
+    text = document(report)
+    assert plain(report["verdict"]["sentence"]) in text
+    assert plain(report["decision"]) in text
     for row in report["utterances"]:
-        assert f"| {row['uid']} | {plain(row['reference'])} |" in found
+        assert f"| {row['uid']} | {plain(row['reference'])} |" in text
     for candidate in report["candidates"]:
-        assert f"| {candidate['name']}" in found
-    assert "40.0 % | 10.0 %" in found
-    assert report["data"]["sha256"] in found
-    assert "basic" in found
+        assert f"| {candidate['name']}" in text
+    assert "40.0 % | 10.0 %" in text
+    assert report["data"]["sha256"] in text
+    assert "basic" in text
 
 
 def test_hostile_transcripts_keep_every_table_in_shape() -> None:
     texts = tuple(Pair(f"h{number}", text, text, text) for number, text in enumerate(HOSTILE))
-    found = document(build(study(test=(*texts, *pairs(4, 1)), model="<b>|model", canary_note="<img src=x>")))
-    assert not re.search(r"(?<!\\)<", found)
+    text = document(build(study(test=(*texts, *pairs(4, 1)), model="<b>|model", canary_note="<img src=x>")))
+    assert not re.search(r"(?<!\\)<", text)
     widths = None
-    for line in found.splitlines():
+    for line in text.splitlines():
         cells = len(re.findall(r"(?<!\\)\|", line))
         if line.startswith("|"):
             assert cells == (widths or cells), line
@@ -71,6 +71,6 @@ def test_headings_in_order() -> None:
 
 
 def test_parts_that_were_not_measured() -> None:
-    found = document(build(study(dev=(), native=None, canary={}, silence=None, candidates=(), history=())))
-    assert "Not measured" in found
-    assert "Candidate: none." in found
+    text = document(build(study(dev=(), native=None, canary={}, silence=None, candidates=(), history=())))
+    assert "Not measured" in text
+    assert "Candidate: none." in text

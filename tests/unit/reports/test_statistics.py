@@ -49,12 +49,12 @@ def slow_bootstrap(pairs: list[Pair], draws: int, seed: int) -> tuple[list[float
 def test_equals_an_independent_bootstrap(before: float, after: float) -> None:
     pairs = made(random.Random(1), 40, before, after)
     pairs += [pair._replace(uid=f"again{pair.uid}") for pair in pairs[:10]]
-    found = bootstrap(pairs, none)
+    interval = bootstrap(pairs, none)
     changes, p_better = slow_bootstrap(pairs, 4000, seed=7)
-    assert found.groups == 40
-    assert found.low == pytest.approx(changes[99], abs=0.006)
-    assert found.high == pytest.approx(changes[3899], abs=0.006)
-    assert found.p_better == pytest.approx(p_better, abs=0.03)
+    assert interval.groups == 40
+    assert interval.low == pytest.approx(changes[99], abs=0.006)
+    assert interval.high == pytest.approx(changes[3899], abs=0.006)
+    assert interval.p_better == pytest.approx(p_better, abs=0.03)
 
 
 def test_equals_scipy() -> None:

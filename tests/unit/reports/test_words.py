@@ -34,9 +34,9 @@ def test_difference(reference: str, hypothesis: str, expected: list[tuple[str, s
 
 
 def test_confusions_before_and_after() -> None:
-    found = confusions(PAIRS, basic)
-    assert found[0] == Confusion("substitution", "the", "ze", 2, 1)
-    assert set(found[1:]) == {
+    listed = confusions(PAIRS, basic)
+    assert listed[0] == Confusion("substitution", "the", "ze", 2, 1)
+    assert set(listed[1:]) == {
         Confusion("insertion", "", "down", 0, 1),
         Confusion("deletion", "sat", "", 1, 0),
         Confusion("deletion", "the", "", 1, 0),
@@ -58,9 +58,9 @@ def test_errors_add_up_to_those_of_the_word_error_rate() -> None:
         Pair(str(number), *(" ".join(rng.choices("abcde", k=rng.randint(0, 8))) for _ in range(3)))
         for number in range(60)
     ]
-    found = confusions(pairs, none)
+    listed = confusions(pairs, none)
     for side in ("before", "after"):
         edits = sum(count_edits(pair.reference, getattr(pair, side), none).words.errors for pair in pairs)
-        assert sum(getattr(item, side) for item in found) == edits
-        inserted = sum(getattr(item, side) for item in found if item.kind == "insertion")
+        assert sum(getattr(item, side) for item in listed) == edits
+        inserted = sum(getattr(item, side) for item in listed if item.kind == "insertion")
         assert sum(getattr(item, side) for item in worst_words(pairs, none)) == edits - inserted
