@@ -76,9 +76,9 @@ def run(command: str, arguments: list[str]) -> int:
     from asr_lightning.cloud import endings, ledger, providers
 
     known = ledger.Ledger()
-    failed = endings.collect(known, providers.open_provider, say_line)
+    failed = endings.clear_leftovers(known, providers.open_provider, say_line)
     try:
-        with endings.stops(say_line):
+        with endings.stop_signals(say_line):
             return ACTIONS[options.action](known, options) or int(options.action == "gc" and failed > 0)
     except endings.StoppedError as stopped:
         print(f"\nstopped by {stopped}", file=sys.stderr)
@@ -105,7 +105,7 @@ def rent(known: Ledger, options: argparse.Namespace) -> int:
         gpu=options.gpu or getattr(provider, "default_gpu", DEFAULT_GPU),
         output=options.output or default_run_dir(options.data),
         max_cost=options.max_cost,
-        max_seconds=None if options.max_time is None else budget.seconds_of(options.max_time),
+        max_seconds=None if options.max_time is None else budget.parse_duration(options.max_time),
         detach=options.detach,
     )
     registry.warn_of_licence(card.source)
