@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr_lightning.cli.terminal import bar, one_line, visible_text
 from asr_lightning.errors import require_extra
 from asr_lightning.run.spec import DEFAULT_MODEL
 
@@ -100,8 +101,8 @@ def submit(client: Client, options: argparse.Namespace) -> int:
             options.data, options.model, options.language, options.epochs, options.seed, options.key, packing, sending
         )
     if not options.follow:
-        return show(options, job, f"job {clean(job['id'])} {clean(job['state'])}")
-    print(f"job {clean(job['id'])}", file=sys.stderr)
+        return show(options, job, f"job {one_line(job['id'])} {one_line(job['state'])}")
+    print(f"job {one_line(job['id'])}", file=sys.stderr)
     with bar("training", "%") as training:
         job = client.wait(job["id"], lambda now: training(round(100 * fraction(now)), 100, message(now)))
     show_job(options, job)
@@ -121,21 +122,16 @@ def status(client: Client, options: argparse.Namespace) -> int:
     if options.id:
         return show_job(options, client.job(options.id))
     for job in client.jobs():
-        line = f"{clean(job['id']):24}{clean(job['state']):13}{clean(job['created_at'] or ''):28}"
-        show(options, job, f"{line}{clean(job['base_model'] or '')}  {message(job)}".rstrip())
+        line = f"{one_line(job['id']):24}{one_line(job['state']):13}{one_line(job['created_at'] or ''):28}"
+        show(options, job, f"{line}{one_line(job['base_model'] or '')}  {message(job)}".rstrip())
     return 0
 
 
 def logs(client: Client, options: argparse.Namespace) -> int:
     """Print the log, without control characters."""
-    import codecs
-
-    from asr_lightning.client.errors import visible
-
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for block in client.logs(options.id, options.follow, name="intake" if options.intake else "trainer"):
-        lines = decoder.decode(block).replace("\r", "\n").expandtabs().split("\n")
-        print("\n".join(map(visible, lines)), end="", flush=True)
+        print(visible_text(decoder.decode(block)), end="", flush=True)
     return 0
 
 
@@ -150,8 +146,8 @@ def download(client: Client, options: argparse.Namespace) -> int:
 def models(client: Client, options: argparse.Namespace) -> int:
     """Print a line for each model."""
     for model in client.models():
-        name = clean(model.get("name") or "")
-        show(options, model, f"{name:32}{clean(model.get('licence') or '')}".rstrip())
+        name = one_line(model.get("name") or "")
+        show(options, model, f"{name:32}{one_line(model.get('licence') or '')}".rstrip())
     return 0
 
 
@@ -188,8 +184,8 @@ def show_job(options: argparse.Namespace, job: Job) -> int:
 
 def job_lines(job: Job) -> Iterator[str]:
     """The lines that describe a job to a person."""
-    yield f"job      {clean(job['id'])}, {clean(job['base_model'] or '')}, attempt {job.get('attempt')}"
-    yield f"state    {clean(job['state'])}{': ' + message(job) if message(job) else ''}"
+    yield f"job      {one_line(job['id'])}, {one_line(job['base_model'] or '')}, attempt {job.get('attempt')}"
+    yield f"state    {one_line(job['state'])}{': ' + message(job) if message(job) else ''}"
     dataset, metrics, error = job.get("dataset") or {}, job.get("metrics") or {}, job.get("error") or {}
     if dataset:
         yield f"data     {dataset.get('utterances')} recordings"
@@ -197,12 +193,12 @@ def job_lines(job: Job) -> Iterator[str]:
     if before is not None and after is not None:
         yield f"WER      {before:.1%} before, {after:.1%} after"
     if metrics.get("verdict"):
-        yield f"verdict  {clean(metrics['verdict'])}"
+        yield f"verdict  {one_line(metrics['verdict'])}"
     if error:
-        yield f"error    {clean(error.get('message') or '')} ({clean(error.get('code') or '')})"
+        yield f"error    {one_line(error.get('message') or '')} ({one_line(error.get('code') or '')})"
     yield from issue_lines(dataset)
     if job["state"] == "succeeded":
-        yield f"model    python -m asr_lightning remote download {clean(job['id'])}"
+        yield f"model    python -m asr_lightning remote download {one_line(job['id'])}"
 
 
 def issue_lines(answer: Dataset | ProblemDetails) -> Iterator[str]:
@@ -211,48 +207,16 @@ def issue_lines(answer: Dataset | ProblemDetails) -> Iterator[str]:
     if not isinstance(issues, list):
         return
     for issue in issues[:SHOWN_ISSUES]:
-        yield f"{clean(issue.get('code'))} {clean(issue.get('name') or '')} {clean(issue.get('message') or '')}"
+        yield " ".join(one_line(text or "") for text in (issue.get("code"), issue.get("name"), issue.get("message")))
     if len(issues) > SHOWN_ISSUES:
         yield f"and {len(issues) - SHOWN_ISSUES} more: --json shows them"
 
 
 def message(job: Job) -> str:
     """What a job is doing, in words."""
-    return clean((job.get("progress") or {}).get("message") or "")
+    return one_line((job.get("progress") or {}).get("message") or "")
 
 
 def fraction(job: Job) -> float:
     """How far a job is, from 0 to 1."""
     return float((job.get("progress") or {}).get("fraction") or 0)
-
-
-def clean(text: object) -> str:
-    """A text of the server on one line, without control characters."""
-    from asr_lightning.client.errors import printable
-
-    return printable(str(text))
-
-
-@contextmanager
-def bar(name: str, unit: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal, elsewhere a line whenever the text changes; it appears at its first step."""
-    from tqdm import tqdm
-
-    drawn: tqdm | None = None
-    printed = ""
-
-    def advance(done: int, total: int, text: str = "") -> None:
-        nonlocal drawn, printed
-        if drawn is None:
-            drawn = tqdm(desc=name, total=total, unit=unit, unit_scale=unit == "B", disable=None, leave=False)
-        if drawn.disable and text != printed:
-            print(text, file=sys.stderr)
-        printed = text
-        drawn.set_postfix_str(text, refresh=False)
-        drawn.update(done - drawn.n)
-
-    try:
-        yield advance
-    finally:
-        if drawn is not None:
-            drawn.close()
