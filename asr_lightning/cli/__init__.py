@@ -1,1 +1,1 @@
-"""One thin file per command: its arguments and one call. Heavy imports happen inside ``run``."""
+"""The commands, one file for each: its options, and a call that does the work. Heavy imports happen inside ``run``."""

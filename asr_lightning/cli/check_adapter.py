@@ -1,4 +1,4 @@
-"""``check-adapter``: does an adapter keep the contract? Prints a reason for every promise that it breaks."""
+"""``check-adapter``: test whether an adapter keeps the contract; prints a reason for every promise that it breaks."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from typing import Any
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``check-adapter``."""
+    """The parser for ``check-adapter``."""
     options = argparse.ArgumentParser(prog="python -m asr_lightning check-adapter", description=__doc__)
-    options.add_argument("adapter", help="the class, such as asr_lightning.adapters.toy.ToyAdapter")
-    options.add_argument("--source", required=True, help="the adapter's first argument: a folder or a hub id")
+    options.add_argument("adapter", help="class of the adapter, such as asr_lightning.adapters.toy.ToyAdapter")
+    options.add_argument("--source", required=True, help="first argument of the adapter: a folder or a hub id")
     options.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="another argument; VALUE as JSON or plain text"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another argument of the adapter; VALUE as JSON or plain text",
     )
     return options
 
 
 def run(command: str, arguments: list[str]) -> int:
-    """Run every check; returns 1 if one fails."""
+    """Run all conformance tests; returns 1 if one fails."""
     options = parser().parse_args(arguments)
     from asr_lightning.adapters.saved import class_named
     from asr_lightning.conformance import check_adapter
 
     module, _, name = options.adapter.rpartition(".")
     adapter = class_named(module, name)
-    init_args = dict(setting(text) for text in options.set)
+    init_args = dict(parse_setting(text) for text in options.set)
     failed = 0
     for result in check_adapter(lambda: adapter(options.source, **init_args)):
         failed += not result.passed
@@ -35,8 +39,8 @@ def run(command: str, arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """``NAME=VALUE`` as a pair.
+def parse_setting(text: str) -> tuple[str, Any]:
+    """The name and the value of a ``NAME=VALUE``.
 
     Raises:
         ValueError: There is no ``=``.

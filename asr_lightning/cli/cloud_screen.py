@@ -1,4 +1,4 @@
-"""What ``cloud`` shows: bars, phases and logs, and a rental in a few lines. Loads nothing heavy."""
+"""What ``cloud`` prints: progress, phases and logs of a training, and a rental in a few lines. Loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr_lightning.cli.terminal import Advance, bar, one_line, visible_text
+
 if TYPE_CHECKING:
     from asr_lightning.cloud.ledger import Record
 
 
 class Screen:
-    """Bars, phases and log on a terminal or in a file."""
+    """Shows the progress and the log of a training, on a terminal or in a file.
+
+    Args:
+        quiet: Whether to leave out the log.
+    """
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._open = quiet, ExitStack()
-        self._training: Any = None
+        self._quiet, self._open_bar = quiet, ExitStack()
+        self._training: Advance | None = None
 
     def __enter__(self) -> Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._open_bar.close()
 
     def say(self, text: str) -> None:
-        """Print a line, without what a terminal would obey."""
+        """Print a line, without control characters."""
         say_line(text)
 
     def log(self, data: bytes) -> None:
@@ -33,7 +39,7 @@ class Screen:
         if not self._quiet:
             from tqdm import tqdm
 
-            tqdm.write(visible_text(data), file=sys.stderr, end="")
+            tqdm.write(visible_text(data.decode("utf-8", "replace")), file=sys.stderr, end="")
 
     def progress(self, found: dict[str, Any], cost: float) -> None:
         """Move the bar, and say what is being done."""
@@ -41,16 +47,14 @@ class Screen:
         text = one_line(str(found.get("message") or found.get("phase") or ""))
         self._training(round(100 * float(found.get("fraction") or 0)), 100, f"{text}, ${cost:.2f}" if cost else text)
 
-    def moved(self, what: str, unit: str = "") -> Any:
-        """A bar; the one before is closed."""
-        from asr_lightning.cli.remote import bar
-
-        self._open.close()
-        return self._open.enter_context(bar(what, unit or ("clips" if what == "packing" else "B")))
+    def moved(self, what: str, unit: str = "") -> Advance:
+        """Open a bar for ``what``, and close the previous one."""
+        self._open_bar.close()
+        return self._open_bar.enter_context(bar(what, unit or ("clips" if what == "packing" else "B")))
 
 
 def record_lines(record: Record, state: str) -> list[str]:
-    """A rental for people."""
+    """The lines that describe a rental to a person."""
     lines = [
         f"rental   {record.id}, {record.spec['model']}, {record.gpu} at {record.provider}",
         f"state    {state}{', detached' if record.detached and not record.is_over else ''}",
@@ -59,11 +63,11 @@ def record_lines(record: Record, state: str) -> list[str]:
     if record.error:
         lines.append(f"error    {one_line(record.error.get('message', ''))} ({record.error.get('code')})")
     if record.outcome == "succeeded":
-        lines += _result(record)
+        lines += _result_lines(record)
     return lines
 
 
-def _result(record: Record) -> list[str]:
+def _result_lines(record: Record) -> list[str]:
     metrics = record.metrics or {}
     lines = [f"model    {Path(record.output) / 'model.tar.gz'}", f"report   {Path(record.output) / 'report.html'}"]
     if metrics.get("before") is not None and metrics.get("after") is not None:
@@ -72,32 +76,17 @@ def _result(record: Record) -> list[str]:
 
 
 def used(record: Record) -> str:
-    """Time and list price; the provider's bill is what counts."""
+    """Time and cost by the list price; only the provider's bill is exact."""
     return "nothing" if record.seconds is None else f"{record.seconds:.0f} s, about ${record.cost:.2f}"
 
 
 def show_end(record: Record) -> int:
-    """Print how a rental ended; returns the exit status."""
+    """Print how a rental ended; returns the exit status, which is 0 only after a success."""
     print("\n".join(record_lines(record, record.outcome or record.step)))
     return int(record.outcome != "succeeded")
 
 
 def say_line(text: str) -> None:
-    """Print lines where they disturb no result."""
+    """Print lines to stderr, so that they do not mix with results on stdout."""
     for line in text.splitlines():
-        print(visible_text(line.encode()), file=sys.stderr)
-
-
-def one_line(text: str) -> str:
-    """The same on one line."""
-    from asr_lightning.client.errors import printable
-
-    return printable(text)
-
-
-def visible_text(data: bytes) -> str:
-    """Text without what a terminal would obey."""
-    from asr_lightning.client.errors import visible
-
-    lines = data.decode("utf-8", "replace").replace("\r", "\n").expandtabs().split("\n")
-    return "\n".join(map(visible, lines))
+        print(visible_text(line), file=sys.stderr)

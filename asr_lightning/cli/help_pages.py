@@ -1,6 +1,6 @@
-"""Write the pages that ``fit --help`` and its siblings show: LightningCLI's own help takes seconds of imports.
+"""Writes the help pages of ``fit``, ``validate`` and ``test`` to files, because LightningCLI takes seconds to import.
 
-Run: ``make help-pages``. Read by ``train.py``; a test compares the pages with the parser.
+``make help-pages`` runs this, and ``train.py`` prints the files. A test compares them with the parser.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PAGES = Path(__file__).parent / "help"
 
 
 def page(command: str) -> str:
-    """What LightningCLI prints for ``command --help``, 100 columns wide and without colour."""
+    """The text that LightningCLI prints for ``command --help``, 100 columns wide and without colour."""
     os.environ.update(COLUMNS="100", NO_COLOR="1")
     from asr_lightning.cli import lightning_cli
 

@@ -1,6 +1,6 @@
-"""The command line of fit, validate and test: LightningCLI with this project's defaults and its results.
+"""The command line of fit, validate and test: LightningCLI with the defaults and the results of this project.
 
-Knows which parts make a run; knows no model. Imports torch: ``__main__`` loads it only when a run starts.
+It puts together the parts of a run. It imports torch, so ``__main__`` imports it only when a run starts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
-    "use_distributed_sampler": False,  # the data module deals batches to ranks itself
+    "use_distributed_sampler": False,  # the data module divides the batches among the ranks itself
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
@@ -60,24 +60,24 @@ DESCRIPTIONS = {
     "--model NAME (python -m asr_lightning models lists them), --config FILE, --data.audio_dir FOLDER, "
     "--run_dir FOLDER, --ckpt_path last to resume, --train_only.groups, --model.optimizer.lr, --trainer.max_epochs, "
     "--trainer.devices. Any option can stand in the configuration file.",
-    "validate": "Dev WER of a finished run's model: --run_dir FOLDER is enough, its config.yaml is read.",
-    "test": "WER on the test split, before and after, of a finished run: --run_dir FOLDER is enough.",
+    "validate": "Print the dev WER of a finished run's model. --run_dir FOLDER is enough: its config.yaml is read.",
+    "test": "Print WER on the test split before and after a finished run. --run_dir FOLDER is enough.",
 }
 
 
 class ASRCLI(LightningCLI):
-    """fit, validate and test over one run folder: options in, and the objects that they describe.
+    """Parses the options of fit, validate and test, builds the objects that they describe, and runs the command.
 
     Args:
         started: ``time.monotonic()`` at the start of the process.
-        callbacks: Of the caller's own, called before all others while training.
-        log_clips: Whether TensorBoard gets sound and text of some dev clips.
-        more: Options that somebody has typed beside a ``RunSpec``.
-        kwargs: Of ``LightningCLI``.
+        callbacks: Callbacks of the caller, which are called before all others during training.
+        log_clips: Whether TensorBoard gets the sound and the text of some dev clips.
+        more: Options of ``fit`` from a command line, in addition to a ``RunSpec``.
+        kwargs: Arguments of ``LightningCLI``.
 
     Attributes:
-        runner: Does ``fit``.
-        scores: What ``test`` found; None on ranks other than 0.
+        runner: Carries out ``fit``.
+        scores: Results of ``test``; None on ranks other than 0.
     """
 
     runner: Runner
@@ -104,39 +104,41 @@ class ASRCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Take the options from a command line, or from a ``RunSpec`` and what somebody has typed beside it."""
+        """Take the options from a command line, or from a ``RunSpec`` and the options typed in addition to it."""
         if not isinstance(args, RunSpec):
             super().parse_arguments(parser, args)
             return
         fit, plan = self._subcommand_parsers["fit"], args.plan()
         try:
-            options = fit.parse_args(_laid_over(plan, self._more)) if self._more else fit.parse_object(plan.options)
+            options = fit.parse_args(_with_plan(plan, self._more)) if self._more else fit.parse_object(plan.options)
         except ArgumentError as error:
             raise OptionError(str(error)) from error
-        if any(option.startswith("--print_config") for option in self._more):  # a parser of a subcommand ignores it
+        if any(option.startswith("--print_config") for option in self._more):  # the parser of a subcommand ignores it
             sys.stdout.write(fit.dump(options))
             sys.exit(0)
         self.config = Namespace(subcommand="fit", fit=options)
 
     def _parse_ckpt_path(self) -> None:
-        """Take no options from a checkpoint, as Lightning 2.6 would: its hash has not been checked here."""
+        """Do nothing. Lightning 2.6 would read options from the checkpoint here, whose hash is verified only later."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's names, less ``predict``: reading a folder needs no trainer."""
-        kept = ("fit", "validate", "test")
-        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in kept}
+        """Lightning's subcommands without ``predict``, which needs no trainer here."""
+        names = ("fit", "validate", "test")
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in names}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run folder, the callbacks' options and the links between adapter and data."""
+        """Add the options of the run and of its callbacks, and the links between adapter and data."""
         parser.add_argument("--run_dir", type=str, default="runs/run", help="Folder for everything that a run writes.")
         parser.add_argument(
             "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
         )
-        parser.add_argument("--budget", type=str | None, help="Time for all, such as 5m: epochs are fitted into it.")
-        parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Steps in bfloat16 on CPUs that have it.")
+        parser.add_argument("--budget", type=str | None, help="Time for the whole run, such as 5m; limits its epochs.")
+        parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Train in bfloat16 on CPUs that have it.")
         parser.add_argument("--folds", type=FoldCount, default="auto", help=HELP)
-        parser.add_argument("--selection", type=SelectionSettings, default=SelectionSettings(), help="After training.")
+        parser.add_argument(
+            "--selection", type=SelectionSettings, default=SelectionSettings(), help="Choice of the final weights."
+        )
         parser.add_lightning_class_args(TrainOnly, "train_only")
         parser.add_lightning_class_args(HalfEpochValidation, "half_epoch_validation")
         parser.add_lightning_class_args(StopEarly, "early_stopping")
@@ -149,21 +151,21 @@ class ASRCLI(LightningCLI):
 
     @property
     def options(self) -> Any:
-        """The parsed options of this subcommand."""
+        """The parsed options of the subcommand."""
         return self.config[self.subcommand]
 
     @property
     def run_dir(self) -> Path:
-        """The run's folder."""
+        """The folder of the run."""
         return Path(self.options.run_dir)
 
     @property
     def model_dir(self) -> Path:
-        """Where the run keeps its specialized model."""
+        """The folder of the run's specialized model."""
         return self.run_dir / "model"
 
     def before_instantiate_classes(self) -> None:
-        """Settle which run this is before anything heavy is loaded."""
+        """Prepare the run, or refuse it, before anything heavy is loaded."""
         if self.subcommand == "fit":
             self.runner = Runner(self.options, *self._runner_options)
             self.runner.prepare()
@@ -178,37 +180,37 @@ class ASRCLI(LightningCLI):
                 )
 
     def instantiate_trainer(self, part: str = "", **kwargs: Any) -> Trainer:
-        """A trainer with the run's loggers and callbacks, and the precision of the device; ``part`` names its logs."""
+        """A trainer with the run's loggers and callbacks, and a precision for the device; ``part`` names its logs."""
         trainer = self.config_init[self.subcommand].trainer
         kwargs |= precision_options(str(trainer.accelerator), trainer.precision, self.options.bf16_on_cpu)
-        kwargs["plugins"] += [*_listed(trainer.plugins), VerifiedCheckpoints()]
+        kwargs["plugins"] += [*_as_list(trainer.plugins), VerifiedCheckpoints()]
         if trainer.strategy == ShardedStrategy.strategy_name:
             kwargs["strategy"] = ShardedStrategy()
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)
         tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version=part)
-        callbacks = [*self.runner.own_callbacks, *_listed(trainer.callbacks), *self.runner.callbacks(tensorboard)]
+        callbacks = [*self.runner.own_callbacks, *_as_list(trainer.callbacks), *self.runner.callbacks(tensorboard)]
         loggers = trainer.logger if trainer.logger not in (None, True) else loggers_of(tensorboard, self.options.wandb)
         return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
 
     def adapter_from_source(self) -> ASRAdapter:
-        """The untouched model, loaded again with the options of this run."""
+        """Load the untouched model again, with the options of this run."""
         parser = ArgumentParser()
         parser.add_argument("--adapter", type=ASRAdapter)
         options = parser.parse_object({"adapter": self.options.model.adapter.as_dict()})
         return parser.instantiate_classes(options).adapter
 
     def fit(self, model: ASRModule, datamodule: AudioFolderDataModule, **kwargs: Any) -> None:
-        """Train, once for each fold from the same weights."""
+        """Train once, or once for each fold from the same weights."""
         self.runner.train(model, datamodule, self.trainer, self.instantiate_trainer, **kwargs)
 
     def after_fit(self) -> None:
-        """Choose the weights, test them and report."""
+        """Choose the final weights, test them and write the report."""
         options = self.config_init.fit
         self.runner.conclude(options.selection, options.average_steps, self.adapter_from_source)
 
     def test(self, **kwargs: Any) -> None:
-        """Score the run's model beside the untouched one on the test split, and write ``test.json``."""
+        """Score the run's model and the untouched one on the test split, and write ``test.json``."""
         if not self.trainer.is_global_zero:
             return
         self.datamodule.prepare_data()
@@ -229,10 +231,11 @@ class ASRCLI(LightningCLI):
         write_json(self.run_dir / "test.json", self.scores.as_results())
 
 
-def _laid_over(plan: Plan, typed: Sequence[str]) -> list[str]:
-    """``typed`` as a command line over ``plan``: a configuration file overrides the recipe, and nothing that was asked.
+def _with_plan(plan: Plan, typed: Sequence[str]) -> list[str]:
+    """A command line with the options of ``plan`` and those that were ``typed``, which override the plan.
 
-    The plan goes as a file too: jsonargparse 4.53 refuses a nested option that is typed over a parsed namespace.
+    A configuration file among the latter overrides the recipe, but not what the ``RunSpec`` asks for. The plan is
+    passed as a file too, because jsonargparse 4.53 refuses nested options in addition to a parsed namespace.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", action="append", default=[])
@@ -241,9 +244,9 @@ def _laid_over(plan: Plan, typed: Sequence[str]) -> list[str]:
     return [*(f"--config={layer}" for layer in layers), *others]
 
 
-def _listed(given: Any) -> list[Any]:
-    """One or several of an option of the trainer, or none."""
-    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+def _as_list(value: Any) -> list[Any]:
+    """The value of a trainer's option as a list: it may be one object, several of them, or None."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
@@ -254,9 +257,9 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
     """
     run_dir = run_dir_of(arguments)
-    tells_more = any(option in ("-h", "--help") or option.startswith("--config") for option in arguments)
+    has_help_or_config = any(option in ("-h", "--help") or option.startswith("--config") for option in arguments)
     is_finished = run_dir is not None and (run_dir / "config.yaml").is_file()
-    if arguments[0] in ("validate", "test") and not tells_more and not is_finished:
+    if arguments[0] in ("validate", "test") and not has_help_or_config and not is_finished:
         raise OptionError(f"{run_dir or 'no folder'} is no finished run: give --run_dir FOLDER, such as runs/demo")
     return _cli(registry.expand(arguments), run_dir, started or time.monotonic())
 
@@ -268,30 +271,30 @@ def run(
     callbacks: Sequence[Callback] = (),
     log_clips: bool = True,
 ) -> Runner:
-    """Do what ``spec`` asks for.
+    """Carry out the run that ``spec`` describes.
 
     Args:
         spec: The run.
-        more: Options of ``fit`` that somebody has typed beside it; they come last.
+        more: Further options of ``fit``, as on a command line; they override ``spec``.
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
-        callbacks: Of the caller's own, called before all others while training.
-        log_clips: Whether TensorBoard gets sound and text of some dev clips.
+        callbacks: Callbacks of the caller, which are called before all others during training.
+        log_clips: Whether TensorBoard gets the sound and the text of some dev clips.
 
     Raises:
-        ValueError: There is no such model or option, or a value cannot be; the recordings cannot be used.
+        ValueError: There is no such model or option, a value is not valid, or the recordings cannot be used.
     """
     return _cli(spec, spec.run_dir, started or time.monotonic(), callbacks, log_clips, more).runner
 
 
-def _cli(asked: Sequence[str] | RunSpec, run_dir: Path | None, *options: Any) -> ASRCLI:
-    recorded = [str(run_dir / "config.yaml")] if run_dir else []
+def _cli(run_options: Sequence[str] | RunSpec, run_dir: Path | None, *options: Any) -> ASRCLI:
+    config_files = [str(run_dir / "config.yaml")] if run_dir else []
     kwargs: dict[str, Any] = {
         name: {"usage": f"python -m asr_lightning {name} [options]", "description": description}
         for name, description in DESCRIPTIONS.items()
     }
-    kwargs["exit_on_error"] = not isinstance(asked, RunSpec)
+    kwargs["exit_on_error"] = not isinstance(run_options, RunSpec)
     for name in ("validate", "test"):
-        kwargs[name]["default_config_files"] = recorded
+        kwargs[name]["default_config_files"] = config_files
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
-    return ASRCLI(*options, args=asked, parser_kwargs=kwargs)
+    return ASRCLI(*options, args=run_options, parser_kwargs=kwargs)

@@ -1,4 +1,4 @@
-"""``predict``: read audio files with a saved model, and write their texts. Needs no transcripts and no trainer."""
+"""``predict``: transcribe audio files with a saved model. It needs no transcripts and no trainer."""
 
 from __future__ import annotations
 
@@ -9,31 +9,39 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from asr_lightning.scoring.text import spreadsheet_cell
 
 logger = logging.getLogger(__name__)
 
 
+class Row(NamedTuple):
+    """The text of one audio file; the names of the fields are those of the columns."""
+
+    file: str
+    seconds: float
+    text: str
+
+
 def parser() -> argparse.ArgumentParser:
-    """The options of ``predict``."""
+    """The parser for ``predict``."""
     options = argparse.ArgumentParser(prog="python -m asr_lightning predict", description=__doc__)
     options.add_argument("paths", nargs="+", type=Path, help="audio files, or folders of them")
-    options.add_argument("--model", required=True, help="a model folder, such as runs/demo/model, or a name")
-    options.add_argument("--output", type=Path, help="FILE.jsonl, FILE.csv or FILE.txt; without it, to the terminal")
+    options.add_argument("--model", required=True, help="a model folder, such as runs/demo/model, or a name of models")
+    options.add_argument("--output", type=Path, help="FILE.jsonl, FILE.csv or FILE.txt; default: print to the terminal")
     options.add_argument("--batch_size", type=int, default=16)
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    options.add_argument("--language", help="of a multilingual model that was not saved with one, such as de")
-    native = "read audio as the untouched model does; a model that nobody has specialized is always read so"
+    options.add_argument("--language", help="language, such as de, for a multilingual model that was saved without one")
+    native = "process audio as the untouched model does; always so with a model that is not specialized"
     options.add_argument("--native", action="store_true", help=native)
     return options
 
 
 def run(command: str, arguments: list[str]) -> int:
-    """Transcribe every file that can be read; returns 1 if some could not be."""
+    """Transcribe every file that can be read; returns 1 if some could not be read."""
     options = parser().parse_args(arguments)
-    check_options(options)
+    validate_options(options)
     files = list(audio_files(options.paths))
     if not files:
         raise ValueError(f"no audio file in {', '.join(map(str, options.paths))}")
@@ -48,11 +56,11 @@ def run(command: str, arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
-def check_options(options: argparse.Namespace) -> None:
-    """Refuse what would fail later.
+def validate_options(options: argparse.Namespace) -> None:
+    """Refuse options that would make the command fail later.
 
     Raises:
-        ValueError: The output's suffix names no format, or it would overwrite a file, or the batch is empty.
+        ValueError: The suffix of the output is not that of a format, its file exists, or the batch size is below 1.
     """
     if options.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, not {options.batch_size}")
@@ -65,7 +73,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The audio files among and below ``paths``, sorted inside each folder.
+    """The audio files in ``paths`` and in folders below them, sorted within each folder. Files may have any suffix.
 
     Raises:
         ValueError: A path does not exist.
@@ -75,12 +83,12 @@ def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} does not exist")
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        yield from (p for p in found if p.is_file() and (p == path or p.suffix.lower() in AUDIO_SUFFIXES))
+        candidates = sorted(path.rglob("*")) if path.is_dir() else [path]
+        yield from (p for p in candidates if p.is_file() and (p == path or p.suffix.lower() in AUDIO_SUFFIXES))
 
 
-def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[list[dict[str, object]], list[str]]:
-    """Rows of file, seconds and text in the order of ``files``, and a message for each file that was refused."""
+def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Transcribe ``files``; returns their rows in the same order, and a message for each file that was refused."""
     from asr_lightning.recognizer import load
 
     recognizer = load(
@@ -97,20 +105,19 @@ def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[li
         except ValueError as error:
             failures.append(str(error))
     rows = [
-        {"file": clip.uid, "seconds": round(found.seconds, 3), "text": found.text}
-        for clip, found in zip(clips, recognizer.read(clips), strict=True)
+        Row(clip.uid, round(transcription.seconds, 3), transcription.text)
+        for clip, transcription in zip(clips, recognizer.read(clips), strict=True)
     ]
     return rows, failures
 
 
-def write(rows: list[dict[str, object]], file: TextIO, suffix: str) -> None:
-    """Write ``rows`` as JSON lines, CSV, or one text a line."""
+def write(rows: list[Row], file: TextIO, suffix: str) -> None:
+    """Write ``rows`` in the format of ``suffix``: JSON lines, CSV, or one file and its text a line."""
     if suffix == ".csv":
-        writer = csv.DictWriter(file, ["file", "seconds", "text"])
-        writer.writeheader()
-        writer.writerows({**row, "text": spreadsheet_cell(str(row["text"]))} for row in rows)
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        writer.writerows(row._replace(text=spreadsheet_cell(row.text)) for row in rows)
         return
     for row in rows:
-        file.write(
-            (json.dumps(row, ensure_ascii=False) if suffix == ".jsonl" else f"{row['file']}\t{row['text']}") + "\n"
-        )
+        line = json.dumps(row._asdict(), ensure_ascii=False) if suffix == ".jsonl" else f"{row.file}\t{row.text}"
+        file.write(f"{line}\n")

@@ -1,4 +1,4 @@
-"""``serve``: the training server. Loads no torch; all work on audio and models is done by child processes."""
+"""``serve``: run the training server. It loads no torch: child processes do all work on audio and models."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``serve``."""
+    """The parser for ``serve``."""
     options = argparse.ArgumentParser(prog="python -m asr_lightning serve", description=__doc__)
     environment = os.environ
     home, host = environment.get("ASR_HOME", "~/.asr_lightning"), environment.get("SERVER_HOSTNAME", "127.0.0.1")
     add = options.add_argument
-    add("--home", type=Path, default=Path(home), help="everything it keeps (ASR_HOME; ~/.asr_lightning)")
-    add("--host", default=host, help="address to bind (SERVER_HOSTNAME; 127.0.0.1); others than loopback need a token")
-    add("--port", type=int, default=PORT, help=f"{PORT}; 0 takes a free one")
+    add("--home", type=Path, default=Path(home), help="folder of everything it keeps (ASR_HOME; ~/.asr_lightning)")
+    add("--host", default=host, help="address to bind (SERVER_HOSTNAME; 127.0.0.1); any but loopback needs a token")
+    add("--port", type=int, default=PORT, help=f"port to listen on ({PORT}); 0 takes a free one")
     add("--device", nargs="+", help="cpu, mps, cuda:0 …: one training at a time on each; default: all GPUs, else CPU")
-    add("--models_dir", type=Path, help="a folder of model folders, which clients may then ask for by name")
-    add("--queue", type=int, default=20, help="active jobs at most (20)")
-    add("--grace", type=float, default=30.0, help="seconds that a cancelled training may take to stop (30)")
-    add("--keep_archives", action="store_true", help="keep the uploaded archives")
-    add("--retention", type=float, metavar="DAYS", help="delete jobs that ended so long ago; default: never")
-    add("--allow_host", nargs="+", default=[], metavar="NAME", help="further host names it is addressed by")
+    add("--models_dir", type=Path, help="folder of your own model folders, which clients can then name")
+    add("--queue", type=int, default=20, help="most jobs that may wait or run (20)")
+    add("--grace", type=float, default=30.0, help="seconds that a cancelled training may take to stop by itself (30)")
+    add("--keep_archives", action="store_true", help="keep uploaded archives after they have been read")
+    add("--retention", type=float, metavar="DAYS", help="delete jobs that many days after their end; default: never")
+    add("--allow_host", nargs="+", default=[], metavar="NAME", help="further host names that clients may address it by")
     add(
         "--insecure_no_auth",
         action="store_true",
-        help="no token, whatever it binds to: anyone who reaches it may use it",
+        help="require no token on any address: anyone who reaches the server may use it",
     )
     add(
-        "--tensorboard_public", action="store_true", help="TensorBoard itself on all addresses, port 6006, without auth"
+        "--tensorboard_public", action="store_true", help="open TensorBoard to everybody, on port 6006 of all addresses"
     )
-    add("--no_tensorboard", action="store_true")
+    add("--no_tensorboard", action="store_true", help="do not offer TensorBoard")
     return options
 
 
 def run(command: str, arguments: list[str]) -> int:
-    """Serve until a signal; trainings live on, and the next start takes them up again."""
+    """Serve until a signal. Running trainings continue after it, and the next start takes them over."""
     options = parser().parse_args(arguments)
-    check_options(options)
+    validate_options(options)
     from asr_lightning.errors import require_extra
 
     for module in ("fastapi", "uvicorn", "python_multipart", "httpx", "psutil"):
@@ -73,11 +73,11 @@ def run(command: str, arguments: list[str]) -> int:
     return 0
 
 
-def check_options(options: argparse.Namespace) -> None:
-    """Refuse what would fail later.
+def validate_options(options: argparse.Namespace) -> None:
+    """Refuse options that would make the server fail later.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or a host name is not valid.
     """
     if not 0 <= options.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535, not {options.port}")
@@ -91,10 +91,10 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that clients can connect to.
+    """Open the socket that clients connect to.
 
     Raises:
-        OSError: The address is taken, or not ours.
+        OSError: The address is in use, or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -104,7 +104,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def engine_settings(options: argparse.Namespace, models: Catalogue) -> EngineSettings:
-    """How the engine works."""
+    """The settings of the engine."""
     from asr_lightning.server.engine.settings import EngineSettings
     from asr_lightning.server.http.hardware import devices
 
@@ -120,13 +120,13 @@ def engine_settings(options: argparse.Namespace, models: Catalogue) -> EngineSet
 
 
 def server_settings(options: argparse.Namespace, home: Path, port: int) -> ServerSettings:
-    """How the server answers; tells the operator what protects it."""
+    """The settings of the HTTP server; also tells the operator what protects the server."""
     from asr_lightning.server.http import settings
 
-    token, made = settings.find_token(home, options.host, options.insecure_no_auth, os.environ)
-    if made and sys.stderr.isatty():
-        say(f"token: {token}")  # on the terminal only: a log is kept, copied and read by others
-    elif made:
+    token, is_new = settings.find_token(home, options.host, options.insecure_no_auth, os.environ)
+    if is_new and sys.stderr.isatty():
+        say(f"token: {token}")  # on a terminal only: logs are kept, copied and read by others
+    elif is_new:
         say(f"the token is in {home / 'token'}")
     if options.insecure_no_auth and not settings.is_loopback(options.host):
         say("WARNING: --insecure_no_auth: whoever reaches this server can read the voices and models on it")
@@ -141,7 +141,7 @@ def server_settings(options: argparse.Namespace, home: Path, port: int) -> Serve
 
 
 def serve(engine: Engine, settings: ServerSettings, models: Catalogue, listener: socket.socket) -> None:
-    """Answer requests on ``listener`` until a signal."""
+    """Answer requests that come in on ``listener``, until a signal."""
     from asr_lightning.server.http.app import create_app
     from asr_lightning.server.http.run import serve_app
     from asr_lightning.server.http.tensorboard import TensorBoard
@@ -159,6 +159,6 @@ def serve(engine: Engine, settings: ServerSettings, models: Catalogue, listener:
 
 
 def say(text: str) -> None:
-    """A line for the operator."""
+    """Print a line for the operator."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""``fit``, ``validate`` and ``test``. Their options are LightningCLI's, which takes seconds to import.
+"""``fit``, ``validate`` and ``test``. LightningCLI provides their options, and takes seconds to import.
 
-``--help`` is therefore a page kept beside this file; ``make help-pages`` writes it and a test compares it.
+``--help`` therefore prints a file, which ``make help-pages`` writes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ STARTED = time.monotonic()
 
 
 def run(command: str, arguments: list[str]) -> int:
-    """Run ``command`` and print what it found; returns the exit status."""
+    """Run ``command``, and print the results; returns the exit status."""
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write((PAGES / f"{command}.txt").read_text(encoding="utf-8"))
         return 0
     from asr_lightning.cli import lightning_cli
 
-    ran = lightning_cli.main([command, *arguments], STARTED)
-    if command == "fit" and ran.runner.outcome is not None:
-        print(ran.runner.outcome.summary)
-    if ran.scores is not None:
-        print(ran.scores.table)
+    cli = lightning_cli.main([command, *arguments], STARTED)
+    if command == "fit" and cli.runner.outcome is not None:
+        print(cli.runner.outcome.summary)
+    if cli.scores is not None:
+        print(cli.scores.table)
     return 0

@@ -1,6 +1,6 @@
-"""A Python client of the training server: packs a folder, uploads it, follows the job, fetches the model.
+"""A Python client of the training server: packs a folder, uploads it, follows the job and downloads the model.
 
-Needs httpx and nothing of torch. Knows the HTTP API of ``docs/server.md`` and no other part of the server.
+It needs httpx but not torch, and knows the server only by its HTTP API (``docs/server.md``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client: one method for each thing that can be asked of a training server."""
+"""The client: one method for each request that the training server answers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 from urllib.parse import quote
 
 from asr_lightning.client import download as downloads
+from asr_lightning.client.answers import Job, Model, Receipt, Verdict
 from asr_lightning.client.errors import ConnectionFailedError, ServerError
 from asr_lightning.client.events import RESTING, Event, follow
 from asr_lightning.client.pack import Progress, pack
@@ -23,19 +23,17 @@ from asr_lightning.client.upload import STARTS, upload
 
 TOKEN = "ASR_SERVER_TOKEN"
 POLL_S = 1.0
-Job = dict[str, Any]
-"""A job as the server describes it; its fields are in ``docs/server.md``."""
 
 
 class Client:
-    """A training server.
+    """A connection to a training server.
 
     ``with Client("http://127.0.0.1:5553") as client: job = client.submit("recordings", "whisper-tiny.en")``
 
     Args:
         url: Address of the server.
-        token: Its token; without one ``ASR_SERVER_TOKEN``, without that none.
-        retries: Attempts after the first, for whatever may be sent twice.
+        token: Access token of the server; by default that of the environment variable ``ASR_SERVER_TOKEN``, if any.
+        retries: How often a request that may be sent twice is repeated.
         pause_s: Seconds before the first retry; each further one waits twice as long, at most 20 times the first.
     """
 
@@ -70,22 +68,23 @@ class Client:
 
         Args:
             data: Audio folder, or a tar.gz of one.
-            model: A name of ``models()``.
-            language: Of a multilingual model, such as ``de``.
-            epochs: 1 to 100.
-            seed: Of split and training.
-            key: No second job is made with it; made up when not given, and kept for all retries of this call.
-            packing: Told the recordings packed, and their number.
-            sending: Told the bytes sent, and their number.
+            model: Name of a model that ``models()`` lists.
+            language: Language of the recordings, such as ``de``; for multilingual models only.
+            epochs: Number of epochs, 1 to 100; by default what the server recommends for the model.
+            seed: Seed of the random split and of the training.
+            key: Idempotency key: a repeated call with the same key returns the first one's job instead of creating
+                another. By default a random key, which all retries of this call share.
+            packing: Called with the number of packed recordings and the total.
+            sending: Called with the number of sent bytes and the total.
 
         Raises:
-            ValueError: The folder cannot be sent as it is.
-            ServerError: The server refused.
-            ConnectionFailedError: No answer after all retries.
+            ValueError: The folder cannot be packed, or the key cannot be sent.
+            ServerError: The server refused the request.
+            ConnectionFailedError: The server did not answer, after all retries.
         """
-        given = {"model": model, "language": language, "epochs": epochs, "seed": seed}
-        spec = {name: value for name, value in given.items() if value is not None}
-        headers = {"Idempotency-Key": check_key(key or uuid.uuid4().hex)}
+        options = {"model": model, "language": language, "epochs": epochs, "seed": seed}
+        spec = {name: value for name, value in options.items() if value is not None}
+        headers = {"Idempotency-Key": require_valid_key(key or uuid.uuid4().hex)}
         with _archive(Path(data), packing) as archive:
             for start in range(STARTS):
                 body = {**spec, "upload": upload(self._transport, archive, sending)}
@@ -96,19 +95,19 @@ class Client:
                         raise
         raise AssertionError("unreachable")
 
-    def validate(self, data: str | Path, packing: Progress | None = None) -> dict[str, Any]:
-        """Check recordings on the server without training: its verdict and issues.
+    def validate(self, data: str | Path, packing: Progress | None = None) -> Verdict:
+        """Inspect recordings on the server without training on them; returns the verdict and the issues.
 
         Raises:
-            ValueError: The folder cannot be sent as it is.
-            ServerError: The server refused.
-            ConnectionFailedError: No answer after all retries.
+            ValueError: The folder cannot be packed.
+            ServerError: The server refused the recordings; ``details`` has the issues.
+            ConnectionFailedError: The server did not answer, after all retries.
         """
         with _archive(Path(data), packing) as archive:
             return self._transport.attempt(lambda: self._transport.send_file("/v1/datasets/validate", archive))
 
     def jobs(self, state: str | None = None) -> Iterator[Job]:
-        """Every job, the newest first."""
+        """All jobs, newest first; only those in ``state`` if one is given."""
         params = {"state": state} if state else {}
         while True:
             page = self._transport.json("GET", "/v1/jobs", params=params)
@@ -118,61 +117,69 @@ class Client:
             params = {**params, "after": page["next"]}
 
     def job(self, job_id: str) -> Job:
-        """One job."""
+        """The job with this id."""
         return self._transport.json("GET", _route(job_id))
 
     def cancel(self, job_id: str) -> Job:
-        """End a job as soon as possible; what is over stays as it is."""
+        """Stop a job as soon as possible; a job that has ended stays as it is."""
         return self._transport.json("POST", _route(job_id, "cancel"))
 
     def resume(self, job_id: str) -> Job:
-        """Go on from the last good checkpoint of a job that was interrupted, failed or cancelled."""
+        """Continue a job that was interrupted, failed or cancelled, from its last good checkpoint."""
         try:
             return self._transport.json("POST", _route(job_id, "resume"), retry=False)
         except ConnectionFailedError:
-            job = self.job(job_id)  # a second resume would be refused if only the answer was lost
+            job = self.job(job_id)  # if only the answer was lost, the server would refuse a second resume
             if job["state"] in RESTING:
                 raise
             return job
 
-    def delete(self, job_id: str) -> dict[str, Any]:
-        """Delete a job with its recordings and models; returns the receipt."""
+    def delete(self, job_id: str) -> Receipt:
+        """Delete a job with its recordings and models; returns what was deleted."""
         return self._transport.json("DELETE", _route(job_id))
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self) -> list[Model]:
         """The models that the server trains."""
         return self._transport.json("GET", "/v1/models")["data"]
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
-        """What happens to a job after event ``after``, each event once, until the job rests."""
+        """The events of a job with numbers above ``after``, each one once, until the job rests."""
         return follow(self._transport, job_id, after)
 
     def logs(self, job_id: str, follow: bool = False, offset: int = 0, name: str = "trainer") -> Iterator[bytes]:
-        """The log of the trainer or the intake from byte ``offset`` on; with ``follow`` until the job rests."""
+        """The log of a job from byte ``offset`` on, block by block.
+
+        Args:
+            job_id: Id of the job.
+            follow: Wait for more until the job rests.
+            offset: Number of bytes to skip.
+            name: Whose log: ``trainer``, or ``intake`` for the inspection of the data.
+        """
         while True:
-            over = not follow or self.job(job_id)["state"] in RESTING  # before the last look
+            # Asked before the log is read: what the job wrote last is then not missed.
+            is_last = not follow or self.job(job_id)["state"] in RESTING
             while True:
                 answer = self._transport.get(_route(job_id, "logs"), params={"offset": offset, "name": name})
                 offset = int(answer.headers.get("x-next-offset", offset + len(answer.content)))
                 if not answer.content:
                     break
                 yield answer.content
-            if over:
+            if is_last:
                 return
             time.sleep(POLL_S)
 
-    def wait(self, job_id: str, told: Callable[[Job], None] | None = None, poll_s: float = POLL_S) -> Job:
-        """The job when it rests: succeeded, failed, cancelled or interrupted.
+    def wait(self, job_id: str, on_poll: Callable[[Job], None] | None = None, poll_s: float = POLL_S) -> Job:
+        """Wait until a job rests: succeeded, failed, cancelled or interrupted; returns it in that state.
 
         Args:
-            job_id: The job.
-            told: Called with the job at each look.
-            poll_s: Seconds between looks.
+            job_id: Id of the job.
+            on_poll: Called with the job each time its state has been asked for.
+            poll_s: Seconds between two requests.
         """
         while True:
             job = self.job(job_id)
-            if told:
-                told(job)
+            if on_poll:
+                on_poll(job)
             if job["state"] in RESTING:
                 return job
             time.sleep(poll_s)
@@ -180,15 +187,15 @@ class Client:
     def download(
         self, job_id: str, path: str | Path, name: str = "model.tar.gz", progress: Progress | None = None
     ) -> Path:
-        """Fetch an artifact, complete and verified; see ``asr_lightning.client.download``."""
+        """Download an artifact, complete and verified; see ``asr_lightning.client.download``."""
         return downloads.download(self._transport, job_id, Path(path), name, progress)
 
 
-def check_key(key: str) -> str:
-    """``key`` if it can be sent.
+def require_valid_key(key: str) -> str:
+    """``key``, if it can be sent as an idempotency key.
 
     Raises:
-        ValueError: It is empty, longer than 255 characters, or holds blanks or other than ASCII characters.
+        ValueError: It is empty, longer than 255 characters, or has blanks or characters outside ASCII.
     """
     if not re.fullmatch(r"[!-~]{1,255}", key):
         raise ValueError(f"the key {key[:80]!r} must be 1 to 255 ASCII characters without blanks")
@@ -199,7 +206,7 @@ def _route(job_id: str, view: str = "") -> str:
     """Path of a job, or of a view of it.
 
     Raises:
-        ValueError: The id is empty: the path would be that of the list.
+        ValueError: The id is empty, which would make it the path of the list of jobs.
     """
     if not job_id.strip("."):
         raise ValueError("the id of the job is empty; python -m asr_lightning remote status lists the jobs")
@@ -208,7 +215,7 @@ def _route(job_id: str, view: str = "") -> str:
 
 @contextmanager
 def _archive(data: Path, packing: Progress | None) -> Iterator[Path]:
-    """``data`` as a tar.gz: itself, or a temporary one that only its owner can read.
+    """``data`` as a tar.gz: the file itself, or a temporary archive of the folder that only this user can read.
 
     Raises:
         ValueError: It is neither a folder nor a gzip file.

@@ -1,13 +1,15 @@
-"""What can go wrong with a server, each with a remedy. Standard library only."""
+"""Errors of the client, each with a remedy in its message. Standard library only."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
-LONGEST = 2000  # characters of a server's message that are shown
+from asr_lightning.client.answers import ProblemDetails
+
+MAX_MESSAGE_CHARS = 2000
+"""A longer message of the server is cut off."""
 
 REMEDIES = {
     "unauthorized": "set ASR_SERVER_TOKEN to the token that the server printed when it started",
@@ -22,23 +24,24 @@ REMEDIES = {
 
 
 class ServerError(ValueError):
-    """The server refused.
+    """The server refused a request.
 
     Attributes:
         code: Stable name of the reason, such as ``busy`` or ``dataset_invalid``.
-        message: The server's sentence, without control characters.
+        message: The server's explanation, without control characters.
         status: HTTP status.
-        details: The whole problem document, such as its ``issues``.
+        details: The whole answer, with more information such as ``issues``; empty if the server sent none.
     """
 
-    def __init__(self, code: str, message: str, status: int, details: Mapping[str, Any] | None = None) -> None:
-        self.code, self.message, self.status, self.details = code, printable(message), status, dict(details or {})
+    def __init__(self, code: str, message: str, status: int, details: ProblemDetails | None = None) -> None:
+        self.code, self.message, self.status = code, printable(message), status
+        self.details: ProblemDetails = details or {}
         remedy = REMEDIES.get(code)
         super().__init__(f"{self.message} ({code}, HTTP {status})" + (f"; {remedy}" if remedy else ""))
 
 
 class ConnectionFailedError(ConnectionError):
-    """No answer after all retries; the message names the address, the cause and the remedy."""
+    """The server did not answer, after all retries; the message names the address, the cause and the remedy."""
 
     def __init__(self, url: str, cause: str) -> None:
         super().__init__(
@@ -48,26 +51,28 @@ class ConnectionFailedError(ConnectionError):
 
 
 class DownloadError(OSError):
-    """What arrived is not what the server announced."""
+    """The downloaded data differ from what the server announced."""
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, not too long, and without what a terminal would obey."""
-    return visible(" ".join(text.split()))[:LONGEST]
+    """``text`` on one line, shortened if it is very long, with control characters replaced."""
+    return visible(" ".join(text.split()))[:MAX_MESSAGE_CHARS]
 
 
 def visible(text: str) -> str:
-    """``text`` with a mark for each control character: a server is not trusted with a terminal."""
+    """``text`` with a mark in place of each control character, so that a server cannot control the terminal."""
     return "".join("�" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in text)
 
 
 def problem(status: int, body: bytes) -> ServerError:
-    """The error that an answer with ``status`` stands for, from problem+json or from anything else."""
+    """The error for an answer with this HTTP ``status``, whether its body is problem+json or anything else."""
     try:
-        found = json.loads(body)
+        details = json.loads(body)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        found = {"detail": body[:200].decode("utf-8", "replace") or "the answer is empty"}
-    message = str(found.get("detail") or found.get("message") or found.get("title") or "the server gave no reason")
-    return ServerError(printable(str(found.get("code") or f"http_{status}")), message, status, found)
+        details = None
+    if not isinstance(details, dict):
+        details = {"detail": body[:200].decode("utf-8", "replace") or "the answer is empty"}
+    texts = (details.get(name) for name in ("detail", "message", "title"))
+    message = str(next(filter(None, texts), "the server gave no reason"))
+    code = printable(str(details.get("code") or f"http_{status}"))
+    return ServerError(code, message, status, cast(ProblemDetails, details))

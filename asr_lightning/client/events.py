@@ -1,22 +1,23 @@
-"""Server-sent events of a job, across cut connections and restarts of the server."""
+"""Server-sent events of a job; following them survives lost connections and restarts of the server."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 from urllib.parse import quote
 
 import httpx
 
+from asr_lightning.client.answers import EventData
 from asr_lightning.client.errors import ServerError
 from asr_lightning.client.transport import AWAY, Transport
 
-# Resting: nothing happens any more unless someone asks for it.
 RESTING = frozenset({"succeeded", "failed", "cancelled", "interrupted", "purged"})
-SILENCE_S = 45.0  # the server pings every 15 s
-LONGEST_EVENT = 1 << 20  # characters
+"""States in which nothing happens to a job unless somebody asks for it, such as with ``resume``."""
+READ_TIMEOUT_S = 45.0  # the server pings every 15 s
+MAX_EVENT_CHARS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,21 @@ class Event:
     """Something that happened to a job.
 
     Attributes:
-        seq: Number within the job, rising.
-        time: UTC.
+        seq: Number of the event within its job; later events have higher numbers.
+        time: Time of the event in UTC.
         kind: ``state``, ``progress`` or ``purged``.
-        data: What changed.
+        data: What the event reports.
     """
 
     seq: int
     time: str
     kind: str
-    data: dict[str, Any]
+    data: EventData
 
 
 @dataclass
 class Parser:
-    """Lines of a ``text/event-stream`` -> events; comments are pings.
+    """Parses a ``text/event-stream`` line by line; its comments are pings and give no event.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
     """
@@ -46,10 +47,10 @@ class Parser:
     _fields: dict[str, str] = field(default_factory=dict)
 
     def feed(self, line: str) -> Event | None:
-        """The event that an empty ``line`` completes, else None.
+        """The event that ``line`` completes, which is an empty one; None for any other line.
 
         Raises:
-            ServerError: An event that is too long or no JSON.
+            ServerError: An event is too long, or is not valid JSON.
         """
         if line == "":
             fields, self._fields = self._fields, {}
@@ -58,7 +59,7 @@ class Parser:
         value = value.removeprefix(" ")
         if name == "data" and "data" in self._fields:
             value = f"{self._fields['data']}\n{value}"
-        if len(value) > LONGEST_EVENT:
+        if len(value) > MAX_EVENT_CHARS:
             raise ServerError("bad_answer", "the server sends an event without end", 200)
         if name:
             self._fields[name] = value
@@ -66,7 +67,7 @@ class Parser:
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """The events of ``lines``."""
+    """The events that ``lines`` contain."""
     parser = Parser()
     for line in lines:
         event = parser.feed(line)
@@ -75,11 +76,11 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
 
 
 def follow(transport: Transport, job_id: str, after: int = 0) -> Iterator[Event]:
-    """Every event of a job after number ``after``, each once, until the job rests.
+    """The events of a job with numbers above ``after``, each one once, until the job rests.
 
     Raises:
-        ServerError: The server refused, such as for an unknown job.
-        ConnectionFailedError: No answer after as many failures in a row as there are retries.
+        ServerError: The server refused the request, such as for an unknown job.
+        ConnectionFailedError: The connection failed more often in a row than there are retries.
     """
     route, failures = f"/v1/jobs/{quote(job_id, safe='')}/events", 0
     while True:
@@ -90,7 +91,7 @@ def follow(transport: Transport, job_id: str, after: int = 0) -> Iterator[Event]
                     continue
                 after = event.seq
                 yield event
-                if _ends(event) and is_over(transport, job_id, after):
+                if _may_be_last(event) and is_over(transport, job_id, after):
                     return
             error: Exception | None = None
         except (httpx.TransportError, ServerError) as caught:
@@ -106,38 +107,39 @@ def follow(transport: Transport, job_id: str, after: int = 0) -> Iterator[Event]
 
 
 def is_over(transport: Transport, job_id: str, after: int) -> bool:
-    """Whether no event follows number ``after`` and the job rests: a resumed job has failed earlier."""
+    """Whether the job rests and has no event above ``after``: one that failed may have been resumed since."""
     job = f"/v1/jobs/{quote(job_id, safe='')}"
     try:
         rests = transport.json("GET", job)["state"] in RESTING
         return rests and not transport.json("GET", f"{job}/events", params={"after": after, "limit": 1})["data"]
     except ServerError as error:
-        if error.status in (404, 410):  # deleted meanwhile
+        if error.status in (404, 410):  # the job was deleted meanwhile
             return True
         raise
 
 
 def _connected(transport: Transport, route: str, after: int) -> Iterator[Event]:
-    """The events of one connection."""
+    """The events that arrive over one connection."""
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(after)} if after else {})}
-    with transport.stream(route, headers, read_timeout_s=SILENCE_S, params={"after": after}) as answer:
+    with transport.stream(route, headers, read_timeout_s=READ_TIMEOUT_S, params={"after": after}) as answer:
         yield from parse(answer.iter_lines())
 
 
-def _ends(event: Event) -> bool:
+def _may_be_last(event: Event) -> bool:
     return event.kind == "purged" or (event.kind == "state" and event.data.get("state") in RESTING)
 
 
 def _event(fields: dict[str, str]) -> Event | None:
-    """The event of a block; None where it has no number and so is none of the job, such as the stream's end.
+    """The event that these fields describe; None if they have no id, as the message that ends the stream.
 
     Raises:
-        ServerError: It cannot be read.
+        ServerError: The fields cannot be read.
     """
     if "id" not in fields:
         return None
     try:
-        found = json.loads(fields["data"])
-        return Event(int(found["seq"]), str(found["time"]), str(found["kind"]), dict(found["data"]))
+        event = json.loads(fields["data"])
+        data = cast(EventData, dict(event["data"]))
+        return Event(int(event["seq"]), str(event["time"]), str(event["kind"]), data)
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError("bad_answer", "the server sends an event that cannot be read", 200) from error

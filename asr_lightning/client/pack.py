@@ -1,7 +1,7 @@
-"""A folder of recordings -> one small tar.gz: 16 kHz mono FLAC, transcripts and the split. Changes nothing in it.
+"""Packs a folder of recordings into a small tar.gz: 16 kHz mono FLAC, transcripts and the split.
 
-300 clips of 5 s are about 25 MB. Equal folders give equal bytes, so that a repeated upload is known as the same one.
-Knows no server.
+300 clips of 5 s take about 25 MB. Equal folders give equal bytes, so that the server recognizes a repeated upload. The
+folder is not changed.
 """
 
 from __future__ import annotations
@@ -23,32 +23,33 @@ from asr_lightning.data.rows import Row
 from asr_lightning.scoring.text import name_some
 
 SAMPLE_RATE = 16_000
-COPIED = 1 << 20  # bytes
+BLOCK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and the total."""
+"""Called with the amount that is done and the total."""
 
 
 def pack(folder: Path, target: Path, progress: Progress | None = None) -> str:
-    """Write ``folder`` as a tar.gz, and return its sha256.
+    """Pack ``folder`` into a tar.gz, and return the sha256 of the archive.
 
-    Only a split that the folder holds as CSVs is sent; what they do not list is divided on the server. Where all three
-    are there, recordings in none of them stay here, as in a local run.
+    If the folder has CSVs of the split, they are sent along, and the server splits only the recordings that they do not
+    list. If all three CSVs are there, recordings that none of them lists are not sent; a local run ignores them too.
 
     Args:
-        folder: Audio folder; nothing in it is touched.
-        target: File to write; left incomplete when this raises.
-        progress: Told the recordings done, and their number.
+        folder: Audio folder; nothing in it is changed.
+        target: File to write; it stays incomplete if this raises.
+        progress: Called with the number of packed recordings and the total.
 
     Raises:
-        ValueError: Anything wrong with folder, CSVs or recordings; all recordings that cannot be read are named.
+        ValueError: Something is wrong with the folder, its CSVs or its recordings; the message names all recordings
+            that cannot be read.
     """
-    splits, rows = _rows(folder)
+    splits, rows = _read_rows(folder)
     names = member_names(rows)
     problems: list[str] = []
     with _new_archive(target) as tar:
-        for split, listed in splits.items():
-            _add(tar, CSV_NAMES[split], _csv(listed, names))
+        for split, split_rows in splits.items():
+            _add(tar, CSV_NAMES[split], _csv(split_rows, names))
         for number, row in enumerate(rows, 1):
             try:
                 _add(tar, f"{names[row.file_name]}.flac", flac(folder / row.file_name))
@@ -63,10 +64,10 @@ def pack(folder: Path, target: Path, progress: Progress | None = None) -> str:
 
 
 def flac(recording: Path) -> bytes:
-    """A recording as 16-bit FLAC, 16 kHz, mono.
+    """The recording as 16-bit FLAC, 16 kHz, mono.
 
     Raises:
-        AudioError: It cannot be read.
+        AudioError: The recording cannot be read.
     """
     import soundfile
 
@@ -76,10 +77,10 @@ def flac(recording: Path) -> bytes:
 
 
 def member_names(rows: Sequence[Row]) -> dict[str, str]:
-    """The base name in the archive of every ``file_name``: its own, without folders.
+    """The name that each ``file_name`` gets in the archive: its base name, without folders and suffix.
 
     Raises:
-        ValueError: Two recordings would get one name, on a disk that ignores case too.
+        ValueError: Two recordings would get the same name, at least on a disk that ignores case.
     """
     names = {row.file_name: PurePosixPath(row.file_name).stem for row in rows}
     first: dict[str, str] = {}
@@ -97,7 +98,7 @@ def member_names(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """The sha256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in blocks(file):
@@ -106,33 +107,33 @@ def sha256_of(path: Path) -> str:
 
 
 def blocks(file: BinaryIO) -> Iterator[bytes]:
-    """The rest of ``file`` in pieces of 1 MiB."""
-    while block := file.read(COPIED):
+    """The rest of ``file``, in blocks of 1 MiB."""
+    while block := file.read(BLOCK_BYTES):
         yield block
 
 
-def _rows(folder: Path) -> tuple[Mapping[str, Sequence[Row]], list[Row]]:
-    """The rows of each CSV of ``folder``, and every row to send, sorted by file name.
+def _read_rows(folder: Path) -> tuple[Mapping[str, Sequence[Row]], list[Row]]:
+    """The rows of each CSV in ``folder``, and the rows of all recordings to send, sorted by file name.
 
     Raises:
-        ValueError: As of ``read_manifest`` and ``scan_folder``.
+        ValueError: ``read_manifest`` or ``scan_folder`` refuses the folder.
     """
-    list_audio(folder)  # a missing folder is a clearer error than missing CSVs
+    list_audio(folder)  # first, because its error about a missing folder is clearer
     present = {split: name for split, name in CSV_NAMES.items() if (folder / name).exists()}
-    found = {split: read_manifest(folder / name, folder) for split, name in present.items()}
-    entries = [entry for listed in found.values() for entry in listed]
+    manifests = {split: read_manifest(folder / name, folder) for split, name in present.items()}
+    entries = [entry for manifest in manifests.values() for entry in manifest]
     require_unique(entries)
     rows = [entry.row for entry in entries]
     if len(present) < len(CSV_NAMES):
         listed_names = {row.file_name for row in rows}
         rows += [row for row in scan_folder(folder, skip=listed_names) if row.file_name not in listed_names]
-    splits = {split: [entry.row for entry in listed] for split, listed in found.items()}
+    splits = {split: [entry.row for entry in manifest] for split, manifest in manifests.items()}
     return splits, sorted(rows, key=lambda row: row.file_name)
 
 
 @contextmanager
 def _new_archive(target: Path) -> Iterator[tarfile.TarFile]:
-    """An empty tar.gz without a name or a time in its header; FLAC does not shrink, so the fastest level."""
+    """A new tar.gz without a name or a time in its header; at the fastest level, because FLAC does not shrink."""
     with (
         target.open("xb") as file,
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed,
@@ -142,7 +143,7 @@ def _new_archive(target: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _csv(rows: Sequence[Row], names: Mapping[str, str]) -> bytes:
-    """A split's CSV with the file names that the archive has."""
+    """The CSV of a split, with the names that its recordings have in the archive."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(HEADER)
@@ -151,7 +152,7 @@ def _csv(rows: Sequence[Row], names: Mapping[str, str]) -> bytes:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file that says nothing of this machine: no owner, no time."""
+    """Add a file whose header gives away nothing about this machine: it has no owner and no time."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o600
     tar.addfile(member, io.BytesIO(data))

@@ -1,26 +1,26 @@
-"""A file onto the server in pieces: a cut connection costs one piece at most."""
+"""Upload of a file in pieces: a lost connection costs at most one of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import httpx
 
+from asr_lightning.client.answers import UploadState
 from asr_lightning.client.errors import ServerError
 from asr_lightning.client.pack import Progress
 from asr_lightning.client.transport import AWAY, Transport
 
-PIECE = 2 << 20  # bytes: at 50 kB/s within the 100 s after which RunPod's proxy closes a connection
-STARTS = 3  # a server that is restarted forgets what it had
+PIECE_BYTES = 2 << 20  # takes 42 s at 50 kB/s; RunPod's proxy closes a connection after 100 s
+STARTS = 3  # a restarted server forgets unfinished uploads
 
 
 def upload(transport: Transport, archive: Path, progress: Progress | None = None) -> str:
     """Send ``archive``, and return the id of the upload.
 
     Raises:
-        ServerError: The server refused, or forgot the upload each time.
-        ConnectionFailedError: No answer after all retries.
+        ServerError: The server refused the upload, or forgot it each time.
+        ConnectionFailedError: The server did not answer, after all retries.
     """
     for start in range(STARTS):
         upload_id = str(transport.json("POST", "/v1/uploads", json={"size": archive.stat().st_size})["id"])
@@ -35,11 +35,11 @@ def upload(transport: Transport, archive: Path, progress: Progress | None = None
 
 
 def send_rest(transport: Transport, upload_id: str, archive: Path, progress: Progress | None = None) -> None:
-    """Send what the server lacks of ``archive``; after each failure it is asked how much it has.
+    """Send the part of ``archive`` that the server does not have; ask it after each failure how much it has.
 
     Raises:
-        ServerError: The server refused.
-        ConnectionFailedError: No answer after as many failures in a row as there are retries.
+        ServerError: The server refused the upload.
+        ConnectionFailedError: The upload failed more often in a row than there are retries.
     """
     path = f"/v1/uploads/{upload_id}"
     total, failures = archive.stat().st_size, 0
@@ -48,18 +48,19 @@ def send_rest(transport: Transport, upload_id: str, archive: Path, progress: Pro
         while received < total:
             file.seek(received)
             error: Exception | None = None
+            answer: UploadState | None = None
             try:
-                answer = _put(transport, path, received, file.read(PIECE))
+                answer = _put(transport, path, received, file.read(PIECE_BYTES))
             except (httpx.TransportError, ServerError) as caught:
                 if isinstance(caught, ServerError) and caught.status not in AWAY:
                     raise
-                error, answer = caught, None
+                error = caught
             if error is None and _received(answer, total) > received:
                 received, failures = _received(answer, total), 0
                 if progress:
                     progress(received, total)
                 continue
-            # No piece arrived whole. The server may still wait for the rest of it, and says "busy" until it notices.
+            # The piece did not arrive whole. The server may still wait for its rest, and is "busy" until it gives up.
             if failures >= transport.retries:
                 raise transport.failed(error or ServerError("busy", "the upload is held by another request", 409))
             transport.pause(failures)
@@ -67,23 +68,23 @@ def send_rest(transport: Transport, upload_id: str, archive: Path, progress: Pro
             received = _received(transport.json("GET", path), total)
 
 
-def _put(transport: Transport, path: str, offset: int, piece: bytes) -> Any:
-    """The answer to one piece; a server that has another length says so, and that is an answer too."""
+def _put(transport: Transport, path: str, offset: int, piece: bytes) -> UploadState:
+    """Send one piece. A refusal that says how much the server has is returned like an answer."""
     try:
         return transport.once(
             "PUT", path, params={"offset": offset}, content=piece, headers={"Content-Type": "application/octet-stream"}
         )
     except ServerError as error:
         if error.status == 409 and isinstance(error.details.get("received"), int):
-            return error.details
+            return {"received": error.details["received"]}
         raise
 
 
-def _received(answer: Any, total: int) -> int:
-    """How many bytes the server has.
+def _received(answer: UploadState | None, total: int) -> int:
+    """How many bytes the server has received.
 
     Raises:
-        ServerError: More than there are.
+        ServerError: The answer has no such number, or one above ``total``.
     """
     received = answer.get("received") if isinstance(answer, dict) else None
     if not isinstance(received, int) or not 0 <= received <= total:

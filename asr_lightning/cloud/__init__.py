@@ -1,1 +1,1 @@
-"""A GPU on demand: the job of ``run-job`` on a machine that is rented for it. Loads no torch and no provider."""
+"""Trains on a rented GPU: runs the ``run-job`` command on a machine that is rented for it. Imports no torch."""

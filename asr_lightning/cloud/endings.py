@@ -1,4 +1,4 @@
-"""Nothing is left behind: how a rental is cleared away, now, or at the next start after its client was killed."""
+"""Deletes everything that a rental left behind: when it ends, or at the next start if its client was killed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Say = Callable[[str], None]
 
 
 class StoppedError(KeyboardInterrupt):
-    """Somebody stops this client.
+    """A signal stops this client.
 
     Attributes:
-        number: Of the signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -34,15 +34,18 @@ class StoppedError(KeyboardInterrupt):
         self.number = number
 
 
-class Stops:
-    """Signals that stop this client: the first one raises, those during clearing only tell why it is not over yet."""
+class StopSignals:
+    """Handler of the signals that stop this client.
+
+    The first signal raises ``StoppedError``. Once ``clearing`` is set, signals only print why the client still runs.
+    """
 
     def __init__(self, say: Say) -> None:
         self.clearing = False
         self._say = say
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """The handler."""
+        """Handle one signal."""
         if not self.clearing:
             self.clearing = True
             raise StoppedError(number)
@@ -50,43 +53,44 @@ class Stops:
 
 
 @contextmanager
-def stops(say: Say) -> Iterator[Stops]:
-    """Ctrl-C, SIGTERM and a closed terminal become one ``StoppedError`` while this is open."""
-    found = Stops(say)
+def stop_signals(say: Say) -> Iterator[StopSignals]:
+    """While this is open, Ctrl-C, SIGTERM and a closed terminal raise one ``StoppedError``."""
+    handler = StopSignals(say)
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {each: signal.getsignal(each) for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN}
     try:
         for each in before:
-            signal.signal(each, found)
-        yield found
-    finally:
-        for each, handler in before.items():
             signal.signal(each, handler)
+        yield handler
+    finally:
+        for each, previous in before.items():
+            signal.signal(each, previous)
 
 
 def clear(entry: Entry, provider: Provider | None, pause_s: float = PAUSE_S) -> None:
-    """Delete all of a rental but its record and its result, and see that its volume is gone.
+    """Delete everything of a rental but its record and its result, and verify that its volume is gone.
 
-    The record goes as well where nothing was ever rented.
+    If nothing was rented yet, the record is deleted as well.
 
     Args:
-        entry: Of the rental; says afterwards that nothing is left.
-        provider: Its own; may be None where it has no volume.
-        pause_s: Before another try.
+        entry: Entry of the rental, which is saved as ended.
+        provider: The rental's provider; may be None if the rental has no volume.
+        pause_s: Seconds before another try.
 
     Raises:
-        OSError: The volume is still there, or nobody can tell; the record keeps its name for the next try.
+        OSError: The volume still exists, or the provider does not answer. The record keeps the volume's name for the
+            next try.
     """
     record = entry.record
     entry.unpack()
-    shutil.rmtree(partial(entry), ignore_errors=True)
+    shutil.rmtree(incomplete_folder(entry), ignore_errors=True)
     if record.step == "preparing":
         entry.forget()
         return
     if record.volume is not None:
         assert provider is not None, "a volume has a provider"
-        with suppress(OSError):  # a full disk here keeps nothing there
+        with suppress(OSError):  # if the disk here is full, the volume must be deleted all the same
             entry.save(step="deleting")
         faults.point("cloud.deleting")
         _delete(provider, record.volume, record.call, pause_s)
@@ -94,18 +98,18 @@ def clear(entry: Entry, provider: Provider | None, pause_s: float = PAUSE_S) -> 
     entry.save(step="ended", volume=None)
 
 
-def partial(entry: Entry) -> Path:
-    """Where a result is kept until all of it has arrived and is verified."""
+def incomplete_folder(entry: Entry) -> Path:
+    """Folder of a result that has not been downloaded and verified completely."""
     return Path(entry.record.output) / f".{entry.record.id}"
 
 
 def _delete(provider: Provider, volume: str, call: str | None, pause_s: float) -> None:
-    for left in range(TRIES - 1, -1, -1):
+    for tries_left in range(TRIES - 1, -1, -1):
         try:
             _delete_once(provider, volume, call)
             return
-        except Exception as error:  # whatever a provider's client raises: the data are what counts
-            if left == 0:
+        except Exception as error:  # any error of a provider's client: what matters is that the data are deleted
+            if tries_left == 0:
                 raise OSError(
                     f"{provider.name}: the volume {volume} with the data may still be there ({error}); "
                     "python -m asr_lightning cloud gc tries again, as does every other cloud command"
@@ -123,28 +127,30 @@ def _delete_once(provider: Provider, volume: str, call: str | None) -> None:
         raise OSError("it is still listed")
 
 
-def collect(ledger: Ledger, open_provider: Callable[[str], Provider], say: Say, pause_s: float = PAUSE_S) -> int:
-    """Clear away what killed clients left; returns how many rentals could not be cleared."""
-    failed = 0
+def clear_leftovers(
+    ledger: Ledger, open_provider: Callable[[str], Provider], say: Say, pause_s: float = PAUSE_S
+) -> int:
+    """Clear the rentals whose clients were killed; returns how many could not be cleared."""
+    failures = 0
     for record in ledger.records():
         if record.is_over or record.detached:
             continue
         entry = ledger.take(record.id)
         if entry is None:
-            continue  # its client is at work
+            continue  # its client is still running
         try:
             if not entry.record.is_over and not entry.record.detached:
-                _collect(entry, open_provider, pause_s)
+                _clear_leftover(entry, open_provider, pause_s)
                 say(f"rental {record.id}: its client was ended, its data are deleted")
-        except Exception as error:  # also a provider whose package is missing: other rentals are cleared all the same
-            failed += 1
+        except Exception as error:  # also a provider whose package is missing: the other rentals must still be cleared
+            failures += 1
             say(f"rental {record.id}: {error}")
         finally:
             entry.close()
-    return failed
+    return failures
 
 
-def _collect(entry: Entry, open_provider: Callable[[str], Provider], pause_s: float) -> None:
+def _clear_leftover(entry: Entry, open_provider: Callable[[str], Provider], pause_s: float) -> None:
     if entry.record.outcome is None:
         error = {"code": "abandoned", "message": "the client was ended before the training was", "param": None}
         entry.save(outcome="failed", error=error)

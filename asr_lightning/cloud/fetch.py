@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asr_lightning.cloud.endings import partial
+from asr_lightning.cloud.endings import incomplete_folder
 from asr_lightning.cloud.follow import LOG, Show
 from asr_lightning.cloud.ledger import Entry
 from asr_lightning.cloud.provider import Provider
@@ -30,7 +30,7 @@ def fetch(entry: Entry, provider: Provider, show: Show) -> None:
     entry.save(step="downloading")
     faults.point("cloud.downloading")
     found = json.loads(provider.read(volume, "exit.json") or b"{}")
-    kept = partial(entry)
+    kept = incomplete_folder(entry)
     (kept / "artifacts").mkdir(parents=True, exist_ok=True)
     write_json(kept / "exit.json", found)
     for name, digest in _artifacts(found).items():

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from asr_lightning.cloud.provider import SpecDocument
 from asr_lightning.durable.files import read_json, write_json
 from asr_lightning.durable.ids import is_id, new_id
 from asr_lightning.durable.locks import is_held, take_lock
@@ -33,7 +34,7 @@ class Record:
         id: Of the rental, its volume and its job.
         provider, gpu: Where, and on what.
         price: USD an hour, as the provider listed it.
-        spec: Of ``JobSpec.as_dict``.
+        spec: What is trained, as JSON.
         max_seconds: Ceiling of the training.
         output: Folder for the result.
         step: What the client does or did last: preparing, creating, uploading, spawning, running, downloading,
@@ -52,7 +53,7 @@ class Record:
     provider: str
     gpu: str
     price: float
-    spec: dict[str, Any]
+    spec: SpecDocument
     max_seconds: float
     output: str
     step: str = "preparing"

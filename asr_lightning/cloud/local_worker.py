@@ -1,4 +1,4 @@
-"""``python -m asr_lightning.cloud.local_worker VOLUME``: calls ``remote.train`` as a rented machine would."""
+"""``python -m asr_lightning.cloud.local_worker VOLUME``: calls ``remote.train`` as a rented machine does."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from asr_lightning.training.logs import configure_logging
 
 
 def main(folder: Path) -> int:
-    """Check the volume out, train, and commit; returns the exit status."""
+    """Check out the volume, train, and commit; returns the exit status."""
     worker.hold_locks()
     configure_logging()
     call = read_json(folder / "call.json")
     if call is None:
         raise ValueError(f"{folder} holds no call.json: the local provider starts this")
     request, work = call["request"], folder / "work"
-    # By a signal, so that the function stands still meanwhile: it would start a killed trainer again.
+    # A signal handler interrupts the function, which would otherwise restart the trainer that is killed here.
     signal.signal(signal.SIGALRM, lambda *_: _time_out(request["id"]))
     signal.setitimer(signal.ITIMER_REAL, call["seconds"])
     local_volume.check_out(folder, work)
@@ -34,7 +34,7 @@ def main(folder: Path) -> int:
 
 
 def _time_out(request_id: str) -> None:
-    """Kill it where it stands, as a provider does."""
+    """Kill everything at once, as a provider does."""
     processes.end_all(request_id)
     os._exit(1)
 

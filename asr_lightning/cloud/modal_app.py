@@ -1,4 +1,4 @@
-"""The image and the function that Modal runs. Building them contacts nobody: Modal's objects are lazy."""
+"""The image and the function that Modal runs. Building them sends nothing: Modal's objects are lazy."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from asr_lightning.cloud.provider import Request
 
 FUNCTION = modal_entry.train.__name__
 DAY = 24 * 3600
-"""Seconds; the longest that Modal lets one attempt run."""
+"""Seconds that Modal lets one attempt run at most."""
 MARGIN = 600
-"""Seconds between our own end and Modal's: for the last save and its commit."""
+"""Seconds between our time limit and Modal's, for the last checkpoint and its commit."""
 STARTUP = 900
-"""Seconds to pull the image and start Python."""
-UV = "0.13.9"
-"""The one that resolved the locks."""
+"""Seconds that pulling the image and starting Python may take."""
 
 
 def image_of(lock: Path) -> modal.Image:
-    """Debian with the versions of ``lock`` and this package. Modal keeps the layers: only the first build is slow."""
+    """Debian with the versions of ``lock`` and this package. Modal caches the layers: only the first build is slow."""
     ignored = list(rented.NO_SOURCE)
     return (
         modal.Image.debian_slim(python_version=rented.PYTHON)
-        .uv_pip_install(requirements=[str(lock)], extra_options="--require-hashes", uv_version=UV)
+        .uv_pip_install(requirements=[str(lock)], extra_options="--require-hashes", uv_version=rented.UV)
         .env({"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
         .add_local_python_source("asr_lightning", ignore=ignored)
     )
@@ -36,7 +34,7 @@ def timeout_of(request: Request) -> int:
     """Seconds after which Modal ends an attempt; Modal's default of 300 would end most trainings.
 
     Raises:
-        ValueError: The request may take longer than Modal lets anything run.
+        ValueError: The request may take longer than Modal allows.
     """
     seconds = math.ceil(request.max_seconds) + MARGIN
     if seconds > DAY:
@@ -46,15 +44,15 @@ def timeout_of(request: Request) -> int:
 
 
 def app_of(volume: str, request: Request) -> tuple[modal.App, modal.Function]:
-    """The app of one rental, which has the name of its volume and one function.
+    """The app of one rental, with its one function; it has the same name as the rental's volume.
 
-    No retries: a training that failed would fail again. A preemption is not a retry, Modal restarts the input by
-    itself. The container serves one call and ends, so that nobody pays for an idle one.
+    There are no retries, because a training that failed would fail again; Modal restarts a call after a preemption
+    anyway. The container ends after its one call, so that no idle one has to be paid.
 
     Raises:
-        ValueError: It asks for what Modal or the locks do not have.
+        ValueError: The request needs a GPU, a time or packages that Modal or the locks do not offer.
     """
-    modal_prices.price(request.gpu)
+    modal_prices.price(request.gpu)  # refuses an unknown GPU
     app = modal.App(volume, include_source=False)
     decorate = app.function(
         image=image_of(rented.lock_of(request.spec.model)),

@@ -1,26 +1,28 @@
-"""What runs on Modal. Imported there by its name, so it stays a plain function of a module."""
+"""The function that runs on Modal. Modal imports it by its name, so it must stay a plain function of a module."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import modal
 
+    from asr_lightning.cloud.provider import RequestDocument
+
 MOUNT = "/volume"
 OPEN_FILES = "open files preventing the operation"
-"""Of Modal's message; only the mounting anew, which follows the commit, can say so."""
+"""Part of an error message of Modal. It comes from remounting the volume, which follows a successful commit."""
 PACKAGE_IN = Path(__file__).parents[2]
-"""The folder of this package: Modal puts it on its own process' path alone."""
+"""Folder that holds this package. Modal adds it to the path of its own process, but not to that of child processes."""
 
 
 def commit(volume: modal.Volume) -> None:
-    """Make what was written last. Where Modal mounts anew after a commit, it cannot while the trainer holds files open.
+    """Commit what was written. Modal may then remount the volume, and its failure while files are open is ignored.
 
     Raises:
-        OSError: Modal has not committed.
+        OSError: Modal did not commit the volume.
     """
     try:
         volume.commit()
@@ -29,17 +31,18 @@ def commit(volume: modal.Volume) -> None:
             raise OSError(f"Modal did not commit the volume: {error}") from error
 
 
-def train(request: dict[str, Any], volume: str) -> str:
+def train(request: RequestDocument, volume: str) -> str:
     """Train on the mounted volume.
 
-    Modal calls it again with the same arguments after a preemption; ``remote.train`` goes on from what is committed.
+    Modal calls it again with the same arguments after a preemption; ``remote.train`` then continues from the last
+    commit.
 
     Args:
-        request: Of ``Request.as_dict``.
-        volume: The name of what is mounted.
+        request: The request, as ``Request.as_dict`` returns it.
+        volume: Name of the mounted volume.
 
     Returns:
-        What went wrong, or an empty string. Nothing is raised: what the client sees raised is then Modal's own.
+        What went wrong, or an empty string. Nothing is raised, so that any exception that the client sees is Modal's.
     """
     import modal
 

@@ -1,11 +1,11 @@
-"""What Modal's machines cost. A table, because Modal gives no prices to its client."""
+"""Prices of Modal's machines. They are a table, because Modal's client cannot ask for them."""
 
 from __future__ import annotations
 
 CORES = 4
 MEMORY_GIB = 16
 AS_OF = "2026-06-27"
-"""Prices by the second of https://modal.com/pricing, as articles of that time quoted them; look there yourself."""
+"""Date of the prices: those of https://modal.com/pricing by the second, as articles of that time quoted them."""
 
 _HOUR = 3600
 _CORE = 0.0000131
@@ -14,7 +14,7 @@ _GPUS = {
     "T4": 0.000164,
     "L4": 0.000222,
     "L40S": 0.000542,
-    "A100": 0.000694,  # Modal may give one of 40 GB for it, which is cheaper
+    "A100": 0.000694,  # Modal may provide one with 40 GB instead, which is cheaper
     "A100-80GB": 0.000694,
     "H100": 0.001097,
     "B200": 0.001736,
@@ -22,11 +22,11 @@ _GPUS = {
 
 
 def price(gpu: str) -> float:
-    """USD an hour of one ``gpu`` with the cores and the memory that we ask for.
+    """Price of one ``gpu`` with ``CORES`` and ``MEMORY_GIB``, in USD an hour.
 
     Raises:
-        ValueError: It is not in the table; the message lists those that are.
+        ValueError: The GPU is not in the table; the message lists those that are.
     """
     if gpu not in _GPUS:
-        raise ValueError(f"no price of {gpu!r} on Modal: choose one of {', '.join(_GPUS)}")
+        raise ValueError(f"no price is known for {gpu!r} on Modal: choose one of {', '.join(_GPUS)}")
     return (_GPUS[gpu] + CORES * _CORE + MEMORY_GIB * _GIB) * _HOUR

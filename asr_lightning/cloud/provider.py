@@ -1,24 +1,47 @@
-"""What a provider of GPUs has to do. Small enough that a new one is an afternoon's work.
+"""The interface of a GPU provider, small enough that a new one takes an afternoon.
 
-A provider keeps files in named volumes and runs ``remote.train`` on one of them. What the function writes is seen from
-outside once it has committed. Nothing here knows a vendor.
+A provider keeps files in named volumes and runs ``remote.train`` on one of them. What that function writes can be read
+from outside once it has been committed. Nothing in this module depends on a vendor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 from asr_lightning.job_folder.spec import JobSpec
 
 PREFIX = "asr-"
-"""Of the name of every volume of ours; nothing without it is ever listed or deleted."""
+"""Start of the name of each of our volumes; a volume without it is never listed or deleted."""
+LOCAL_DEVICES = ("cpu", "mps", "cuda")
+"""What ``--gpu`` may name for a training on this machine."""
 
 State = Literal["running", "done", "gone"]
 Moved = Callable[[int, int], None]
-"""Called with the bytes done and the total."""
+"""Called with the number of transferred bytes and the total."""
+
+
+class SpecDocument(TypedDict):
+    """A ``JobSpec`` as JSON."""
+
+    model: str
+    language: str | None
+    epochs: int
+    seed: int
+
+
+class RequestDocument(TypedDict):
+    """A ``Request`` as JSON: the argument of ``remote.train``."""
+
+    id: str
+    spec: SpecDocument
+    gpu: str
+    max_seconds: float
+    source: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -26,12 +49,12 @@ class Request:
     """One training on a rented machine; the same for every provider.
 
     Attributes:
-        id: Of the rental.
+        id: Id of the rental.
         spec: What to train.
-        gpu: As the provider names it, such as "L4".
-        max_seconds: The function stops by itself after that long, all its restarts together.
-        source: What the trainer's ``--model`` takes.
-        device: Where it trains: cpu, mps or cuda.
+        gpu: The provider's name of the GPU, such as "L4".
+        max_seconds: Time after which the training stops by itself; all restarts of the machine count together.
+        source: The model, as the trainer's ``--model`` takes it.
+        device: Device to train on: cpu, mps or cuda.
     """
 
     id: str
@@ -41,25 +64,44 @@ class Request:
     source: str
     device: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, and for ``remote.train``."""
-        return asdict(self)
+    def as_dict(self) -> RequestDocument:
+        """The request as JSON."""
+        return {
+            "id": self.id,
+            "spec": spec_document(self.spec),
+            "gpu": self.gpu,
+            "max_seconds": self.max_seconds,
+            "source": self.source,
+            "device": self.device,
+        }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Request:
+    def from_dict(cls, document: RequestDocument) -> Request:
         """The inverse of ``as_dict``.
 
         Raises:
-            TypeError: It is none.
+            KeyError: A field is missing.
         """
-        return cls(**{**found, "spec": JobSpec(**found["spec"])})
+        return cls(
+            id=document["id"],
+            spec=JobSpec(**document["spec"]),
+            gpu=document["gpu"],
+            max_seconds=document["max_seconds"],
+            source=document["source"],
+            device=document["device"],
+        )
+
+
+def spec_document(spec: JobSpec) -> SpecDocument:
+    """``spec`` as JSON."""
+    return {"model": spec.model, "language": spec.language, "epochs": spec.epochs, "seed": spec.seed}
 
 
 class Provider(Protocol):
     """A vendor of GPUs with volumes.
 
-    Every method may raise what its vendor's client raises; an ``OSError`` or a ``ValueError`` with a remedy is better.
-    Paths inside a volume are relative and have forward slashes.
+    Each method may raise any error of the vendor's client, but should raise an ``OSError`` or a ``ValueError`` that
+    names a remedy. Paths inside a volume are relative and have forward slashes.
     """
 
     name: str
@@ -68,53 +110,93 @@ class Provider(Protocol):
         """List price of ``gpu`` in USD an hour.
 
         Raises:
-            ValueError: It has no such GPU; the message lists those it has.
+            ValueError: The provider has no such GPU; the message lists those that it has.
         """
 
     def create(self, volume: str) -> None:
-        """Make a fresh, empty volume.
+        """Create an empty volume.
 
         Raises:
-            ValueError: There is one of that name.
+            ValueError: A volume of that name exists.
         """
 
     def upload(self, volume: str, source: Path, target: str) -> None:
-        """Put a file of this machine into a volume; returns once it is there."""
+        """Copy the file ``source`` of this machine to ``target`` in a volume; returns once it is there."""
 
     def spawn(self, volume: str, request: Request) -> str:
-        """Start ``remote.train`` on the volume, and return the id of the call at once."""
+        """Start ``remote.train`` on a volume, and return the id of the call without waiting for its end."""
 
     def poll(self, call: str) -> State:
-        """Whether a call is under way; done: it returned or raised; gone: nobody knows it."""
+        """State of a call: under way, done (it returned or raised), or gone (the provider does not know it)."""
 
     def read(self, volume: str, path: str, offset: int = 0) -> bytes | None:
-        """Committed bytes of a file from ``offset`` on; None where there is no such file or volume."""
+        """Committed bytes of a file from ``offset`` on; None if there is no such file or volume."""
 
     def download(self, volume: str, path: str, target: Path, progress: Moved | None = None) -> None:
         """Copy a committed file to ``target``, which is replaced.
 
         Raises:
-            OSError: It is not there, or did not arrive.
+            OSError: The file does not exist, or did not arrive whole.
         """
 
     def cancel(self, call: str) -> None:
-        """End a call; returns when it runs no more, in bounded time. Without effect on one that has ended."""
+        """End a call, and return once it has ended, within a bounded time; does nothing if it has ended already."""
 
     def delete(self, volume: str) -> None:
-        """Delete a volume with all it holds; without effect where there is none.
+        """Delete a volume with everything on it; does nothing if there is none.
 
-        What still runs on it is ended first, also a call whose id never reached the client.
+        What still runs on it is ended first, even a call whose id never reached the client.
         """
 
     def volumes(self) -> list[str]:
-        """Names of the volumes of ours that there are."""
+        """Names of all our volumes that exist."""
 
 
 def volume_of(rental: str) -> str:
-    """The name of a rental's volume."""
+    """Name of a rental's volume."""
     return f"{PREFIX}{rental}"
 
 
 def device_of(gpu: str) -> str:
-    """The kind of device that a GPU's name stands for."""
-    return gpu if gpu in ("cpu", "mps", "cuda") else "cuda"
+    """Device that a training on ``gpu`` uses."""
+    return gpu if gpu in LOCAL_DEVICES else "cuda"
+
+
+def save_blocks(blocks: Iterable[bytes], target: Path, total: int, progress: Moved | None, name: str) -> None:
+    """Write the ``blocks`` of a download to ``target``, which is replaced once all ``total`` bytes have arrived.
+
+    Args:
+        blocks: The content of the file.
+        target: File to write.
+        total: Number of bytes that must arrive.
+        progress: Called with the number of bytes that have arrived and ``total``.
+        name: What an error calls the file, with the place that it comes from.
+
+    Raises:
+        OSError: Another number of bytes has arrived.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+                if progress is not None:
+                    progress(file.tell(), total)
+        if part.stat().st_size != total:
+            raise OSError(f"{name} has {total} bytes, but {part.stat().st_size} arrived: try again")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def wait_for_end(provider: Provider, call: str, within_s: float, pause_s: float, message: str) -> None:
+    """Wait until a cancelled call has ended.
+
+    Raises:
+        TimeoutError: It still runs after ``within_s`` seconds; ``message`` says what to do.
+    """
+    deadline = time.monotonic() + within_s
+    while provider.poll(call) == "running":
+        if time.monotonic() > deadline:
+            raise TimeoutError(message)
+        time.sleep(pause_s)

@@ -1,4 +1,4 @@
-"""Providers by name; each is imported when it is asked for, so that nobody needs the packages of the others."""
+"""The providers by name. Each is imported only when it is used, so that its package is needed only then."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def open_provider(name: str) -> Provider:
     """The provider called ``name``.
 
     Raises:
-        ValueError: There is no such provider, or its package is missing.
+        ValueError: There is no such provider.
+        MissingExtraError: The provider's package is not installed.
     """
     if name not in PROVIDERS:
         raise ValueError(f"no provider {name!r}: choose one of {', '.join(PROVIDERS)}")
-    module, kind = PROVIDERS[name]
-    provider: Provider = getattr(importlib.import_module(f"asr_lightning.cloud.{module}"), kind)()
+    module, class_name = PROVIDERS[name]
+    provider: Provider = getattr(importlib.import_module(f"asr_lightning.cloud.{module}"), class_name)()
     return provider

@@ -16,11 +16,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psutil
 
-from asr_lightning.cloud.provider import Request
+from asr_lightning.cloud.provider import Request, RequestDocument
 from asr_lightning.durable.files import read_json, write_json
 from asr_lightning.job_folder import processes
 from asr_lightning.job_folder.assignment import Assignment
@@ -53,9 +53,17 @@ class StoppedError(Exception):
         self.error = {"code": code, "message": message, "param": param}
 
 
+class Options(TypedDict, total=False):
+    """Arguments of ``train`` that tests change."""
+
+    trainer: Sequence[str]
+    intake: Sequence[str]
+    commit_s: float
+
+
 def train(
     folder: Path,
-    request: Mapping[str, Any],
+    request: RequestDocument,
     commit: Callable[[], object],
     *,
     trainer: Sequence[str] = TRAINER,

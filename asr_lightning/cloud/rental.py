@@ -12,7 +12,7 @@ from asr_lightning.client.pack import pack
 from asr_lightning.cloud import budget, endings, fetch
 from asr_lightning.cloud.follow import PAUSE_S, POLL_S, Show, Watch
 from asr_lightning.cloud.ledger import Entry, Ledger, Record
-from asr_lightning.cloud.provider import Provider, Request, device_of, volume_of
+from asr_lightning.cloud.provider import Provider, Request, device_of, spec_document, volume_of
 from asr_lightning.cloud.remote import INTAKE
 from asr_lightning.durable import faults
 from asr_lightning.job_folder import processes
@@ -86,12 +86,12 @@ class Renter:
         price = self.provider.price(order.gpu)
         limit = budget.ceiling(price, order.max_cost, order.max_seconds)
         output = fetch.free_folder(order.output.absolute())
-        with endings.stops(self.show.say) as stops:
+        with endings.stop_signals(self.show.say) as stops:
             entry = self.ledger.open(
                 provider=self.provider.name,
                 gpu=order.gpu,
                 price=price,
-                spec=order.spec.as_dict(),
+                spec=spec_document(order.spec),
                 max_seconds=limit,
                 output=str(output),
                 created_at=time.time(),
@@ -153,17 +153,19 @@ class Renter:
         pack(order.data, archive, self.show.moved("packing"))
         faults.point("cloud.packed")
         dataset = self._check(entry.packed, entry.record.id)
-        found = budget.estimate(
+        expected = budget.estimate(
             dataset["utterances"], dataset["seconds"], order.spec.epochs, order.parameters_m, order.gpu,
             entry.record.price,
         )  # fmt: skip
         limit = entry.record.max_seconds
-        budget.check(found, limit, order.max_cost, entry.record.price)
+        budget.require_affordable(expected, limit, order.max_cost, entry.record.price)
         most = entry.record.price * limit / 3600
         text = (
-            f"estimate: {budget.minutes(found.seconds)} and ${found.cost:.2f} on {order.gpu} at {self.provider.name}\n"
-            f"  from {found.basis}\n"
-            f"ceiling: {budget.minutes(limit)} and ${most:.2f} at ${entry.record.price:.2f} an hour; then it is stopped"
+            f"estimate: {budget.duration_text(expected.seconds)} and ${expected.cost:.2f} on {order.gpu} "
+            f"at {self.provider.name}\n"
+            f"  from {expected.basis}\n"
+            f"ceiling: {budget.duration_text(limit)} and ${most:.2f} at ${entry.record.price:.2f} an hour; "
+            "then it is stopped"
         )
         if not self.agree(text):
             raise ValueError("nothing was rented")

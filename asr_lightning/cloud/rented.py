@@ -1,4 +1,4 @@
-"""What a rented machine installs: the very versions that were tested here, by hash. Standard library only."""
+"""What a rented machine installs: this package, and the exact tested versions of its dependencies, by hash."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from asr_lightning.adapters.registry import card_of
 PACKAGE = Path(__file__).parents[1]
 LOCKS = PACKAGE / "cloud" / "locks"
 PYTHON = "3.11"
-"""What the locks were resolved for, on Linux with x86-64."""
+"""Version that the locks were resolved for, on Linux with x86-64."""
+UV = "0.13.9"
+"""Version of uv that resolved the locks, and that installs them."""
 
 NO_SOURCE = ("**/__pycache__", "**/*.pyc")
-"""Not copied to the machine with the package."""
+"""Files of the package that are not copied to the machine."""
 
 
 def lock_of(model: str) -> Path:
-    """The requirements file that trains ``model``: NeMo's models need versions of their own.
+    """The requirements file for training ``model``; NeMo's models need other versions than the rest.
 
     Raises:
-        ValueError: The model's extra has no lock.
+        ValueError: The model needs an extra that has no lock.
     """
     card = card_of(model)
     extra = card.extra if card is not None else None

@@ -1,34 +1,36 @@
-"""SkyPilot (https://skypilot.co): RunPod and the large clouds, the cheapest machine that is to be had.
+"""SkyPilot (https://skypilot.co): rents the cheapest machine that RunPod or one of the large clouds has.
 
-A volume is the disk of one machine, and the machine has the volume's name: deleting the volume ends the machine, and
-the data go with its disk. Until the machine is there, the volume is a folder of this computer.
+A volume is the disk of one machine, which has the volume's name. Deleting the volume ends the machine, and the data are
+lost with its disk. Until the machine runs, the volume is a folder of this computer.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from asr_lightning.cloud import ledger, skypilot_ssh
 from asr_lightning.cloud import skypilot_task as tasks
-from asr_lightning.cloud.provider import PREFIX, Moved, Request, State
+from asr_lightning.cloud.provider import PREFIX, Moved, Request, State, save_blocks, wait_for_end
 from asr_lightning.durable.files import read_json, write_json
 from asr_lightning.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import sky
 
 CANCEL_SECONDS = 60.0
 PAUSE_SECONDS = 2.0
 BLOCK = 1 << 20
 LAUNCH = "launch.json"
-"""Beside the staged files: the launch that may be under way."""
+"""File beside the staged ones, with the id of the launch that may be under way."""
 
 
 class SkyPilotProvider:
-    """Machines of the clouds that ``sky check`` finds enabled.
+    """Uses the clouds that ``sky check`` finds enabled.
 
     Raises:
         MissingExtraError: The package ``skypilot`` is not installed.
@@ -45,17 +47,17 @@ class SkyPilotProvider:
         self._ready: set[str] = set()
 
     def price(self, gpu: str) -> float:
-        """USD an hour that a machine costs at most: the dearest of the enabled clouds' cheapest offers.
+        """Most that a machine can cost, in USD an hour: the highest of the enabled clouds' lowest prices.
 
-        ``spawn`` has SkyPilot take none that costs more.
+        ``spawn`` tells SkyPilot to take no machine that costs more.
         """
         import sky
-        from sky.client import sdk  # ``sky`` itself has none of the first, and another of the second
+        from sky.client import sdk  # ``sky`` has no ``enabled_clouds``, and another ``list_accelerators``
 
-        with _told():
+        with _translated_errors():
             clouds = sky.get(sdk.enabled_clouds())
             if not clouds:
-                raise ValueError("SkyPilot may use no cloud yet: run sky check, it says what each needs")
+                raise ValueError("SkyPilot may use no cloud yet: run sky check, which says what each of them needs")
             offers = sky.get(sdk.list_accelerators(clouds=clouds))
         cheapest: dict[str, float] = {}
         for offer in offers.get(gpu, []):
@@ -66,18 +68,16 @@ class SkyPilotProvider:
         return max(cheapest.values())
 
     def create(self, volume: str) -> None:
-        """Make an empty folder here, which becomes the machine's disk."""
+        """Create an empty folder here, which becomes the volume on the machine's disk."""
         if volume in self.volumes():
-            raise ValueError(
-                f"there is a volume {volume}: python -m asr_lightning cloud gc removes what was left behind"
-            )
+            raise ValueError(f"there is a volume {volume} already: python -m asr_lightning cloud gc deletes old ones")
         _files(volume).mkdir(parents=True, mode=0o700)
 
     def upload(self, volume: str, source: Path, target: str) -> None:
-        """Stage a file for the machine's start, when all that is staged goes there.
+        """Stage a file; all staged files are copied to the machine when it starts.
 
         Raises:
-            OSError: There is no such volume, or its machine has started.
+            OSError: There is no such volume, or its machine has started already.
         """
         if not _files(volume).is_dir():
             raise FileNotFoundError(f"no volume {volume} takes files: give them before its machine starts")
@@ -86,12 +86,12 @@ class SkyPilotProvider:
         shutil.copyfile(source, path)
 
     def spawn(self, volume: str, request: Request) -> str:
-        """Get a machine, send it what is staged and start the training: some minutes; then nothing is left here."""
+        """Rent a machine, move the staged files there and start the training; this takes some minutes."""
         import sky
 
         write_json(_files(volume) / tasks.REQUEST, request.as_dict())
         config = tasks.task_config(volume, request, _files(volume), self.price(request.gpu))
-        with _told():
+        with _translated_errors():
             task = sky.Task.from_yaml_config(config)
             launch = sky.launch(
                 task, cluster_name=volume, down=True, idle_minutes_to_autostop=tasks.IDLE_MINUTES, retry_until_up=False
@@ -104,11 +104,11 @@ class SkyPilotProvider:
         return f"{volume}:{job}"
 
     def poll(self, call: str) -> State:
-        """Whether the job of a call is under way, by its id alone."""
+        """State of the job that a call started."""
         import sky
 
         volume, _, job = call.partition(":")
-        with _told():
+        with _translated_errors():
             try:
                 status = sky.get(sky.job_status(volume, job_ids=[int(job)])).get(int(job))
             except (sky.exceptions.ClusterDoesNotExist, sky.exceptions.ClusterNotUpError):
@@ -118,57 +118,44 @@ class SkyPilotProvider:
         return "done" if status.is_terminal() else "running"
 
     def read(self, volume: str, path: str, offset: int = 0) -> bytes | None:
-        """Bytes of a file on the machine's disk from ``offset`` on."""
+        """Bytes of a file on the machine from ``offset`` on; None if there is no such file or machine."""
         if not self._reachable(volume):
             return None
         return skypilot_ssh.output(volume, tasks.read_command(path, offset), tasks.MISSING)
 
     def download(self, volume: str, path: str, target: Path, progress: Moved | None = None) -> None:
-        """Copy a file from the machine's disk to ``target``, which is replaced when all of it is here."""
+        """Copy a file from the machine to ``target``, which is replaced once all of it has arrived."""
         size = None
         if self._reachable(volume):
             size = skypilot_ssh.output(volume, tasks.size_command(path), tasks.MISSING)
         if size is None:
             raise FileNotFoundError(f"{path} is not on the volume {volume}")
-        total, part = int(size), target.with_name(f"{target.name}.part")
-        try:
-            with part.open("wb") as file, skypilot_ssh.stream(volume, tasks.read_command(path, 0)) as source:
-                while block := source.read(BLOCK):
-                    file.write(block)
-                    if progress is not None:
-                        progress(file.tell(), total)
-            if part.stat().st_size != total:
-                raise OSError(f"{path} has {total} bytes on {volume}, {part.stat().st_size} arrived: try again")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with closing(_read_blocks(volume, path)) as blocks:
+            save_blocks(blocks, target, int(size), progress, f"{path} on {volume}")
 
     def cancel(self, call: str) -> None:
-        """End the job of a call; its machine goes on until ``delete``.
+        """End the job of a call; its machine runs until ``delete``.
 
         Raises:
-            TimeoutError: It has not ended, after a minute.
+            TimeoutError: The job has not ended after a minute.
         """
         import sky
 
         volume, _, job = call.partition(":")
-        with _told():
+        with _translated_errors():
             try:
                 sky.get(sky.cancel(volume, job_ids=[int(job)]))
             except (sky.exceptions.ClusterDoesNotExist, sky.exceptions.ClusterNotUpError):
                 return
-        until = time.monotonic() + CANCEL_SECONDS
-        while self.poll(call) == "running":
-            if time.monotonic() > until:
-                raise TimeoutError(f"the job {job} of {volume} has not ended: run sky down {volume}")
-            time.sleep(PAUSE_SECONDS)
+        message = f"the job {job} of {volume} has not ended: run sky down {volume}"
+        wait_for_end(self, call, CANCEL_SECONDS, PAUSE_SECONDS, message)
 
     def delete(self, volume: str) -> None:
-        """End the launch that may be under way, the machine with its disk, and what is staged here."""
+        """End a launch that is under way, delete the machine with its disk, and delete the staged files."""
         import sky
 
         launch = read_json(_staging(volume) / LAUNCH)
-        with _told():
+        with _translated_errors():
             if launch is not None:
                 sky.get(sky.api_cancel(launch["request"], silent=True))
             with suppress(sky.exceptions.ClusterDoesNotExist):
@@ -178,18 +165,19 @@ class SkyPilotProvider:
             shutil.rmtree(_staging(volume))
 
     def volumes(self) -> list[str]:
-        """Names of the machines that are ours, and of what is staged here."""
+        """Names of our machines, and of the volumes that are staged here."""
         staged = {path.name for path in _home().glob(f"{PREFIX}*")}
         return sorted(staged | {name for name in self._machines() if name.startswith(PREFIX)})
 
-    def _machines(self) -> dict[str, Any]:
+    def _machines(self) -> dict[str, sky.ClusterStatus]:
+        """The status of each machine by its name."""
         import sky
 
-        with _told():
-            return {found.name: found.status for found in sky.get(sky.status())}
+        with _translated_errors():
+            return {machine.name: machine.status for machine in sky.get(sky.status())}
 
     def _reachable(self, volume: str) -> bool:
-        """Whether ssh knows the machine; asks SkyPilot once for each."""
+        """Whether the machine of ``volume`` runs; when this is found out first, ssh is configured for it."""
         import sky
 
         if volume not in self._ready:
@@ -212,9 +200,16 @@ def _files(volume: str) -> Path:
     return _staging(volume) / "volume"
 
 
+def _read_blocks(volume: str, path: str) -> Generator[bytes]:
+    """The content of a file on the machine."""
+    with skypilot_ssh.stream(volume, tasks.read_command(path, 0)) as source:
+        while block := source.read(BLOCK):
+            yield block
+
+
 @contextmanager
-def _told() -> Iterator[None]:
-    """SkyPilot's errors as ours, with what to do."""
+def _translated_errors() -> Iterator[None]:
+    """Turn SkyPilot's errors into built-in ones that say what to do."""
     import sky
 
     error = sky.exceptions

@@ -1,4 +1,4 @@
-"""Files of a machine of SkyPilot, over the ssh that SkyPilot configures: one command for each, and nothing mounted."""
+"""Runs commands on a SkyPilot machine over ssh, which SkyPilot configures; files are read that way, without mounts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import IO
 
 SKY = Path(sys.executable).with_name("sky")
 SECONDS = 120.0
-"""For one short command."""
+"""Time limit of a short command."""
 _OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15")
 _UNREACHABLE = 255
 
 
 def configure(machine: str) -> None:
-    """Have SkyPilot write the ssh settings of ``machine`` for this user; only its command line does that.
+    """Have SkyPilot write the ssh settings of ``machine`` for this user; only its command line can do that.
 
     Raises:
-        OSError: It could not.
+        OSError: SkyPilot failed.
     """
     command = [str(SKY) if SKY.exists() else SKY.name, "status", machine]
     try:
@@ -32,10 +32,10 @@ def configure(machine: str) -> None:
 
 
 def output(machine: str, command: str, missing: int) -> bytes | None:
-    """What ``command`` prints on ``machine``; None when it exits with ``missing``.
+    """The output of ``command`` on ``machine``; None if its exit status is ``missing``.
 
     Raises:
-        OSError: It failed, or the machine cannot be reached.
+        OSError: The command failed, or the machine cannot be reached.
     """
     try:
         result = subprocess.run(["ssh", *_OPTIONS, machine, command], capture_output=True, timeout=SECONDS)
@@ -43,16 +43,16 @@ def output(machine: str, command: str, missing: int) -> bytes | None:
         raise TimeoutError(f"{machine} did not answer in {SECONDS:.0f} s") from slow
     if result.returncode == missing:
         return None
-    _check(machine, result.returncode, result.stderr)
+    _require_success(machine, result.returncode, result.stderr)
     return result.stdout
 
 
 @contextmanager
 def stream(machine: str, command: str) -> Iterator[IO[bytes]]:
-    """What ``command`` prints on ``machine``, as it comes; checked at the end.
+    """The output of ``command`` on ``machine`` as a stream. The exit status is known only when this closes.
 
     Raises:
-        OSError: It failed, or the connection broke.
+        OSError: The command failed, or the connection broke.
     """
     process = subprocess.Popen(
         ["ssh", *_OPTIONS, machine, command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
@@ -64,12 +64,12 @@ def stream(machine: str, command: str) -> Iterator[IO[bytes]]:
         except BaseException:
             process.kill()
             raise
-        complaint = process.stderr.read()
-    _check(machine, process.returncode, complaint)
+        errors = process.stderr.read()
+    _require_success(machine, process.returncode, errors)
 
 
-def _check(machine: str, status: int, complaint: bytes) -> None:
-    text = complaint.decode(errors="replace").strip()[-500:]
+def _require_success(machine: str, status: int, errors: bytes) -> None:
+    text = errors.decode(errors="replace").strip()[-500:]
     if status == _UNREACHABLE:
         raise ConnectionError(f"{machine} cannot be reached: {text}")
     if status != 0:

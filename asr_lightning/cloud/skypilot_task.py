@@ -1,4 +1,4 @@
-"""What SkyPilot is asked to run, as the plain form of its task files. Needs no package: text and paths."""
+"""The task that SkyPilot runs, in the form of its task files; also the shell commands that read files of the volume."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from asr_lightning.cloud import rented
 from asr_lightning.cloud.provider import Request
 
 VOLUME = "~/asr_volume"
-"""On the machine: its own disk, because RunPod mounts no buckets."""
+"""Folder on the machine's own disk, because RunPod mounts no buckets."""
 REQUEST = "request.json"
-"""In the volume; of ``skypilot_main``."""
+"""File of the volume with the request that ``skypilot_main`` reads."""
 IDLE_MINUTES = 30
-"""The machine ends itself so long after the training, whether or not somebody fetched the result."""
+"""Minutes after the training until the machine ends itself, even if the result was not downloaded."""
 DISK_GB = 64
-UV = "0.13.9"
+MISSING = 44
+"""Exit status of the commands below if the file does not exist; one that neither shells nor ssh use."""
 
 _PACKAGE = "~/asr_package"
 _PYTHON = "~/asr_env/bin/python"
 _SETUP = f"""\
 set -e
 export PATH="$HOME/.local/bin:$PATH"
-command -v uv || curl -LsSf https://astral.sh/uv/{UV}/install.sh | sh
+command -v uv || curl -LsSf https://astral.sh/uv/{rented.UV}/install.sh | sh
 uv venv --quiet --allow-existing --python {rented.PYTHON} ~/asr_env
 uv pip install --quiet --python {_PYTHON} --require-hashes --requirements """
 _RUN = f"""\
@@ -32,18 +33,18 @@ PYTHONPATH="$HOME/asr_package" exec {_PYTHON} -m asr_lightning.cloud.skypilot_ma
 
 
 def task_config(volume: str, request: Request, staging: Path, max_hourly_cost: float) -> dict[str, Any]:
-    """The task of one rental, for ``sky.Task.from_yaml_config``.
+    """The task of one rental, as ``sky.Task.from_yaml_config`` takes it.
 
-    No spot machine: one that is taken back takes the checkpoints on its disk with it.
+    It asks for no spot machine: if one is taken back, the checkpoints on its disk are lost.
 
     Args:
-        volume: Names the task.
+        volume: Name of the volume, and thus of the task.
         request: What to train.
         staging: The folder that becomes the volume, with the archive and the request.
-        max_hourly_cost: USD an hour; SkyPilot takes no dearer machine.
+        max_hourly_cost: USD an hour; SkyPilot must not take a more expensive machine.
 
     Raises:
-        ValueError: The model needs what rented machines do not have.
+        ValueError: The model needs an extra that rented machines do not have.
     """
     lock = rented.lock_of(request.spec.model).relative_to(rented.PACKAGE.parent)
     return {
@@ -63,18 +64,15 @@ def task_config(volume: str, request: Request, staging: Path, max_hourly_cost: f
 
 
 def read_command(path: str, offset: int) -> str:
-    """Prints a file of the volume from ``offset`` on; exit status ``MISSING`` where it is not."""
+    """Shell command that prints a file of the volume from ``offset`` on, or exits with ``MISSING``."""
     file = _file(path)
     return f"test -f {file} || exit {MISSING}; exec tail -c +{offset + 1} {file}"
 
 
 def size_command(path: str) -> str:
-    """Prints the bytes of a file of the volume."""
+    """Shell command that prints the size of a file of the volume in bytes, or exits with ``MISSING``."""
     file = _file(path)
     return f"test -f {file} || exit {MISSING}; exec wc -c < {file}"
-
-
-MISSING = 44
 
 
 def _file(path: str) -> str:

@@ -89,7 +89,7 @@ def rent(home: Path, provider: Provider, wanted: Order, **changes: Any) -> Recor
 
 def collect(home: Path, provider: Provider) -> int:
     """The next start of a client."""
-    return endings.collect(Ledger(home), lambda _: provider, lambda _: None, pause_s=0.01)
+    return endings.clear_leftovers(Ledger(home), lambda _: provider, lambda _: None, pause_s=0.01)
 
 
 def left(home: Path, provider: Provider) -> list[str]:

@@ -140,7 +140,7 @@ def test_both_ceilings_count() -> None:
     assert budget.ceiling(2.0, 1.0, None) == 1800
     assert budget.ceiling(2.0, 1.0, 60.0) == 60
     assert budget.ceiling(0.0, 1.0, None) == budget.ceiling(2.0, None, None) == 3600
-    assert [budget.seconds_of(text) for text in ("90", "90s", "1.5m", "2h")] == [90, 90, 90, 7200]
+    assert [budget.parse_duration(text) for text in ("90", "90s", "1.5m", "2h")] == [90, 90, 90, 7200]
 
 
 def test_a_machine_that_does_not_stop_is_cancelled(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
