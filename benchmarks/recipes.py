@@ -58,7 +58,7 @@ def both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 DECODER = {"train_only": {"groups": ["encoder", "decoder"]}, **trained(group_lrs={"decoder": 3e-5})}
-MASKS = adapted(num_time_masks=4, time_fraction=0.08, num_freq_masks=2, freq_bins=15)
+MASKS = adapted(spec_augment={"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15})
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "no replay": data(replay="off"),
@@ -102,7 +102,7 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
     seed_everything(seed, verbose=False)
     init = {**options["model"].get("adapter", {}).get("init_args", {}), **voice.init_args(model)}
     module_name, _, name = choice.adapter.rpartition(".")
-    adapter = saved.class_named(module_name, name)(choice.source, **init)
+    adapter = saved.build(saved.class_named(module_name, name), choice.source, init)
     settings = {**options["data"], "augmentation": Augmentation(**options["data"].get("augmentation", {}))}
     clips = AudioFolderDataModule(
         str(voice.path(human)), eval_batch_size=16, seed=seed, collator=adapter.collator(), limits=adapter.limits,
@@ -123,7 +123,8 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
         train_seconds = time.monotonic() - started
         best_weights = [load_file(best.path(validation)) for validation in best.best]
         adapter.model.load_state_dict(average(best_weights), strict=False)
-    line, compare = Line(registry.build(model) if not init else type(adapter)(choice.source, **init), adapter), {}
+    untouched = saved.build(type(adapter), choice.source, init) if init else registry.build(model)
+    line, compare = Line(untouched, adapter), {}
     comparison = Comparison(clips)
     for alpha in ALPHAS:
         compare[f"dev {alpha:g}"] = comparison.rates(line.at(alpha), "dev").wer

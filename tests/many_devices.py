@@ -46,9 +46,10 @@ class Weights(Callback):
 def load(kind: str, source: str) -> Any:
     """The adapter with all its dropout and masks: they are drawn batch by batch."""
     if kind == "whisper":
+        from asr_lightning.adapters.shared.masks import SpecAugment
         from asr_lightning.adapters.whisper import WhisperAdapter
 
-        return WhisperAdapter(source, num_time_masks=1, num_freq_masks=1, label_smoothing=0.1)
+        return WhisperAdapter(source, spec_augment=SpecAugment(1, num_freq_masks=1), label_smoothing=0.1)
     if kind == "nemo":
         from asr_lightning.adapters.nemo import NeMoAdapter
 

@@ -53,7 +53,7 @@ def ours(source: Path, run_dir: Path, groups: list[str], epochs: int, audio_dir:
     arguments = [
         "fit", "--model.adapter=asr_lightning.adapters.nemo.NeMoAdapter", f"--model.adapter.init_args.source={source}",
         "--folds=off",
-        *(f"--model.adapter.init_args.{name}={value}" for name, value in MASKS.items()),
+        *(f"--model.adapter.init_args.spec_augment.{name}={value}" for name, value in MASKS.items()),
         "--model.optimizer.lr=2e-3", f"--data.audio_dir={audio_dir}", "--data.batch_size=8", f"--run_dir={run_dir}",
         f"--train_only.groups={groups}", "--train_only.batch_norm=train", f"--trainer.max_epochs={epochs}",
         "--trainer.accelerator=cpu", "--trainer.callbacks+=tests.nemo_parity.Record",

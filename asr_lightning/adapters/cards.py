@@ -78,7 +78,7 @@ CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}, "folds": "few"}
 
 _VARIED: dict[str, Any] = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
 _REPLAY = {"replay": "bundled", "replay_share": 0.5, "replay_least": 60}  # English
-_MASKS = {"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}
+_MASKS = {"spec_augment": {"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}}
 _WHISPER: dict[str, Any] = {
     "model": {
         "optimizer": {"lr": 1e-4, "layer_decay": 0.7, "fold_rate": 0.3},

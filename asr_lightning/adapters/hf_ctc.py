@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,18 +23,29 @@ from asr_lightning.adapters.modes import evaluation_mode
 from asr_lightning.adapters.shared import hub, pretrained
 from asr_lightning.adapters.shared.attention_masks import no_host_reads
 from asr_lightning.adapters.shared.ctc import ctc_loss, greedy_labels
-from asr_lightning.adapters.shared.labels import UnknownCharacters, check_unknown_characters
+from asr_lightning.adapters.shared.labels import UnknownCharacters, validate_unknown_characters
 from asr_lightning.adapters.shared.lora import ATTENTION, LoRA, Network
 from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
-DEFAULTS: dict[str, Any] = {"language": None, "unknown_characters": "refuse", "max_seconds": 30.0}
 FEED_FORWARD = ("intermediate_dense", "output_dense")
 FRONTENDS = ("feature_extractor", "subsampling", "subsampler")
 MASK_EMBEDDING = "masked_spec_embed"
 MASK_SECONDS = 0.25
 """Shortest clip that wav2vec2's masks of ten frames of 20 ms fit into."""
+
+
+@dataclass(frozen=True)
+class CTCOptions:
+    """Options that a saved model remembers. ``HFCTCAdapter`` explains them."""
+
+    language: str | None = None
+    unknown_characters: UnknownCharacters = "refuse"
+    max_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        validate_unknown_characters(self.unknown_characters)
 
 
 class HFCTCAdapter:
@@ -47,11 +57,9 @@ class HFCTCAdapter:
         unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
             transcripts before training, or ``leave_out`` the characters.
         max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
-        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
-        time_fraction: Longest stretch as a fraction of the clip. wav2vec2 and its relatives, which mask by layers of
-            their own, blank out the same share in stretches of their own length; so they do with ``freq_bins``.
-        num_freq_masks: SpecAugment while training: bands of bins to blank out in each clip.
-        freq_bins: Widest band.
+        spec_augment: Masks over the features while training; None for no masks. wav2vec2 and its relatives, which mask
+            with layers of their own, blank out the same share of a clip, but in stretches of their own length; so it is
+            with ``freq_bins``.
         lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
 
     Raises:
@@ -64,19 +72,15 @@ class HFCTCAdapter:
         language: str | None = None,
         unknown_characters: UnknownCharacters | None = None,
         max_seconds: float | None = None,
-        num_time_masks: int = 0,
-        time_fraction: float = 0.05,
-        num_freq_masks: int = 0,
-        freq_bins: int = 8,
+        spec_augment: SpecAugment | None = None,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
-        self.options = saved.settle(
-            source, DEFAULTS, language=language, unknown_characters=unknown_characters, max_seconds=max_seconds
+        self.options = saved.resolve_options(
+            source, CTCOptions(), language=language, unknown_characters=unknown_characters, max_seconds=max_seconds
         )
-        check_unknown_characters(self.options["unknown_characters"])
         self.source = source
-        self._load(source, self.options["language"])
-        self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
+        self._load(source, self.options.language)
+        self.spec_augment = spec_augment or SpecAugment()
         self._set_masks()
         self.vocabulary = TokenizerVocabulary(self.tokenizer)
         is_parakeet = isinstance(self.extractor, ParakeetFeatureExtractor)
@@ -116,7 +120,7 @@ class HFCTCAdapter:
         config.apply_spec_augment = masks.active
         if masks.active:
             if not embeddings:
-                raise ValueError(f"{self.source} was made without masks: leave out num_time_masks and num_freq_masks")
+                raise ValueError(f"{self.source} was made without masks: leave out spec_augment, or set it to null")
             config.mask_time_prob = masks.num_time_masks * masks.time_fraction
             config.mask_feature_prob = masks.num_freq_masks * masks.freq_bins / config.hidden_size
             config.mask_feature_length = masks.freq_bins
@@ -141,7 +145,7 @@ class HFCTCAdapter:
         return AudioLimits(
             sample_rate=self.extractor.sampling_rate,
             min_seconds=MASK_SECONDS if masked else AudioLimits.min_seconds,
-            max_seconds=float(self.options["max_seconds"]),
+            max_seconds=float(self.options.max_seconds),
             padding_invariant=self._uses_mask,
         )
 
@@ -160,7 +164,7 @@ class HFCTCAdapter:
     def collator(self) -> Collator:
         """A collator; it holds the vocabulary."""
         rate = FrameRate.of(self.extractor, self._output_lengths)
-        return LabelCollator(self.extractor, self.vocabulary, self.options["unknown_characters"], rate)
+        return LabelCollator(self.extractor, self.vocabulary, self.options.unknown_characters, rate)
 
     def _output_lengths(self, lengths: Tensor) -> Tensor:
         """Frames that the model makes of inputs of ``lengths`` ``[B]``, by its own function."""
@@ -219,5 +223,5 @@ class HFCTCAdapter:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor."""
         network = self._network.plain()
         pretrained.write(directory, network, self.tokenizer, self.extractor)
-        mms.save_language(directory, network, self.options["language"])
-        saved.describe(directory, self, self.options | asdict(self.spec_augment))
+        mms.save_language(directory, network, self.options.language)
+        saved.describe(directory, self, asdict(self.options) | {"spec_augment": self.spec_augment})

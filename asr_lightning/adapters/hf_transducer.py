@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from asr_lightning.adapters.hf.parakeet_features import ParakeetFeatures
 from asr_lightning.adapters.modes import evaluation_mode, loss_and_texts
 from asr_lightning.adapters.shared import hub, pretrained
 from asr_lightning.adapters.shared.attention_masks import no_host_reads
-from asr_lightning.adapters.shared.labels import UnknownCharacters, check_unknown_characters
+from asr_lightning.adapters.shared.labels import UnknownCharacters, validate_unknown_characters
 from asr_lightning.adapters.shared.lora import LoRA, Network
 from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
@@ -31,7 +30,17 @@ from asr_lightning.training.devices import in_float32, send
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
 
 FAMILIES = {"parakeet_rnnt": ParakeetForRNNT, "parakeet_tdt": ParakeetForTDT}
-DEFAULTS: dict[str, Any] = {"unknown_characters": "refuse", "max_seconds": 30.0}
+
+
+@dataclass(frozen=True)
+class TransducerOptions:
+    """Options that a saved model remembers. ``HFTransducerAdapter`` explains them."""
+
+    unknown_characters: UnknownCharacters = "refuse"
+    max_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        validate_unknown_characters(self.unknown_characters)
 
 
 class HFTransducerAdapter:
@@ -42,10 +51,7 @@ class HFTransducerAdapter:
         unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
             transcripts before training, or ``leave_out`` the characters.
         max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
-        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
-        time_fraction: Longest stretch as a fraction of the clip.
-        num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
-        freq_bins: Widest band.
+        spec_augment: Masks over the features while training; None for no masks.
         lora: Train low-rank matrices in place of the encoder's weights, by ``lora.rank``.
 
     Raises:
@@ -65,14 +71,12 @@ class HFTransducerAdapter:
         source: str,
         unknown_characters: UnknownCharacters | None = None,
         max_seconds: float | None = None,
-        num_time_masks: int = 0,
-        time_fraction: float = 0.05,
-        num_freq_masks: int = 0,
-        freq_bins: int = 8,
+        spec_augment: SpecAugment | None = None,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
-        self.options = saved.settle(source, DEFAULTS, unknown_characters=unknown_characters, max_seconds=max_seconds)
-        check_unknown_characters(self.options["unknown_characters"])
+        self.options = saved.resolve_options(
+            source, TransducerOptions(), unknown_characters=unknown_characters, max_seconds=max_seconds
+        )
         self.source = source
         folder = pretrained.folder_of(source)
         kind = pretrained.check_kind(folder, pretrained.read_config(folder), FAMILIES)
@@ -82,7 +86,7 @@ class HFTransducerAdapter:
         self.extractor = self.processor.feature_extractor
         self._features = ParakeetFeatures(self.extractor)
         self.vocabulary = TokenizerVocabulary(self.processor.tokenizer)
-        self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
+        self.spec_augment = spec_augment or SpecAugment()
         self._settle()
         self._network = Network(self.model, lora)
 
@@ -105,13 +109,13 @@ class HFTransducerAdapter:
     @property
     def limits(self) -> AudioLimits:
         """Every layer is masked, so that padding changes nothing."""
-        return AudioLimits(sample_rate=self.extractor.sampling_rate, max_seconds=float(self.options["max_seconds"]))
+        return AudioLimits(sample_rate=self.extractor.sampling_rate, max_seconds=float(self.options.max_seconds))
 
     def collator(self) -> Collator:
         """A collator; it holds the vocabulary."""
         rate = FrameRate.of(self.extractor, self._output_lengths)
         columns = self.model.joint.head.out_features
-        return LabelCollator(self.extractor, self.vocabulary, self.options["unknown_characters"], rate, columns)
+        return LabelCollator(self.extractor, self.vocabulary, self.options.unknown_characters, rate, columns)
 
     def _output_lengths(self, lengths: Tensor) -> Tensor:
         own: Tensor = self.model._get_subsampling_output_length(lengths).long()
@@ -171,7 +175,7 @@ class HFTransducerAdapter:
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, processor."""
         pretrained.write(directory, self._network.plain(), self.processor)
-        saved.describe(directory, self, self.options | asdict(self.spec_augment))
+        saved.describe(directory, self, asdict(self.options) | {"spec_augment": self.spec_augment})
 
     def inputs(self, batch: SpeechBatch) -> dict[str, Tensor]:
         """``input_features`` ``[B, F, M]`` and ``attention_mask`` ``[B, F]``, on the device of the batch."""

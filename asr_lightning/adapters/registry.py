@@ -106,7 +106,8 @@ def language(source: str, given: str | None) -> str | None:
     """
     card = card_of(source)
     only = card.languages if card and len(card.languages) == 2 and card.languages.isalpha() else None
-    return given or saved.options(source, ["language"]).get("language") or only
+    recorded = saved.recorded_options(source, ["language"]).get("language")
+    return given or (str(recorded) if recorded else only)
 
 
 def choose(name: str) -> Choice:
@@ -141,7 +142,7 @@ def _choose_path(path: Path) -> Choice:
         )
     settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     kind = KINDS.get(settings.get("model_type", "whisper"), CTC)  # CTranslate2 names none
-    adapter = kind.adapter if recorded is None else str(recorded["adapter"])
+    adapter = kind.adapter if recorded is None else recorded.adapter
     if adapter != kind.adapter or not config.is_file():
         return Choice(adapter, str(path), {})
     family = _family_of(kind, settings)

@@ -1,29 +1,51 @@
-"""What a saved model says of itself: one small JSON file beside upstream's own files. Loads no torch.
+"""What a saved model says of itself, in one small JSON file beside upstream's own files. Loads no torch.
 
-Adapters write it; ``predict`` and ``test`` read it to know which adapter, with which options, wrote a folder.
+Adapters write it; ``predict`` and ``test`` read it to know which adapter wrote a folder, and with which options.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_type_hints
+
+from asr_lightning.adapters import old_names
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Options = TypeVar("Options", bound=DataclassInstance)
 
 FILE_NAME = "asr_lightning.json"
 VERBS = ("collator", "loss", "transcribe", "evaluate", "evaluating", "native", "save")
 
 
-def describe(directory: Path, adapter: object, init_args: dict[str, Any]) -> None:
-    """Record that ``adapter``, built with ``init_args``, wrote ``directory``."""
-    content = {"adapter": class_path(adapter), "init_args": init_args}
-    (directory / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+class Record(NamedTuple):
+    """The content of the file.
+
+    Attributes:
+        adapter: Class path of the adapter that wrote the folder.
+        init_args: Options of the adapter, as plain JSON values.
+    """
+
+    adapter: str
+    init_args: Mapping[str, object]
+
+
+def describe(directory: Path, adapter: object, init_args: Mapping[str, object]) -> None:
+    """Record that ``adapter`` wrote ``directory`` and had the options ``init_args``, some of which are dataclasses."""
+    content = Record(class_path(adapter), init_args)._asdict()
+    (directory / FILE_NAME).write_text(
+        json.dumps(content, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8"
+    )
 
 
 def class_path(adapter: object) -> str:
-    """How configurations and saved models name the class of ``adapter``: a family's package hands it on."""
+    """The class of ``adapter`` as configurations and saved models name it: by the package that exports it."""
     kind = type(adapter)
     return f"{kind.__module__.removesuffix('.adapter')}.{kind.__qualname__}"
 
@@ -46,8 +68,8 @@ def replace(target: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def record(directory: str | Path) -> dict[str, Any] | None:
-    """``adapter`` and ``init_args`` of the folder ``directory``; None if this package did not write it.
+def record(directory: str | Path) -> Record | None:
+    """The record in ``directory``; None if this package did not write the folder.
 
     Raises:
         ValueError: The record cannot be read.
@@ -57,60 +79,80 @@ def record(directory: str | Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {"adapter": str(content["adapter"]), "init_args": dict(content["init_args"])}
+        return Record(str(content["adapter"]), dict(content["init_args"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
 
 
-def options(source: str, names: Iterable[str]) -> dict[str, Any]:
-    """How the folder ``source`` was used when ``save`` wrote it, as far as ``names`` go; empty for other sources.
+def recorded_options(source: str, names: Iterable[str]) -> dict[str, object]:
+    """Those of the options ``names`` that the folder ``source`` was saved with; empty for every other source."""
+    saved = record(source)
+    init_args = saved.init_args if saved else {}
+    return {name: init_args[name] for name in names if init_args.get(name) is not None}
 
-    A model that has learned one way of reading must not be read another way because an option was left out.
+
+def resolve_options(source: str, defaults: Options, **chosen: object) -> Options:
+    """Complete the options that a user has ``chosen``, where None means no choice.
+
+    An option is as chosen, or else as ``source`` was saved with it, or else as in ``defaults``. A model that has
+    learned one way of reading must not be read another way because an option was left out.
     """
-    found = record(source)
-    recorded = found["init_args"] if found else {}
-    return {name: recorded[name] for name in names if recorded.get(name) is not None}
+    remembered = recorded_options(source, (field.name for field in dataclasses.fields(defaults)))
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    return dataclasses.replace(defaults, **{**remembered, **chosen})
 
 
-def settle(source: str, defaults: Mapping[str, Any], **given: Any) -> dict[str, Any]:
-    """Each option of ``defaults``: as ``given``, unless None; else as ``source`` was saved with; else the default."""
-    return {**defaults, **options(source, defaults), **{name: v for name, v in given.items() if v is not None}}
-
-
-def load(directory: str | Path, **overrides: Any) -> Any:
-    """The adapter that wrote ``directory``, loaded from it; ``overrides`` replace recorded options.
+def load(directory: str | Path, **overrides: object) -> Any:
+    """Load the adapter that wrote ``directory`` from it; ``overrides`` replace recorded options.
 
     Raises:
         ValueError: The folder was not written by this package, or its record cannot be read.
     """
-    found = record(directory)
-    if found is None:
+    saved = record(directory)
+    if saved is None:
         raise ValueError(
             f"{directory} holds no {FILE_NAME}: give the model folder of a finished run, such as runs/demo/model"
         )
-    adapter = adapter_named(found["adapter"], directory)
-    return adapter(str(Path(directory).expanduser()), **{**found["init_args"], **overrides})
+    adapter = adapter_named(saved.adapter, directory)
+    return build(adapter, str(Path(directory).expanduser()), {**saved.init_args, **overrides})
+
+
+def build(adapter: Any, source: str, init_args: Mapping[str, object]) -> Any:
+    """Make an instance of the class ``adapter``, with options as files hold them.
+
+    Options that are dataclasses may be mappings, and options may have names of earlier versions.
+    """
+    init_args = old_names.renamed_init_args(adapter.__module__, init_args, source)
+    has_mappings = any(isinstance(value, Mapping) for value in init_args.values())
+    hints = get_type_hints(adapter.__init__) if has_mappings else {}
+    return adapter(source, **{name: _typed(value, hints.get(name)) for name, value in init_args.items()})
+
+
+def _typed(value: object, hint: Any) -> object:
+    """``value`` as the dataclass that ``hint`` allows, if it is a mapping and there is one."""
+    kinds = [kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)]
+    return kinds[0](**value) if kinds and isinstance(value, Mapping) else value  # type: ignore[operator]
 
 
 def adapter_named(name: str, source: str | Path) -> Any:
-    """The class ``name``, which ``source`` says that it is read by.
+    """Import the adapter class ``name``, which ``source`` names as its reader.
 
     Raises:
         ValueError: It cannot be imported, or it is no adapter. A folder may come from anywhere, and must not be able to
             name ``subprocess.Popen``.
     """
     module, _, leaf = name.rpartition(".")
-    found = class_named(module, leaf)
-    missing = [verb for verb in VERBS if not callable(getattr(found, verb, None))]
-    if not isinstance(found, type) or len(missing) == len(VERBS):
+    kind = class_named(module, leaf)
+    missing = [verb for verb in VERBS if not callable(getattr(kind, verb, None))]
+    if not isinstance(kind, type) or len(missing) == len(VERBS):
         raise ValueError(f"{source} names {name}, which is no adapter: do not trust this folder")
     if missing:
         raise ValueError(f"{name} keeps an older contract, it has no {' and no '.join(missing)}: update its package")
-    return found
+    return kind
 
 
 def class_named(module: str, name: str) -> Any:
-    """The class ``name`` of ``module``.
+    """Import the class ``name`` of ``module``.
 
     Raises:
         ValueError: It cannot be imported.

@@ -25,14 +25,14 @@ def parser() -> argparse.ArgumentParser:
 def run(command: str, arguments: list[str]) -> int:
     """Run all conformance tests; returns 1 if one fails."""
     options = parser().parse_args(arguments)
-    from asr_lightning.adapters.saved import class_named
+    from asr_lightning.adapters.saved import build, class_named
     from asr_lightning.conformance import check_adapter
 
     module, _, name = options.adapter.rpartition(".")
     adapter = class_named(module, name)
     init_args = dict(parse_setting(text) for text in options.set)
     failed = 0
-    for result in check_adapter(lambda: adapter(options.source, **init_args)):
+    for result in check_adapter(lambda: build(adapter, options.source, init_args)):
         failed += not result.passed
         print(f"{'pass' if result.passed else 'FAIL'}  {result.name}{': ' + result.detail if result.detail else ''}")
     print(f"{failed} of the checks failed" if failed else "the adapter keeps the contract")

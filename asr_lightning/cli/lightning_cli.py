@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from asr_lightning.adapters import registry, saved
+from asr_lightning.adapters import old_names, registry, saved
 from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
@@ -106,11 +106,14 @@ class ASRCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Take the options from a command line, or from a ``RunSpec`` and the options typed in addition to it."""
         if not isinstance(args, RunSpec):
-            super().parse_arguments(parser, args)
+            super().parse_arguments(parser, old_names.renamed_arguments(args))
             return
         fit, plan = self._subcommand_parsers["fit"], args.plan()
         try:
-            options = fit.parse_args(_with_plan(plan, self._more)) if self._more else fit.parse_object(plan.options)
+            if self._more:
+                options = fit.parse_args(old_names.renamed_arguments(_with_plan(plan, self._more)))
+            else:
+                options = fit.parse_object(old_names.renamed_options(plan.options))
         except ArgumentError as error:
             raise OptionError(str(error)) from error
         if any(option.startswith("--print_config") for option in self._more):  # the parser of a subcommand ignores it
@@ -261,7 +264,9 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
     is_finished = run_dir is not None and (run_dir / "config.yaml").is_file()
     if arguments[0] in ("validate", "test") and not has_help_or_config and not is_finished:
         raise OptionError(f"{run_dir or 'no folder'} is no finished run: give --run_dir FOLDER, such as runs/demo")
-    return _cli(registry.expand(arguments), run_dir, started or time.monotonic())
+    command, *options = registry.expand(arguments)
+    recorded = [f"--config={run_dir / 'config.yaml'}"] if run_dir and is_finished and command != "fit" else []
+    return _cli([command, *recorded, *options], started or time.monotonic())
 
 
 def run(
@@ -283,18 +288,15 @@ def run(
     Raises:
         ValueError: There is no such model or option, a value is not valid, or the recordings cannot be used.
     """
-    return _cli(spec, spec.run_dir, started or time.monotonic(), callbacks, log_clips, more).runner
+    return _cli(spec, started or time.monotonic(), callbacks, log_clips, more).runner
 
 
-def _cli(run_options: Sequence[str] | RunSpec, run_dir: Path | None, *options: Any) -> ASRCLI:
-    config_files = [str(run_dir / "config.yaml")] if run_dir else []
+def _cli(run_options: Sequence[str] | RunSpec, *options: Any) -> ASRCLI:
     kwargs: dict[str, Any] = {
         name: {"usage": f"python -m asr_lightning {name} [options]", "description": description}
         for name, description in DESCRIPTIONS.items()
     }
     kwargs["exit_on_error"] = not isinstance(run_options, RunSpec)
-    for name in ("validate", "test"):
-        kwargs[name]["default_config_files"] = config_files
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
     return ASRCLI(*options, args=run_options, parser_kwargs=kwargs)

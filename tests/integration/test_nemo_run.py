@@ -142,7 +142,7 @@ def test_saved_run_is_read_by_the_commands(run_dir: Path, folder: Path, tmp_path
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resuming, from lightning 2.4
 def test_resumed_run_goes_on_as_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
     source = tiny_nemo(tmp_path / "m.nemo", "ctc", vocab_size=128)
-    masks = ["--model.adapter.init_args.num_time_masks=1", "--model.adapter.init_args.ctc_weight=null"]
+    masks = ["--model.adapter.init_args.spec_augment.num_time_masks=1", "--model.adapter.init_args.ctc_weight=null"]
     more = [*masks, "--train_only.groups=[encoder,head]", "--model.optimizer.schedule=constant"]
     for name, extra in (("whole", []), ("half", ["--trainer.max_epochs=1"]), ("half", ["--ckpt_path=last"])):
         assert main(arguments(folder, tmp_path / name, source, *more, *extra)) == 0

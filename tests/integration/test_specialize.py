@@ -91,7 +91,7 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     model = str(tiny_whisper(tmp_path / "tiny", multilingual=False))
     more = ["--canary", "off", "--data.augmentation.speeds=[0.9,1.1]", "--trainer.max_epochs=1", "--data.batch_size=8"]
     more += ["--data.augmentation.trail_silence_seconds=0.5", "--data.replay=bundled"]
-    more += ["--model.adapter.init_args.num_time_masks=2", "--model.adapter.init_args.num_freq_masks=2", "--folds=2"]
+    more += ["--model.adapter.init_args.spec_augment={num_time_masks: 2, num_freq_masks: 2}", "--folds=2"]
     for name in ("once", "again"):
         assert main(["specialize", str(folder), "--model", model, "--run_dir", str(tmp_path / name), *more]) == 0
     once, again = (hashes(tmp_path / name / "checkpoints" / "folds") for name in ("once", "again"))

@@ -158,7 +158,9 @@ def test_no_cap_hits_on_fixture(specialized: tuple[WhisperAdapter, AudioFolderDa
     seconds = {row.uid: length for row, length in zip(dataset.rows, dataset.seconds, strict=True)}
     looping = []
     for transcript in Comparison(data).transcripts(adapter, "test"):
-        (cap,) = token_caps(torch.tensor([seconds[transcript.uid]]), adapter.max_tokens_per_second, max_tokens=448)
+        (cap,) = token_caps(
+            torch.tensor([seconds[transcript.uid]]), adapter.options.max_tokens_per_second, max_tokens=448
+        )
         if len(adapter.processor.tokenizer(transcript.hypothesis, add_special_tokens=False).input_ids) >= cap - 1:
             looping.append(transcript)
     assert looping == []

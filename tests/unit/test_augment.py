@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr_lightning.adapters.shared.masks import spec_augment
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.datamodules.augment import Augmentation, partners, perturb
 
 EVERYTHING = Augmentation((0.9, 1.0, 1.1), 0.3, 0.3, room=0.5, noise=0.5, drop_bands=2, drop_stretches=2, gain_db=6.0)
@@ -111,7 +111,7 @@ def test_masks_fall_on_speech():
     before = features.clone()
     hits = torch.zeros(4, 80, 100)
     for seed in range(200):
-        masked = spec_augment(features, num_frames, 2, 0.2, 2, 10, generator(seed))
+        masked = SpecAugment(2, 0.2, 2, 10)(features, num_frames, generator(seed))
         assert torch.equal(features, before) and masked.data_ptr() != features.data_ptr()
         hits += masked == 0
     for clip, length in enumerate(num_frames.tolist()):
@@ -122,18 +122,18 @@ def test_masks_fall_on_speech():
 
 def test_mask_sizes():
     features, num_frames = torch.ones(64, 80, 200), torch.full((64,), 150)
-    time_only = spec_augment(features, num_frames, 1, 0.2, 0, 0, generator())
+    time_only = SpecAugment(1, 0.2, 0, 0)(features, num_frames, generator())
     columns = (time_only == 0).all(1).sum(1)
     assert columns.max() == 30 and columns.min() == 0 and ((time_only == 0).any(1).sum(1) == columns).all()
-    bands_only = spec_augment(features, num_frames, 0, 0.0, 1, 12, generator())
+    bands_only = SpecAugment(0, 0.0, 1, 12)(features, num_frames, generator())
     rows = (bands_only[:, :, :150] == 0).all(2).sum(1)
     assert rows.max() == 12 and rows.min() == 0
-    assert torch.equal(spec_augment(features, num_frames, 0, 0.0, 0, 0), features)
+    assert torch.equal(SpecAugment()(features, num_frames), features)
 
 
 def test_masks_take_a_value_and_half_precision():
     features = torch.randn(2, 8, 20, generator=generator()).half()
-    masked = spec_augment(features, torch.tensor([20, 5]), 2, 0.5, 2, 4, generator(), value=-4.0)
+    masked = SpecAugment(2, 0.5, 2, 4)(features, torch.tensor([20, 5]), generator(), value=-4.0)
     assert masked.dtype == torch.float16 and (masked[0] == -4).any()
     assert torch.equal(masked[masked != -4], features[masked != -4])
 

@@ -24,6 +24,7 @@ from asr_lightning.adapters.moonshine import MoonshineAdapter
 from asr_lightning.adapters.shared import masks
 from asr_lightning.adapters.shared.attention_masks import no_host_reads
 from asr_lightning.adapters.shared.lora import LoRA
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.conformance import make_batch
@@ -131,7 +132,9 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
 SEQ2SEQ: dict[str, Callable[[Path], Any]] = {
     "whisper": lambda folder: WhisperAdapter(str(tiny_whisper(folder, multilingual=False))),
     "whisper, masks": lambda folder: WhisperAdapter(
-        str(tiny_whisper(folder, multilingual=False)), num_time_masks=2, num_freq_masks=2, label_smoothing=0.1
+        str(tiny_whisper(folder, multilingual=False)),
+        spec_augment=SpecAugment(2, num_freq_masks=2),
+        label_smoothing=0.1,
     ),
     "whisper, lora": lambda folder: WhisperAdapter(str(tiny_whisper(folder, multilingual=False)), lora=LoRA(rank=2)),
     "moonshine": lambda folder: MoonshineAdapter(str(tiny_moonshine(folder))),

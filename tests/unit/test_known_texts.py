@@ -16,6 +16,7 @@ import torch
 
 from asr_lightning.adapters import registry
 from asr_lightning.adapters.moonshine import MoonshineAdapter
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.datamodules.canary import ENGLISH, Canary
@@ -81,7 +82,7 @@ def test_a_second_run_has_the_same_texts_and_loss_and_computes_nothing(
     native = whisper.native()
     without = evaluate(native, batches(native))
     first = evaluate(native, batches(native), known=find_known_texts(native, "cpu"))
-    again = WhisperAdapter(source, language="en", num_time_masks=2, label_smoothing=0.1).native()
+    again = WhisperAdapter(source, language="en", spec_augment=SpecAugment(2), label_smoothing=0.1).native()
     new_batches, known = batches(again), find_known_texts(again, "cpu")
     never()
     second = evaluate(again, new_batches, known=known)

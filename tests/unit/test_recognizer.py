@@ -94,11 +94,11 @@ def test_a_model_that_nobody_specialized_is_read_as_its_makers_do(tmp_path: Path
     """At true length an untouched Whisper repeats itself: 102 % WER where its window gives 7 %."""
     folder = tiny_whisper(tmp_path / "untouched", multilingual=True)
     untouched = asr.load(folder, language="de")
-    assert (untouched.adapter.context, untouched.adapter.language) == ("window", "de")
+    assert (untouched.adapter.options.context, untouched.adapter.language) == ("window", "de")
     WhisperAdapter(str(folder), language="fr").save(tmp_path / "specialized")
-    assert asr.load(tmp_path / "specialized").adapter.context == "true_length"
+    assert asr.load(tmp_path / "specialized").adapter.options.context == "true_length"
     assert asr.load(tmp_path / "specialized").adapter.language == "fr"
-    assert asr.load(tmp_path / "specialized", native=True).adapter.context == "window"
+    assert asr.load(tmp_path / "specialized", native=True).adapter.options.context == "window"
 
 
 def test_options_that_cannot_be_are_refused(model: Path) -> None:

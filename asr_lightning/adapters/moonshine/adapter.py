@@ -32,7 +32,17 @@ PAD_TO_MULTIPLE = {"moonshine": 1, STREAMING: 80}
 MAX_SECONDS = 30.0
 """Length of the longest clips that Moonshine was trained on. Source: arXiv 2410.15608, section 3."""
 
-DEFAULTS: dict[str, Any] = {"max_tokens_per_second": CAP_TOKENS_PER_SECOND, "max_seconds": MAX_SECONDS}
+
+@dataclass(frozen=True)
+class MoonshineOptions:
+    """Options that a saved model remembers. ``MoonshineAdapter`` explains them."""
+
+    max_tokens_per_second: float = CAP_TOKENS_PER_SECOND
+    max_seconds: float = MAX_SECONDS
+
+    def __post_init__(self) -> None:
+        if min(self.max_tokens_per_second, self.max_seconds) <= 0:
+            raise ValueError("max_tokens_per_second and max_seconds must be above 0")
 
 
 @dataclass(frozen=True)
@@ -121,11 +131,9 @@ class MoonshineAdapter:
         label_smoothing: float = 0.0,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
-        self.options = saved.settle(
-            source, DEFAULTS, max_tokens_per_second=max_tokens_per_second, max_seconds=max_seconds
+        self.options = saved.resolve_options(
+            source, MoonshineOptions(), max_tokens_per_second=max_tokens_per_second, max_seconds=max_seconds
         )
-        if min(self.options.values()) <= 0:
-            raise ValueError("max_tokens_per_second and max_seconds must be above 0")
         self.label_smoothing = check_smoothing(label_smoothing)
         self.model, self.tokenizer, self.extractor, self.source = load_moonshine(source, PAD_TO_MULTIPLE)
         self.pad_to_multiple = PAD_TO_MULTIPLE[self.model.config.model_type]
@@ -148,7 +156,7 @@ class MoonshineAdapter:
         second. Dev and test therefore keep a fixed order."""
         return AudioLimits(
             sample_rate=self.extractor.sampling_rate,
-            max_seconds=float(self.options["max_seconds"]),
+            max_seconds=float(self.options.max_seconds),
             max_target_tokens=self.model.config.max_position_embeddings,
             padding_invariant=False,
         )
@@ -180,7 +188,7 @@ class MoonshineAdapter:
             self.model,
             self.tokenizer,
             self.rules,
-            self.options["max_tokens_per_second"],
+            self.options.max_tokens_per_second,
             self.model.config.max_position_embeddings,
             self.label_smoothing,
         )
@@ -202,9 +210,9 @@ class MoonshineAdapter:
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
         pretrained.write(directory, self._network.plain(), self.tokenizer, self.extractor)
-        saved.describe(directory, self, self.options | {"label_smoothing": self.label_smoothing})
+        saved.describe(directory, self, asdict(self.options) | {"label_smoothing": self.label_smoothing})
 
-    def text_options(self) -> Mapping[str, Any]:
-        """All that decides its text beside weights and input; optional (``known_texts.py``)."""
+    def text_options(self) -> Mapping[str, object]:
+        """Return everything that decides the text beside weights and input; optional (``known_texts.py``)."""
         parts = self.model.config, self.tokenizer, self.extractor
-        return self.options | asdict(self.rules) | pretrained.text_options(*parts)
+        return asdict(self.options) | asdict(self.rules) | pretrained.text_options(*parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,9 @@ from asr_lightning.adapters.shared.labels import (
     CharacterVocabulary,
     UnknownCharacters,
     Vocabulary,
-    check_unknown_characters,
+    validate_unknown_characters,
 )
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.training.devices import send
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
@@ -32,15 +34,24 @@ from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, Speec
 LINEAR_ADAPTER = "linear"
 """Name of the adapter modules inside the checkpoint."""
 
-DEFAULTS: dict[str, Any] = {
-    "decoder": None,
-    "ctc_weight": None,
-    "linear_adapter_dim": 0,
-    "unknown_characters": "refuse",
-    "max_seconds": None,
-}
 MAX_SECONDS = 30.0
-"""Where the checkpoint does not say how long its training clips were."""
+"""Longest clip for checkpoints that do not say how long their training clips were."""
+
+
+@dataclass(frozen=True)
+class NeMoOptions:
+    """Options that a saved model remembers. ``NeMoAdapter`` explains them."""
+
+    decoder: Literal["rnnt", "ctc"] | None = None
+    ctc_weight: float | None = None
+    linear_adapter_dim: int = 0
+    unknown_characters: UnknownCharacters = "refuse"
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        validate_unknown_characters(self.unknown_characters)
+        if self.linear_adapter_dim < 0:
+            raise ValueError(f"linear_adapter_dim must not be negative, but is {self.linear_adapter_dim}")
 
 
 class NeMoAdapter:
@@ -56,10 +67,7 @@ class NeMoAdapter:
         unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
             transcripts before training, or ``leave_out`` the characters.
         max_seconds: Longer clips are refused; None takes what the checkpoint was trained on.
-        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
-        time_fraction: Longest stretch as a fraction of the clip.
-        num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
-        freq_bins: Widest band.
+        spec_augment: Masks over the features while training; None for no masks.
 
     Raises:
         ValueError: NeMo is not installed, the source cannot be loaded or is unsafe, or an option does not fit it.
@@ -73,33 +81,22 @@ class NeMoAdapter:
         linear_adapter_dim: int | None = None,
         unknown_characters: UnknownCharacters | None = None,
         max_seconds: float | None = None,
-        num_time_masks: int = 0,
-        time_fraction: float = 0.05,
-        num_freq_masks: int = 0,
-        freq_bins: int = 8,
+        spec_augment: SpecAugment | None = None,
     ) -> None:
-        self.options = saved.settle(
+        self.options = saved.resolve_options(
             source,
-            DEFAULTS,
+            NeMoOptions(),
             decoder=decoder,
             ctc_weight=ctc_weight,
             linear_adapter_dim=linear_adapter_dim,
             unknown_characters=unknown_characters,
             max_seconds=max_seconds,
         )
-        self.masks: dict[str, Any] = {
-            "num_time_masks": num_time_masks,
-            "time_fraction": time_fraction,
-            "num_freq_masks": num_freq_masks,
-            "freq_bins": freq_bins,
-        }
-        self._load(source, self.options["linear_adapter_dim"])
+        self.spec_augment = spec_augment or SpecAugment()
+        self._load(source, self.options.linear_adapter_dim)
 
     def _load(self, source: str, linear_adapter_dim: int) -> None:
         """Load the network, and choose what the rest of this class uses of it."""
-        check_unknown_characters(self.options["unknown_characters"])
-        if linear_adapter_dim < 0:
-            raise ValueError(f"linear_adapter_dim must not be negative, but is {linear_adapter_dim}")
         self.model, self.source = loading.load_nemo(source, linear_adapter_dim)
         if linear_adapter_dim:
             _add_linear_adapter(self.model, linear_adapter_dim)
@@ -107,8 +104,8 @@ class NeMoAdapter:
             from asr_lightning.adapters.nemo.losses import make_portable  # needs the transformers of the extra
 
             make_portable(self.model.loss)
-        self.head = heads.build_head(self.model, self.options["decoder"], self.options["ctc_weight"])
-        self.model.spec_augmentation = _spec_augmentation(**self.masks)
+        self.head = heads.build_head(self.model, self.options.decoder, self.options.ctc_weight)
+        self.model.spec_augmentation = _spec_augmentation(self.spec_augment)
         self._switch_cuda_graphs(False)  # NeMo builds decodings with graphs on
 
     @property
@@ -118,7 +115,7 @@ class NeMoAdapter:
         trained = (config.get("train_ds") or {}).get("max_duration")
         return AudioLimits(
             sample_rate=int(config.preprocessor.sample_rate),
-            max_seconds=float(self.options["max_seconds"] or trained or MAX_SECONDS),
+            max_seconds=float(self.options.max_seconds or trained or MAX_SECONDS),
             # Masked convolutions and attention: equal to the last bit. Other encoders let padding through.
             padding_invariant=config.encoder.get("self_attention_model") == "rel_pos",
         )
@@ -140,7 +137,7 @@ class NeMoAdapter:
         frame_seconds = self.model.cfg.preprocessor.window_stride * self.model.encoder.subsampling_factor
         return NeMoCollator(
             vocabulary=self._vocabulary(),
-            unknown_characters=self.options["unknown_characters"],
+            unknown_characters=self.options.unknown_characters,
             frames_per_second=1 / frame_seconds,
             needs_frames=joint is None or hasattr(self.model, "ctc_decoder"),
             joint_columns=0 if joint is None else joint.num_classes_with_blank,  # TDT durations included
@@ -218,17 +215,20 @@ class NeMoAdapter:
         directory.mkdir(parents=True, exist_ok=True)
         with loading.quiet():
             self.model.save_to(str(directory / loading.FILE_NAME))
-        saved.describe(directory, self, {**self.options, **self.masks})
+        saved.describe(directory, self, asdict(self.options) | {"spec_augment": self.spec_augment})
 
 
-def _spec_augmentation(num_time_masks: int, time_fraction: float, num_freq_masks: int, freq_bins: int) -> Any:
+def _spec_augmentation(masks: SpecAugment) -> Any:
     """NeMo's own layer, or None, which switches it off. Only ``spec_augmentation`` is read by NeMo's networks."""
-    if not num_time_masks and not num_freq_masks:
+    if not masks.active:
         return None
     from nemo.collections.asr.modules import SpectrogramAugmentation
 
     return SpectrogramAugmentation(
-        time_masks=num_time_masks, time_width=time_fraction, freq_masks=num_freq_masks, freq_width=freq_bins
+        time_masks=masks.num_time_masks,
+        time_width=masks.time_fraction,
+        freq_masks=masks.num_freq_masks,
+        freq_width=masks.freq_bins,
     )
 
 

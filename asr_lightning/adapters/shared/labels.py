@@ -26,11 +26,11 @@ APOSTROPHES = "'’‘ʼ`´"
 UnknownCharacters = Literal["refuse", "leave_out"]
 
 
-def check_unknown_characters(choice: str) -> None:
-    """Refuse a ``choice`` that is no ``UnknownCharacters``.
+def validate_unknown_characters(choice: str) -> None:
+    """Require that ``choice`` is one of ``UnknownCharacters``.
 
     Raises:
-        ValueError: Names it.
+        ValueError: It is not.
     """
     if choice not in get_args(UnknownCharacters):
         raise ValueError(f"unknown_characters must be refuse or leave_out, not {choice!r}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -35,16 +35,26 @@ FRAMES_PER_SECOND = 100
 TRAIN_MARGIN_SECONDS = 0.64
 """Of short clips, 3 s of margin would be half of the work; trained with less of it, a model reads as well with more."""
 
-DEFAULTS: dict[str, Any] = {
-    "context": "true_length",
-    # 32 encoder positions. Source: FUTO's whisper-acft; Earnings22 went from 318 to 19 WER with 64.
-    "margin_seconds": 0.64,
-    "max_tokens_per_second": CAP_TOKENS_PER_SECOND,
-}
-
-
 SHAPE = ("model_type", "encoder_attention_heads", "decoder_attention_heads", "activation_function", "scale_embedding")
 """What the weights do not show. Copies of one checkpoint differ in the rest of their configuration."""
+
+Context = Literal["true_length", "window"]
+
+
+@dataclass(frozen=True)
+class WhisperOptions:
+    """How a model reads audio; a saved model is read as it was saved. ``WhisperAdapter`` explains the options."""
+
+    context: Context = "true_length"
+    margin_seconds: float = 0.64
+    """32 encoder positions. Source: FUTO's whisper-acft; the WER on Earnings22 went from 318 to 19 with 64."""
+    max_tokens_per_second: float = CAP_TOKENS_PER_SECOND
+
+    def __post_init__(self) -> None:
+        if self.context not in get_args(Context):
+            raise ValueError(f"unknown context {self.context!r}: choose true_length or window")
+        if self.margin_seconds < 0 or self.max_tokens_per_second <= 0:
+            raise ValueError("margin_seconds must not be negative and max_tokens_per_second must be above 0")
 
 
 class WhisperAdapter:
@@ -62,10 +72,7 @@ class WhisperAdapter:
             loops with 0.64 s, writes 11 % of the words wrong with 4 s and 2 % with 8 s, where the window gives 2.5 %.
         max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens; 7 if nothing is known. That
             fits scripts that Whisper knows as words; take 30 for those it spells in bytes, such as Hindi or Thai.
-        num_time_masks: SpecAugment while training: stretches of frames to blank out in each clip.
-        time_fraction: Longest stretch as a fraction of the clip.
-        num_freq_masks: SpecAugment while training: bands of mel bins to blank out in each clip.
-        freq_bins: Widest band.
+        spec_augment: Masks over the features while training; None for no masks.
         label_smoothing: While training, the share of each token's weight that is spread over all tokens.
         lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
 
@@ -81,40 +88,30 @@ class WhisperAdapter:
         source: str,
         language: str | None = None,
         task: str | None = None,
-        context: Literal["true_length", "window"] | None = None,
+        context: Context | None = None,
         margin_seconds: float | None = None,
         max_tokens_per_second: float | None = None,
-        num_time_masks: int = 0,
-        time_fraction: float = 0.05,
-        num_freq_masks: int = 0,
-        freq_bins: int = 8,
+        spec_augment: SpecAugment | None = None,
         label_smoothing: float = 0.0,
         lora: LoRA = LoRA(),  # noqa: B008 - frozen
     ) -> None:
-        options = saved.settle(
+        self.options = saved.resolve_options(
             source,
-            DEFAULTS,
+            WhisperOptions(),
             context=context,
             margin_seconds=margin_seconds,
             max_tokens_per_second=max_tokens_per_second,
         )
-        self.context: str = options["context"]
-        self.margin_seconds: float = options["margin_seconds"]
-        self.max_tokens_per_second: float = options["max_tokens_per_second"]
-        if self.context not in ("true_length", "window"):
-            raise ValueError(f"unknown context {self.context!r}: choose true_length or window")
-        if self.margin_seconds < 0 or self.max_tokens_per_second <= 0:
-            raise ValueError("margin_seconds must not be negative and max_tokens_per_second must be above 0")
         self.label_smoothing = check_smoothing(label_smoothing)
         self.model, self.processor, self.source = load_whisper(source)
-        self.spec_augment = SpecAugment(num_time_masks, time_fraction, num_freq_masks, freq_bins)
+        self.spec_augment = spec_augment or SpecAugment()
         self._set_prompt(language, task)
         self._log_mel = self._new_log_mel()
         self._train_log_mel = self._new_log_mel(TRAIN_MARGIN_SECONDS)
         self._network = Network(self.model, lora)
 
     def _new_log_mel(self, most: float = float("inf")) -> LogMel:
-        margin = min(self.margin_seconds, most) if self.context == "true_length" else None
+        margin = min(self.options.margin_seconds, most) if self.options.context == "true_length" else None
         return LogMel(self.processor.feature_extractor, margin)
 
     def _set_prompt(self, language: str | None, task: str | None) -> None:
@@ -139,7 +136,7 @@ class WhisperAdapter:
             sample_rate=extractor.sampling_rate,
             max_seconds=float(extractor.chunk_length),
             max_target_tokens=self.model.config.max_target_positions,
-            padding_invariant=self.context == "window",
+            padding_invariant=self.options.context == "window",
         )
 
     def collator(self) -> Collator:
@@ -174,7 +171,7 @@ class WhisperAdapter:
             self.model,
             self.processor.tokenizer,
             self.rules,
-            self.max_tokens_per_second,
+            self.options.max_tokens_per_second,
             self.model.config.max_target_positions,
             self.label_smoothing,
         )
@@ -195,7 +192,7 @@ class WhisperAdapter:
     def native(self) -> ASRAdapter:
         """The same network and processor, fed the 30 s window."""
         other = copy.copy(self)
-        other.context = "window"
+        other.options = replace(self.options, context="window")
         other._log_mel = other._train_log_mel = other._new_log_mel()
         return other
 
@@ -205,17 +202,17 @@ class WhisperAdapter:
         # transformers 5 writes processor_config.json alone; faster-whisper and older releases read the other file.
         pretrained.write(directory, self._network.plain(), processor, processor.feature_extractor)
         processor.tokenizer.save_vocabulary(str(directory))  # vocab.json: whisper.cpp's converter reads it
-        saved.describe(directory, self, self._init_args())
+        recipe = {"spec_augment": self.spec_augment, "label_smoothing": self.label_smoothing}
+        saved.describe(directory, self, self._reading() | recipe)
 
-    def text_options(self) -> Mapping[str, Any]:
-        """All that decides its text beside weights and input; optional (``known_texts.py``)."""
-        options = {name: getattr(self, name) for name in ("language", "task", *DEFAULTS)}
+    def text_options(self) -> Mapping[str, object]:
+        """Return everything that decides the text beside weights and input; optional (``known_texts.py``)."""
         parts = self.model.config, self.processor.tokenizer, self.processor.feature_extractor
-        return options | asdict(self.rules) | pretrained.text_options(*parts, SHAPE)
+        return self._reading() | asdict(self.rules) | pretrained.text_options(*parts, SHAPE)
 
-    def _init_args(self) -> dict[str, Any]:
-        options = {name: getattr(self, name) for name in ("language", "task", *DEFAULTS)}
-        return options | asdict(self.spec_augment) | {"label_smoothing": self.label_smoothing}
+    def _reading(self) -> dict[str, object]:
+        """The options, as arguments of the constructor, that decide how audio is read."""
+        return {"language": self.language, "task": self.task, **asdict(self.options)}
 
     def _augmented(self, batch: SpeechBatch) -> Tensor:
         features = self.features(batch)

@@ -15,6 +15,7 @@ from torch.nn.functional import ctc_loss
 from asr_lightning.adapters.hf_ctc import HFCTCAdapter
 from asr_lightning.adapters.shared.ctc import greedy_labels
 from asr_lightning.adapters.shared.hub import SourceError
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.errors import OptionError
 from tests.tiny_hf import CTC_KINDS, RAW, edit_json, tiny_ctc, tiny_moonshine
 from tests.tiny_models import clip
@@ -155,7 +156,7 @@ def test_train_forward_deterministic_without_dropout(kind: str, load: Callable[.
 
 @pytest.mark.parametrize("kind", CTC_KINDS)
 def test_masks_act_in_training_only(kind: str, load: Callable[..., HFCTCAdapter]) -> None:
-    adapter = load(kind, num_time_masks=2, time_fraction=0.2, num_freq_masks=1)
+    adapter = load(kind, spec_augment=SpecAugment(2, 0.2, 1))
     batch = adapter.collator()(clips())
     before = batch.clone()
     adapter.model.train()
@@ -168,8 +169,8 @@ def test_masks_act_in_training_only(kind: str, load: Callable[..., HFCTCAdapter]
 
 def test_masks_need_an_embedding(tmp_path: Path) -> None:
     folder = tiny_ctc(tmp_path / "bare", "wav2vec2", mask_time_prob=0.0)
-    with pytest.raises(ValueError, match="made without masks: leave out num_time_masks"):
-        HFCTCAdapter(str(folder), num_time_masks=2)
+    with pytest.raises(ValueError, match="made without masks: leave out spec_augment"):
+        HFCTCAdapter(str(folder), spec_augment=SpecAugment(2))
 
 
 def test_a_checkpoint_may_lack_the_embedding_of_masks(hf_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_mms_reads_with_the_layers_of_its_language(hf_folders: dict[str, Path], 
     assert german.vocabulary.decode(german.vocabulary.encode("schöne grüße")) == "schöne grüße"
     german.save(tmp_path)
     again = HFCTCAdapter(str(tmp_path))
-    assert again.options["language"] == "deu" and again.tokenizer.target_lang == "deu"
+    assert again.options.language == "deu" and again.tokenizer.target_lang == "deu"
     assert torch.equal(again.model.lm_head.weight, german.model.lm_head.weight)
 
 
@@ -275,5 +276,5 @@ def test_saved_folder_is_recorded(load: Callable[..., HFCTCAdapter], tmp_path: P
     with caplog.at_level(logging.WARNING):
         load(max_seconds=12.0, unknown_characters="leave_out").save(tmp_path)
     assert json.loads((tmp_path / "asr_lightning.json").read_text())["init_args"]["max_seconds"] == 12.0
-    assert HFCTCAdapter(str(tmp_path)).options["unknown_characters"] == "leave_out"
+    assert HFCTCAdapter(str(tmp_path)).options.unknown_characters == "leave_out"
     assert not caplog.records

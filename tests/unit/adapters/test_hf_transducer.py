@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asr_lightning.adapters.hf_transducer import HFTransducerAdapter
 from asr_lightning.adapters.shared.hub import SourceError
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.types import LossOutput, SpeechBatch
 from tests.tiny_hf import TRANSDUCER_KINDS, edit_json, tiny_ctc, tiny_transducer
 from tests.tiny_models import clip
@@ -164,7 +165,7 @@ def test_remote_code_is_refused(hf_folders: dict[str, Path], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", TRANSDUCER_KINDS)
 def test_masks_act_in_training_only(kind: str, load: Callable[..., HFTransducerAdapter]) -> None:
-    adapter = load(kind, num_time_masks=2, time_fraction=0.2, num_freq_masks=1)
+    adapter = load(kind, spec_augment=SpecAugment(2, 0.2, 1))
     batch = adapter.collator()(clips())
     for module in adapter.model.modules():
         module.training = not isinstance(module, torch.nn.modules.batchnorm._BatchNorm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from asr_lightning.adapters.moonshine import MoonshineAdapter
+from asr_lightning.adapters.moonshine.adapter import MoonshineOptions
 from asr_lightning.adapters.shared.hub import SourceError
 from asr_lightning.adapters.shared.seq2seq import token_caps
 from tests.tiny_hf import edit_json, tiny_ctc
@@ -55,7 +57,7 @@ def test_targets_are_shifted_once(adapter: MoonshineAdapter) -> None:
 
 def test_cap_is_per_utterance(adapter: MoonshineAdapter) -> None:
     """T20: random weights never stop; each clip ends at the cap of its own duration."""
-    adapter.options["max_tokens_per_second"] = 5.0
+    adapter.options = replace(adapter.options, max_tokens_per_second=5.0)
     adapter.rules = type(adapter.rules)(adapter.rules.prompt, eos=adapter.rules.eos, suppress=(adapter.rules.eos,))
     batch = adapter.collator()([clip(0.5, uid="a"), clip(3.0, uid="b", seed=1)])
     counts: list[int] = []
@@ -128,10 +130,10 @@ def test_a_text_longer_than_the_decoder_is_refused_by_name(adapter: MoonshineAda
 
 
 def test_options_of_a_saved_folder_are_kept(adapter: MoonshineAdapter, tmp_path: Path) -> None:
-    adapter.options |= {"max_tokens_per_second": 14.0, "max_seconds": 12.0}
+    adapter.options = MoonshineOptions(max_tokens_per_second=14.0, max_seconds=12.0)
     adapter.save(tmp_path)
     again = MoonshineAdapter(str(tmp_path), max_seconds=20)
-    assert again.options == {"max_tokens_per_second": 14.0, "max_seconds": 20}
+    assert again.options == MoonshineOptions(max_tokens_per_second=14.0, max_seconds=20)
 
 
 def test_options_out_of_range() -> None:

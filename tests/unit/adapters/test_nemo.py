@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import ctc_loss
 
 from asr_lightning.adapters.nemo import NeMoAdapter
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.training.groups import group_of, hold_batch_norm, train_only
 from asr_lightning.types import SpeechBatch
 from tests.tiny_models import clip
@@ -180,7 +181,7 @@ def test_specaug_off_is_deterministic(make_nemo) -> None:
     adapter = quiet_training(make_nemo("ctc"))
     batch = batch_of(adapter)
     assert adapter.loss(batch).loss == adapter.loss(batch).loss
-    masked = quiet_training(make_nemo("ctc", num_time_masks=2, time_fraction=0.2))
+    masked = quiet_training(make_nemo("ctc", spec_augment=SpecAugment(2, 0.2)))
     torch.manual_seed(0)
     losses = [masked.loss(batch).loss.item() for _ in range(3)]
     assert len(set(losses)) == 3

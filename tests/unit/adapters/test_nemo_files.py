@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from asr_lightning.adapters.nemo import NeMoAdapter
+from asr_lightning.adapters.shared.masks import SpecAugment
 from tests.tiny_nemo import KINDS, tiny_nemo
 
 pytestmark = pytest.mark.nemo
@@ -52,7 +53,7 @@ def test_saved_configuration_is_the_sources(make_nemo, nemo_files: dict[str, Pat
     """What we need for training, such as greedy decoding, does not leak into the user's model."""
     import yaml
 
-    make_nemo("hybrid", num_time_masks=1, decoder="ctc").save(tmp_path)
+    make_nemo("hybrid", spec_augment=SpecAugment(1), decoder="ctc").save(tmp_path)
     before, after = (
         yaml.safe_load(_member(path, "model_config.yaml")) for path in (nemo_files["hybrid"], tmp_path / "model.nemo")
     )
@@ -64,7 +65,7 @@ def test_saved_configuration_is_the_sources(make_nemo, nemo_files: dict[str, Pat
 def test_options_come_back_from_the_folder(make_nemo, tmp_path: Path) -> None:
     make_nemo("hybrid", decoder="ctc", ctc_weight=0.6, max_seconds=12.5).save(tmp_path)
     again = NeMoAdapter(str(tmp_path))
-    assert again.options["decoder"] == "ctc" and again.head.ctc_weight == 0.6
+    assert again.options.decoder == "ctc" and again.head.ctc_weight == 0.6
     assert again.limits.max_seconds == 12.5
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.training.groups import train_only
 from tests.tiny_models import SUPPRESS, clip
@@ -68,7 +69,7 @@ def test_an_evaluation_runs_the_encoder_once(whisper: WhisperAdapter):
 @torch.no_grad()
 def test_transcribe_equals_hf_generate_in_the_window(whisper: WhisperAdapter):
     """Same encoder, same prompt, same suppressed tokens, same text as upstream's ordinary generate."""
-    whisper.max_tokens_per_second = 30.0
+    whisper.options = replace(whisper.options, max_tokens_per_second=30.0)
     native = whisper.native()
     utterances = [replace(utterance, waveform=utterance.waveform[:16_000]) for utterance in make_clips()[:2]]
     batch = native.collator()(utterances)  # of one length, since upstream has one cap for all
@@ -148,7 +149,7 @@ def test_tied_group_policy(make_whisper):
 
 def test_cache_unchanged_after_epoch_with_specaug(make_whisper):
     """Masks go onto a copy: cached features must be the same after every epoch (pitfall T15)."""
-    adapter = make_whisper(num_time_masks=4, time_fraction=0.3, num_freq_masks=2)
+    adapter = make_whisper(spec_augment=SpecAugment(4, 0.3, 2))
     batch = adapter.collator()(make_clips())
     before = batch.clone()
     adapter.model.train()
@@ -159,7 +160,7 @@ def test_cache_unchanged_after_epoch_with_specaug(make_whisper):
 
 def test_masks_fall_on_speech(make_whisper):
     """Inside each clip's own frames, and only while training (pitfall T16)."""
-    adapter = make_whisper(num_time_masks=6, time_fraction=0.4)
+    adapter = make_whisper(spec_augment=SpecAugment(6, 0.4))
     batch = adapter.collator()(make_clips())
     features = adapter.features(batch)
     assert torch.equal(adapter._augmented(batch), features)
@@ -215,8 +216,8 @@ def _encode(adapter: WhisperAdapter, batch):
 def test_native_shares_the_network(whisper: WhisperAdapter):
     native = whisper.native()
     assert native.model is whisper.model
-    assert (native.context, whisper.context) == ("window", "true_length")
-    assert native.native().context == "window"
+    assert (native.options.context, whisper.options.context) == ("window", "true_length")
+    assert native.native().options.context == "window"
 
 
 def test_limits(whisper: WhisperAdapter):

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from asr_lightning.adapters import saved
+from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.adapters.whisper import WhisperAdapter
+from asr_lightning.adapters.whisper.adapter import WhisperOptions
 from tests.tiny_models import clip
 
 FILES = {
@@ -135,7 +137,7 @@ def test_vocab_size_unchanged(whisper: WhisperAdapter, tmp_path: Path):
 
 
 def test_manifest_has_context_mode(make_whisper, tmp_path: Path):
-    adapter = make_whisper(context="window", margin_seconds=0.3, max_tokens_per_second=9.0, num_time_masks=2)
+    adapter = make_whisper(context="window", margin_seconds=0.3, max_tokens_per_second=9.0, spec_augment=SpecAugment(2))
     folder = save(adapter, tmp_path / "model")
     content = json.loads((folder / "asr_lightning.json").read_text())
     assert content["adapter"] == "asr_lightning.adapters.whisper.WhisperAdapter"
@@ -145,10 +147,7 @@ def test_manifest_has_context_mode(make_whisper, tmp_path: Path):
         "context": "window",
         "margin_seconds": 0.3,
         "max_tokens_per_second": 9.0,
-        "num_time_masks": 2,
-        "time_fraction": 0.05,
-        "num_freq_masks": 0,
-        "freq_bins": 8,
+        "spec_augment": {"num_time_masks": 2, "time_fraction": 0.05, "num_freq_masks": 0, "freq_bins": 8},
         "label_smoothing": 0.0,
     }
 
@@ -157,8 +156,8 @@ def test_options_come_back_with_the_folder(make_whisper, tmp_path: Path):
     """A model trained at true length must not be used in the window by accident, or the reverse (pitfall T89)."""
     folder = save(make_whisper(context="window", max_tokens_per_second=9.0), tmp_path / "model")
     for again in (WhisperAdapter(str(folder)), saved.load(folder)):
-        assert (again.context, again.margin_seconds, again.max_tokens_per_second) == ("window", 0.64, 9.0)
-    assert WhisperAdapter(str(folder), context="true_length").context == "true_length"
+        assert again.options == WhisperOptions("window", 0.64, 9.0)
+    assert WhisperAdapter(str(folder), context="true_length").options.context == "true_length"
 
 
 def test_a_spoiled_manifest_is_named(make_whisper, tmp_path: Path):
