@@ -1,6 +1,6 @@
-"""Model families, a file or a package each; they know the contract, and neither each other nor the training loop.
+"""Model families, a file or a package each. They know the contract, and neither each other nor the training loop.
 
-The adapters load on first use, since each brings the library of its family.
+Adapters are imported on first use, because each imports the library of its family.
 """
 
 from __future__ import annotations

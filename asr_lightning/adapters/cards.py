@@ -1,7 +1,7 @@
-"""The models that can be called by a name: facts as their makers publish them, and a recipe for each family.
+"""The models that have a name: facts as their makers publish them, and a training recipe for each family.
 
-Data only; loads nothing. Read by ``registry.py``. ``configs/models/`` holds the same recipes for people to copy from;
-a test compares them.
+Holds data only and imports nothing heavy; ``registry.py`` reads it. ``configs/models/`` has the same recipes as files
+that people can copy; a test compares them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Recipe = Mapping[str, Any]
+"""Options of ``fit``, nested as in a configuration file."""
 
 ADAPTERS = "asr_lightning.adapters"
 MEMORY_BASE_GB = 1.5
 BYTES_TO_TRAIN = 20
-"""Estimate where nothing was measured: the libraries, and for each parameter 4 bytes of weight, 4 of gradient, 8 of
-AdamW and 4 of activations. ``benchmarks/families.py`` measures."""
+"""Estimate of the memory for training a model that was not measured: the libraries, and for each parameter 4 bytes of
+weight, 4 of gradient, 8 of AdamW and 4 of activations. ``benchmarks/families.py`` measures."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,18 @@ class ModelCard:
     """One model that ``--model`` knows.
 
     Attributes:
-        name: As given to ``--model``.
-        family: Names the recipe.
-        adapter: Class path.
-        source: The adapter's first argument.
+        name: Name of the model, as given to ``--model``.
+        family: Name of the family, which has a recipe.
+        adapter: Class path of the adapter.
+        source: First argument of the adapter.
         parameters: Number of weights, in millions.
-        licence: Of the weights.
-        languages: Codes, or how many.
+        licence: Licence of the weights.
+        languages: Code of the language, or the number of languages.
         restricted: Whether the licence forbids some uses; training then starts with a warning.
-        extra: Of this package, that the adapter needs.
-        train_gb: Peak memory of training the encoder at batch 8 on a CPU, as measured by ``benchmarks/families.py`` or
-            ``benchmarks/nemo_size.py``; None where it was not.
-        recipe: Options of ``fit`` on top of the family's; nested as in a configuration file.
+        extra: Extra of this package that the adapter needs.
+        train_gb: Peak memory in GB of training the encoder at batch 8 on a CPU, as measured by
+            ``benchmarks/families.py`` or ``benchmarks/nemo_size.py``; None if it was not measured.
+        recipe: Options of ``fit`` that override the family's recipe.
     """
 
     name: str
@@ -52,7 +53,7 @@ class ModelCard:
 
     @property
     def gb_to_train(self) -> float:
-        """Memory to train, in GB: measured, or an estimate."""
+        """Memory for training, in GB: measured or estimated."""
         return self.train_gb or MEMORY_BASE_GB + self.parameters * BYTES_TO_TRAIN / 1000
 
     @property
@@ -62,7 +63,8 @@ class ModelCard:
 
 
 MULTILINGUAL_VOCABULARY = 51865
-"""Smallest vocabulary of a multilingual Whisper; ``.en`` has one less. Source: openai/whisper ``model.py``."""
+"""Size of the smallest vocabulary of a multilingual Whisper; that of an English-only one is smaller by one. Source:
+openai/whisper ``model.py``."""
 
 _FROM_NVIDIA = {
     "model": {"optimizer": {"lr": 3e-5, "warmup": 0.02, "floor": 0.03}},
@@ -73,26 +75,28 @@ _FROM_NVIDIA = {
 }
 _LARGE = {"model": {"optimizer": {"lr": 2e-5, "floor": 0.05}}}
 
-# Medium and larger get worse at the rates of small models: 2.71 to 2.96 WER on one voice. Source: heyitworks.tech.
+# Medium and larger models get worse at the rates of small ones: 2.71 to 2.96 WER on one voice. Source: heyitworks.tech.
 CAREFUL = {"model": {"optimizer": {"lr": 5e-6}}, "folds": "few"}
 
-_VARIED: dict[str, Any] = {"augmentation": {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}}
-_REPLAY = {"replay": "bundled", "replay_share": 0.5, "replay_least": 60}  # English
-_MASKS = {"spec_augment": {"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}}
-_WHISPER: dict[str, Any] = {
+_AUGMENTATION = {"speeds": [0.9, 1.0, 1.1], "trail_silence_seconds": 0.5}
+_DROPS = {"drop_bands": 2, "drop_stretches": 3}  # the counterpart of masks for models that read samples
+_REPLAY = {"replay": "bundled", "replay_share": 0.5, "replay_least": 60}  # the bundled replay is English
+_MASKS = {"num_time_masks": 4, "time_fraction": 0.08, "num_freq_masks": 2, "freq_bins": 15}
+_WHISPER_DATA = {"augmentation": _AUGMENTATION, "epoch_clips": 20}
+_WHISPER = {
     "model": {
         "optimizer": {"lr": 1e-4, "layer_decay": 0.7, "fold_rate": 0.3},
-        "adapter": {"init_args": {"margin_seconds": 3.0, **_MASKS}},
+        "adapter": {"init_args": {"margin_seconds": 3.0, "spec_augment": _MASKS}},
     },
-    "data": {**_VARIED, "epoch_clips": 20},
+    "data": _WHISPER_DATA,
     "bf16_on_cpu": True,
-    "early_stopping": {"patience": 10},  # an end at a high rate misses what the cosine's end gives
+    "early_stopping": {"patience": 10},  # stopping while the rate is high would miss the gain at the cosine's end
     "trainer": {"max_epochs": 20},
 }
-_DROPS = {"drop_bands": 2, "drop_stretches": 3}  # in place of masks, for a model that reads samples
-_MOONSHINE: dict[str, Any] = {
+_MOONSHINE_DATA = {"augmentation": _AUGMENTATION | _DROPS, "epoch_clips": 20}
+_MOONSHINE = {
     "model": {"optimizer": {"lr": 2e-4, "fold_rate": 0.3}},
-    "data": {"augmentation": {**_VARIED["augmentation"], **_DROPS}, "epoch_clips": 20},
+    "data": _MOONSHINE_DATA,
     "bf16_on_cpu": True,
     "early_stopping": {"patience": 10},
     "train_only": {"groups": ["encoder"]},
@@ -111,9 +115,9 @@ RECIPES: dict[str, Recipe] = {
         "trainer": {"max_epochs": 25, "accelerator": "cpu"},
     },
     "whisper": _WHISPER,
-    "whisper.en": _WHISPER | {"data": {**_WHISPER["data"], **_REPLAY}},
+    "whisper.en": _WHISPER | {"data": _WHISPER_DATA | _REPLAY},
     "moonshine": _MOONSHINE,
-    "moonshine.en": _MOONSHINE | {"data": {**_MOONSHINE["data"], **_REPLAY}},
+    "moonshine.en": _MOONSHINE | {"data": _MOONSHINE_DATA | _REPLAY},
     "wav2vec2": {
         "model": {"optimizer": {"lr": 3e-5}},
         "data": {"batch_size": 8},
@@ -124,49 +128,50 @@ RECIPES: dict[str, Recipe] = {
     "parakeet": _FROM_NVIDIA,
     "nemo": _FROM_NVIDIA,
 }
-"""Those of Whisper and Moonshine are the result of docs/recipes.md. lr of wav2vec2 is a place to start: no result on a
-few hundred clips is published for it. Models that were not measured in folds are trained in them only with few clips:
-there, nothing else can choose."""
+"""Recipes by family. Those of Whisper and Moonshine result from the experiments in docs/recipes.md. The learning rate of
+wav2vec2 is a starting point: nobody has published one for a few hundred clips. Families that were not measured in folds
+train in folds only if there are few clips, since then nothing else can choose the weights."""
 
 
 def _whisper(
-    name: str, parameters: float, languages: str = "99", source: str = "", licence: str = "Apache-2.0", **more: Any
+    name: str, parameters: float, languages: str = "99", source: str = "", licence: str = "Apache-2.0", **fields: Any
 ) -> ModelCard:
     source = source or f"openai/{name}"
     family = "whisper.en" if languages == "en" else "whisper"
-    return ModelCard(name, family, f"{ADAPTERS}.whisper.WhisperAdapter", source, parameters, licence, languages, **more)
+    adapter = f"{ADAPTERS}.whisper.WhisperAdapter"
+    return ModelCard(name, family, adapter, source, parameters, licence, languages, **fields)
 
 
-def _moonshine(name: str, parameters: float, languages: str = "en", **more: Any) -> ModelCard:
-    english = languages == "en"
+def _moonshine(name: str, parameters: float, languages: str = "en", **fields: Any) -> ModelCard:
+    is_english = languages == "en"
     return ModelCard(
         name,
-        "moonshine.en" if english else "moonshine",
+        "moonshine.en" if is_english else "moonshine",
         f"{ADAPTERS}.moonshine.MoonshineAdapter",
         f"moonshine-ai/{name}",
         parameters,
-        "MIT" if english else "Moonshine AI Community License",
+        "MIT" if is_english else "Moonshine AI Community License",
         languages,
-        restricted=not english,
-        **more,
+        restricted=not is_english,
+        **fields,
     )
 
 
-def _ctc(name: str, source: str, parameters: float, licence: str, languages: str, **more: Any) -> ModelCard:
+def _ctc(name: str, source: str, parameters: float, licence: str, languages: str, **fields: Any) -> ModelCard:
     return ModelCard(
-        name, "wav2vec2", f"{ADAPTERS}.hf_ctc.HFCTCAdapter", source, parameters, licence, languages, **more
+        name, "wav2vec2", f"{ADAPTERS}.hf_ctc.HFCTCAdapter", source, parameters, licence, languages, **fields
     )
 
 
-def _parakeet(name: str, kind: str, parameters: float, languages: str = "en", **more: Any) -> ModelCard:
+def _parakeet(name: str, kind: str, parameters: float, languages: str = "en", **fields: Any) -> ModelCard:
     adapter = {"ctc": "hf_ctc.HFCTCAdapter", "transducer": "hf_transducer.HFTransducerAdapter"}[kind]
     return ModelCard(
         name, "parakeet", f"{ADAPTERS}.{adapter}", f"nvidia/{name}", parameters, "CC-BY-4.0", languages, recipe=_LARGE,
-        **more,
+        **fields,
     )  # fmt: skip
 
 
-def _nemo(name: str, source: str, parameters: float, **more: Any) -> ModelCard:
+def _nemo(name: str, source: str, parameters: float, **fields: Any) -> ModelCard:
     return ModelCard(
         name,
         "nemo",
@@ -176,7 +181,7 @@ def _nemo(name: str, source: str, parameters: float, **more: Any) -> ModelCard:
         "CC-BY-4.0",
         "en",
         extra="nemo",
-        **more,
+        **fields,
     )
 
 
@@ -215,6 +220,6 @@ CARDS = (
     _nemo("fastconformer-ctc-large", "stt_en_fastconformer_ctc_large", 115, train_gb=4.5),
     _nemo("fastconformer-hybrid-large", "stt_en_fastconformer_hybrid_large_pc", 115, train_gb=4.1),
 )
-"""Parameters are counted from the configurations, licences are those of the hub's pages, read in November 2026."""
+"""Parameters are counted from the configurations; licences are those on the hub's pages, as read in November 2026."""
 
 ALIASES = {"parakeet-tdt-0.6b": "parakeet-tdt-0.6b-v3"}

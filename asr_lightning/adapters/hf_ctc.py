@@ -1,6 +1,6 @@
 """Hugging Face's CTC models: wav2vec2, HuBERT, WavLM, MMS and their relatives, and Parakeet-CTC.
 
-Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+Knows no trainer, no split and no WER. Configurations name it as a ``class_path``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asr_lightning.adapters.shared import hub, pretrained
 from asr_lightning.adapters.shared.attention_masks import no_host_reads
 from asr_lightning.adapters.shared.ctc import ctc_loss, greedy_labels
 from asr_lightning.adapters.shared.labels import UnknownCharacters, validate_unknown_characters
-from asr_lightning.adapters.shared.lora import ATTENTION, LoRA, Network
+from asr_lightning.adapters.shared.lora import ATTENTION, LoRA, LoRANetwork
 from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
@@ -53,14 +53,14 @@ class HFCTCAdapter:
 
     Args:
         source: A hub id such as ``facebook/wav2vec2-base-960h``, a Hugging Face folder or one written by ``save``.
-        language: Of MMS alone, whose languages have layers and letters of their own: an ISO 639-3 code such as ``deu``.
+        language: ISO 639-3 code such as ``deu``; for MMS alone, whose languages have layers and letters of their own.
         unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
             transcripts before training, or ``leave_out`` the characters.
-        max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
-        spec_augment: Masks over the features while training; None for no masks. wav2vec2 and its relatives, which mask
-            with layers of their own, blank out the same share of a clip, but in stretches of their own length; so it is
-            with ``freq_bins``.
-        lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
+        max_seconds: Length of the longest clip; longer ones are refused. None takes what the source was saved with,
+            else 30.
+        spec_augment: SpecAugment masks while training; None for no masks. wav2vec2 and its relatives mask with layers
+            of their own: they blank out the same share of a clip and of the bins, in stretches of another length.
+        lora: LoRA, which trains low-rank matrices in place of the weights if ``lora.rank`` is above 0.
 
     Raises:
         ValueError: The source cannot be loaded or has no CTC head, or an option does not fit it.
@@ -85,12 +85,12 @@ class HFCTCAdapter:
         self.vocabulary = TokenizerVocabulary(self.tokenizer)
         is_parakeet = isinstance(self.extractor, ParakeetFeatureExtractor)
         self._features = ParakeetFeatures(self.extractor) if is_parakeet else None
-        self._network = Network(self.model, lora, self._lora_targets(lora))
+        self._lora = LoRANetwork(self.model, lora, self._lora_targets(lora))
 
     def _load(self, source: str, language: str | None) -> None:
         folder = pretrained.folder_of(source)
         config = pretrained.read_config(folder)
-        pretrained.check_kind(folder, config, MODEL_FOR_CTC_MAPPING_NAMES)
+        pretrained.require_kind(folder, config, MODEL_FOR_CTC_MAPPING_NAMES)
         options = mms.loading_options(source, folder, config, language)
         with hub.quiet():
             self.extractor = pretrained.load_extractor(folder)
@@ -104,18 +104,18 @@ class HFCTCAdapter:
             )
 
     def _set_masks(self) -> None:
-        """Masks by our options alone, and no layer skipped at random: the checkpoint trained from scratch with both.
+        """Mask by our options alone, and skip no layers: the checkpoint's own settings are for training from scratch.
 
         Raises:
-            ValueError: Masks are wanted, and the checkpoint has no embedding for what is masked.
+            ValueError: Masks are wanted, and the checkpoint has no embedding for masked frames.
         """
         config, masks = self.model.config, self.spec_augment
-        pretrained.skip_no_layers(self.model)
+        pretrained.disable_layerdrop(self.model)
         self._masks_itself = hasattr(config, "mask_time_prob")
         if not self._masks_itself:
             return
         embeddings = [p for name, p in self.model.named_parameters() if name.endswith(MASK_EMBEDDING)]
-        for embedding in embeddings:  # unused without time masks: DDP would wait for its gradient
+        for embedding in embeddings:  # without time masks it is unused, and DDP would wait for its gradient
             embedding.requires_grad = masks.num_time_masks > 0
         config.apply_spec_augment = masks.active
         if masks.active:
@@ -127,10 +127,10 @@ class HFCTCAdapter:
             config.mask_feature_min_masks = 0  # WavLM reads it, and its configuration class of 5.23 lacks it
 
     def _lora_targets(self, lora: LoRA) -> Sequence[str]:
-        """WavLM reads the weights of its projections and never calls them: LoRA there would be without effect.
+        """Choose the layers for LoRA, which has no effect on WavLM's attention: its layers are read but never called.
 
         Raises:
-            ValueError: That is what ``lora`` asks for.
+            ValueError: ``lora`` names WavLM's attention.
         """
         if self.model.config.model_type != "wavlm":
             return ATTENTION
@@ -140,7 +140,7 @@ class HFCTCAdapter:
 
     @property
     def limits(self) -> AudioLimits:
-        """Normalising by group mixes all frames of a padded clip; those checkpoints were trained without a mask."""
+        """Limits of the checkpoint. Group normalisation mixes all frames, so that padding changes the result."""
         masked = self._masks_itself and self.spec_augment.active
         return AudioLimits(
             sample_rate=self.extractor.sampling_rate,
@@ -151,40 +151,41 @@ class HFCTCAdapter:
 
     @property
     def _uses_mask(self) -> bool:
+        """Whether the network takes an attention mask: those with group normalisation were trained without one."""
         return getattr(self.model.config, "feat_extract_norm", "layer") == "layer"
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """frontend: convolutions over the audio; encoder; head: what writes labels."""
+        """``frontend`` is the convolutions over the audio, and ``head`` is the layer that writes labels."""
         head = "lm_head" if hasattr(self.model, "lm_head") else "ctc_head"
         body, network = next((name, part) for name, part in self.model.named_children() if name != head)
         frontends = tuple(f"{body}.{name}" for name in FRONTENDS if hasattr(network, name))
         return ({"frontend": frontends} if frontends else {}) | {"encoder": (body,), "head": (head,)}
 
     def collator(self) -> Collator:
-        """A collator; it holds the vocabulary."""
-        rate = FrameRate.of(self.extractor, self._output_lengths)
+        """Make a collator, which holds the vocabulary."""
+        rate = FrameRate.measured(self.extractor, self._output_lengths)
         return LabelCollator(self.extractor, self.vocabulary, self.options.unknown_characters, rate)
 
     def _output_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames that the model makes of inputs of ``lengths`` ``[B]``, by its own function."""
+        """Return the number of frames that the model makes of inputs of ``lengths`` ``[B]``, by its own function."""
         model = self.model
-        own = getattr(model, "_get_subsampling_output_length", None) or model._get_feat_extract_output_lengths
-        return own(lengths).long()
+        function = getattr(model, "_get_subsampling_output_length", None) or model._get_feat_extract_output_lengths
+        return function(lengths).long()
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Mean over utterances of the CTC loss per label."""
+        """Return the mean over utterances of the CTC loss per label."""
         return self._loss(batch, *self._logits(batch))
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
-        """Best label per frame, repeats and blanks dropped."""
+        """Decode greedily: the best label of each frame, with repeats merged and blanks dropped."""
         with self.evaluating():
             return self._texts(*self._logits(batch))
 
     @torch.no_grad()
     def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
-        """Both from one pass."""
+        """Return loss and text from one pass of the network."""
         with self.evaluating():
             logits, frames = self._logits(batch)
             return EvaluationOutput(self._loss(batch, logits, frames), self._texts(logits, frames))
@@ -197,7 +198,7 @@ class HFCTCAdapter:
         return [self.vocabulary.decode(row).strip() for row in labels]
 
     def _logits(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, F', V]`` and true frames ``[B]``, these on the CPU."""
+        """Return logits ``[B, F', V]`` and the number of true frames ``[B]``, the latter on the CPU."""
         inputs = self.inputs(batch)
         if "input_features" in inputs and self.model.training and self.spec_augment.active and not self._masks_itself:
             features = inputs["input_features"].transpose(1, 2)
@@ -208,20 +209,20 @@ class HFCTCAdapter:
             return self.model(**inputs).logits, self._output_lengths(batch.input_lengths)
 
     def inputs(self, batch: SpeechBatch) -> dict[str, Tensor]:
-        """The network's own keyword arguments, on the device of the batch."""
+        """Return the network's keyword arguments, on the device of the batch."""
         return dict(batch.inputs) if self._features is None else self._features(**batch.inputs)
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Eval mode inside; every submodule's own mode after."""
+        """Put the network into eval mode inside the context, and restore the mode of every submodule after it."""
         return evaluation_mode(self.model)
 
     def native(self) -> ASRAdapter:
-        """Itself: these models read audio at its true length."""
+        """Return the adapter itself: these models read audio at its true length."""
         return self
 
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor."""
-        network = self._network.plain()
-        pretrained.write(directory, network, self.tokenizer, self.extractor)
-        mms.save_language(directory, network, self.options.language)
+        merged = self._lora.merged()
+        pretrained.write(directory, merged, self.tokenizer, self.extractor)
+        mms.save_language(directory, merged, self.options.language)
         saved.describe(directory, self, asdict(self.options) | {"spec_augment": self.spec_augment})

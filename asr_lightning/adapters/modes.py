@@ -1,4 +1,4 @@
-"""Modes of a network: train and eval. Knows no model; imported by adapters."""
+"""Train and eval modes of a network. Knows no model; adapters import it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asr_lightning.types import EvaluationOutput, SpeechBatch
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has its own mode again, frozen parts included."""
+    """Put ``model`` into eval mode inside the context, and restore the mode of every submodule after it."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -26,6 +26,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def loss_and_texts(adapter: ASRAdapter, batch: SpeechBatch) -> EvaluationOutput:
-    """``ASRAdapter.evaluate`` for an adapter whose loss and text share no work."""
+    """Do ``ASRAdapter.evaluate`` for an adapter whose loss and text share no work."""
     with evaluation_mode(adapter.model):
         return EvaluationOutput(adapter.loss(batch), adapter.transcribe(batch))

@@ -1,7 +1,7 @@
-"""Models by name: what ``--model NAME`` stands for, from this package and from others. Loads nothing heavy.
+"""Resolves ``--model NAME``, for models of this package and of others. Imports nothing heavy.
 
-Another package adds its own by the entry point group ``asr_lightning.models``: the name is the model's, the object a
-``ModelCard``.
+Another package adds its models through the entry point group ``asr_lightning.models``: the name of an entry is that of
+the model, and its object is a ``ModelCard``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GROUP = "asr_lightning.models"
 
 
 class Kind(NamedTuple):
-    """What a Hugging Face folder holds: the adapter that reads it, and the family whose recipe trains it."""
+    """A kind of Hugging Face folder: the class path of the adapter that reads it, and the family with its recipe."""
 
     adapter: str
     family: str
@@ -49,21 +49,21 @@ KINDS = {
     "parakeet_tdt": Kind(f"{ADAPTERS}.hf_transducer.HFTransducerAdapter", "parakeet"),
 }
 CTC = Kind(f"{ADAPTERS}.hf_ctc.HFCTCAdapter", "wav2vec2")
-"""By ``model_type``; every other folder is taken for a CTC model. A Moonshine folder does not say its language. Most
-are English, and so is what the recipe replays; the others are trained with ``--data.replay off``."""
+"""Kind of a folder by its ``model_type``; every other folder is taken for a CTC model. A Moonshine folder does not say
+its language: most are English, as is the replay of the recipe, and others are trained with ``--data.replay off``."""
 
 MEDIUM_WIDTH = 1024
 """``d_model`` of Whisper medium. Source: the configurations on the hub."""
 
 
 class Choice(NamedTuple):
-    """What a name or a path stands for.
+    """The adapter, the source and the recipe that a name or a path stands for.
 
     Attributes:
-        adapter: Class path.
-        source: Its first argument.
+        adapter: Class path of the adapter.
+        source: First argument of the adapter.
         recipe: Options of ``fit``.
-        family: Whose recipe that is; empty for none.
+        family: Family that the recipe belongs to; empty if there is no recipe.
     """
 
     adapter: str
@@ -73,13 +73,13 @@ class Choice(NamedTuple):
 
 
 def cards() -> dict[str, ModelCard]:
-    """Every model by name; a package that cannot be read is left out, with a warning."""
-    found = {card.name: card for card in CARDS}
+    """Return the card of every model by its name; a package that cannot be read is left out, with a warning."""
+    by_name = {card.name: card for card in CARDS}
     for point in entry_points(group=GROUP):
         card = _load(point)
         if card is not None:
-            found.setdefault(point.name, card)
-    return found
+            by_name.setdefault(point.name, card)
+    return by_name
 
 
 def _load(point: EntryPoint) -> ModelCard | None:
@@ -87,34 +87,36 @@ def _load(point: EntryPoint) -> ModelCard | None:
         card = point.load()
         if not isinstance(card, ModelCard):
             raise TypeError(f"it is a {type(card).__name__}, not a ModelCard")
-    except Exception as error:  # another package's code: whatever it raises, ours goes on
+    except Exception as error:  # this is another package's code, whose errors must not stop ours
         logger.warning("the model %s of %s is left out: %s", point.name, point.value, error)
         return None
     return card
 
 
 def card_of(name: str) -> ModelCard | None:
-    """The card called ``name``, or the one whose source is ``name``."""
+    """Return the card of the model that is called ``name`` or whose source is ``name``; None if there is none."""
     known = cards()
     name = ALIASES.get(name, name)
     return known.get(name) or next((card for card in known.values() if card.source == name), None)
 
 
-def language(source: str, given: str | None) -> str | None:
-    """The language that a model is to read: as ``given``, as the folder ``source`` was saved with, or the only one that
-    the model's card has; None where none of them names one.
+def language(source: str, chosen: str | None) -> str | None:
+    """Return the language that a model reads.
+
+    It is the one that the user has ``chosen``, or that the folder ``source`` was saved with, or the only one on the
+    model's card; None if none of them names one.
     """
     card = card_of(source)
     only = card.languages if card and len(card.languages) == 2 and card.languages.isalpha() else None
     recorded = saved.recorded_options(source, ["language"]).get("language")
-    return given or (str(recorded) if recorded else only)
+    return chosen or (str(recorded) if recorded else only)
 
 
 def choose(name: str) -> Choice:
-    """Adapter, source and recipe of ``name``: a model's name, its hub id, or a folder or ``.nemo`` file.
+    """Resolve ``name``, which is a model's name, its hub id, a folder or a ``.nemo`` file.
 
     Raises:
-        ValueError: It is none of them; the message has names that are near.
+        ValueError: It is none of them; the message lists similar names.
     """
     card = card_of(name)
     if card is not None:
@@ -131,7 +133,7 @@ def choose(name: str) -> Choice:
 
 
 def _choose_path(path: Path) -> Choice:
-    """The adapter that wrote ``path``, or the one for its kind, and the recipe of its family."""
+    """Resolve a folder or file to the adapter that wrote it or that reads its kind, and the recipe of its family."""
     if path.suffix == ".nemo":
         return Choice(f"{ADAPTERS}.nemo.NeMoAdapter", str(path), RECIPES["nemo"], "nemo")
     recorded, config = saved.record(path), path / "config.json"
@@ -141,7 +143,7 @@ def _choose_path(path: Path) -> Choice:
             "a finished run, such as runs/demo/model, or a Hugging Face folder"
         )
     settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    kind = KINDS.get(settings.get("model_type", "whisper"), CTC)  # CTranslate2 names none
+    kind = KINDS.get(settings.get("model_type", "whisper"), CTC)  # CTranslate2 writes no model_type
     adapter = kind.adapter if recorded is None else recorded.adapter
     if adapter != kind.adapter or not config.is_file():
         return Choice(adapter, str(path), {})
@@ -151,7 +153,7 @@ def _choose_path(path: Path) -> Choice:
 
 
 def _family_of(kind: Kind, config: dict[str, Any]) -> str:
-    """That of a named model of the same kind."""
+    """Return the family of the named models that are of the same kind as a folder with ``config``."""
     if kind.family != "whisper":
         return kind.family
     multilingual = config["vocab_size"] >= MULTILINGUAL_VOCABULARY if "vocab_size" in config else "lang_ids" in config
@@ -159,31 +161,31 @@ def _family_of(kind: Kind, config: dict[str, Any]) -> str:
 
 
 def tell_recipe(name: str, choice: Choice) -> None:
-    """Say whose recipe a run of ``name`` follows."""
+    """Log which family's recipe a run of ``name`` follows."""
     if choice.family:
         logger.info("%s: the recipe of %s", name, choice.family)
     else:
         logger.info("%s: no recipe is known for this model, so the defaults of fit apply", name)
 
 
-def epochs_of(name: str, otherwise: int) -> int:
-    """How long the recipe of ``name`` trains at most; ``otherwise`` where it does not say.
+def epochs_of(name: str, default: int) -> int:
+    """Return the number of epochs in the recipe of ``name``; ``default`` if the recipe does not say.
 
     Raises:
         ValueError: There is no such model.
     """
-    return int(choose(name).recipe.get("trainer", {}).get("max_epochs", otherwise))
+    return int(choose(name).recipe.get("trainer", {}).get("max_epochs", default))
 
 
 def build(name: str, **options: Any) -> Any:
-    """The adapter of ``name``, loaded; a folder that ``save`` wrote with the options it was used with.
+    """Load the adapter of ``name``; a folder that ``save`` wrote is loaded with the options it was saved with.
 
     Args:
-        name: As for ``choose``.
-        options: Of the adapter, in place of those.
+        name: A model's name, its hub id, a folder or a ``.nemo`` file.
+        options: Options of the adapter, which override those.
 
     Raises:
-        ValueError: There is no such model, or it cannot be loaded, or it does not have one of ``options``.
+        ValueError: There is no such model, it cannot be loaded, or it does not have one of ``options``.
     """
     choice = choose(name)
     kind = saved.adapter_named(choice.adapter, choice.source)
@@ -195,7 +197,7 @@ def build(name: str, **options: Any) -> Any:
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` of a command with ``--model NAME`` written out.
+    """Replace ``--model NAME`` among the arguments of a command by the options that it stands for.
 
     The recipe comes first, so that every configuration and option overrides it; the adapter and its source take the
     option's place.
@@ -209,16 +211,16 @@ def expand(arguments: Sequence[str]) -> list[str]:
         option, equals, value = arguments[position].partition("=")
         if option != "--model":
             continue
-        used = 1 if equals else 2
+        length = 1 if equals else 2
         value = value if equals else "".join(arguments[position + 1 : position + 2])
         if not value:
             raise ValueError("--model needs a name: python -m asr_lightning models lists them")
         choice = choose(value)
         tell_recipe(value, choice)
-        # Options of the adapter mean nothing to the parser before its class is named.
-        if not recipe:  # of several the last one counts
+        # The parser does not know the adapter's options before its class is named.
+        if not recipe:  # the last of several names counts
             recipe = merge(choice.recipe, {"model": {"adapter": {"class_path": choice.adapter}}})
-        expanded[position : position + used] = [
+        expanded[position : position + length] = [
             f"--model.adapter.class_path={choice.adapter}",
             f"--model.adapter.init_args.source={choice.source}",
         ]
@@ -226,7 +228,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def warn_of_licence(source: str) -> None:
-    """Say before training that a model's licence forbids some uses (pitfall T25)."""
+    """Warn, before training, if the licence of a model forbids some uses."""
     card = card_of(source)
     if card is not None and card.restricted:
         logger.warning(
@@ -236,7 +238,7 @@ def warn_of_licence(source: str) -> None:
 
 
 def merge(base: Recipe, over: Recipe) -> dict[str, Any]:
-    """``base`` with the entries of ``over``, level by level."""
+    """Return ``base`` with the entries of ``over`` merged into it, level by level."""
     return {
         key: merge(_mapping(base.get(key)), value) if isinstance(value, Mapping) else value
         for key, value in {**base, **over}.items()

@@ -1,6 +1,6 @@
 """The smallest complete adapter: a character CTC over spectra that learns four clips in seconds.
 
-Fixture, smoke test and documentation at once; ``docs/add_your_own_model.md`` walks through it. Knows no trainer.
+It is a test fixture, a smoke test and documentation; ``docs/add_your_own_model.md`` explains it. Knows no trainer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BINS = SAMPLES // 2 + 1
 
 
 class ToyCollator:
-    """Log spectra of 40 ms frames, and one label per letter."""
+    """Makes log spectra of 40 ms frames, and a label for each letter."""
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
         """Batch ``utterances``; characters outside the alphabet are left out of the targets."""
@@ -45,13 +45,13 @@ class ToyCollator:
         """Nothing to refuse: what the alphabet lacks is left out."""
 
     def features(self, waveform: Tensor) -> Tensor:
-        """Log magnitudes ``[F, M = 161]`` of ``[T]`` samples; the last frame is filled up with silence."""
+        """Return log magnitudes ``[F, M = 161]`` of samples ``[T]``; the last frame is filled up with silence."""
         padded = nn.functional.pad(waveform, (0, -len(waveform) % SAMPLES))
         return torch.log1p(torch.fft.rfft(padded.view(-1, SAMPLES)).abs())
 
 
 class ToyModel(nn.Module):
-    """Frame-wise layers, so that padding never reaches a true frame."""
+    """A network of frame-wise layers, so that padding never reaches a true frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class ToyModel(nn.Module):
         self.head = nn.Linear(128, len(ALPHABET))
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Log-probabilities ``[B, F, V]`` of ``[B, F, M]`` spectra; BatchNorm sees true frames only."""
+        """Return log-probabilities ``[B, F, V]`` of spectra ``[B, F, M]``; BatchNorm sees true frames only."""
         real = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
         hidden = features.new_zeros(*features.shape[:2], 128)
         hidden[real] = self.encoder(features[real]).to(hidden.dtype)
@@ -70,8 +70,8 @@ class ToyAdapter:
     """Character CTC on 8 kHz audio.
 
     Args:
-        source: ``toy`` for fresh, seeded weights, or a directory written by ``save``.
-        max_seconds: Longer clips are refused.
+        source: ``toy`` for fresh weights, which are always the same, or a directory written by ``save``.
+        max_seconds: Length of the longest clip; longer ones are refused.
     """
 
     groups: Mapping[str, tuple[str, ...]] = {"encoder": ("encoder",), "head": ("head",)}
@@ -86,20 +86,20 @@ class ToyAdapter:
         self.limits = AudioLimits(sample_rate=8000, max_seconds=max_seconds)
 
     def collator(self) -> Collator:
-        """A collator; it holds nothing."""
+        """Make a collator, which holds nothing."""
         return ToyCollator()
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Mean CTC loss per utterance."""
+        """Return the mean CTC loss per utterance."""
         log_probs = self.model(**batch.inputs).transpose(0, 1)
-        targets = batch.targets.clamp(min=0)  # CTC reads lengths, not -100
+        targets = batch.targets.clamp(min=0)  # CTC goes by the lengths and does not know -100
         lengths = (batch.inputs["lengths"], batch.target_lengths)
         loss = ctc_loss(log_probs, targets, *lengths, reduction="sum", zero_infinity=True) / len(batch)
         return LossOutput(loss, weight=len(batch))
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
-        """Best label per frame, repeats and blanks dropped."""
+        """Decode greedily: the best label of each frame, with repeats merged and blanks dropped."""
         with self.evaluating():
             best = self.model(**batch.inputs).argmax(-1).cpu()
         frames = zip(best, batch.inputs["lengths"].tolist(), strict=True)
@@ -107,15 +107,15 @@ class ToyAdapter:
         return ["".join(ALPHABET[i] for i in row if i).strip() for row in labels]
 
     def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
-        """Both, one after the other."""
+        """Return loss and text, which share no work."""
         return loss_and_texts(self, batch)
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Eval mode inside, every submodule's own mode after."""
+        """Put the network into eval mode inside the context, and restore the mode of every submodule after it."""
         return evaluation_mode(self.model)
 
     def native(self) -> ASRAdapter:
-        """Itself: the toy has one way of reading audio."""
+        """Return the adapter itself: the toy has only one way of reading audio."""
         return self
 
     def save(self, directory: Path) -> None:

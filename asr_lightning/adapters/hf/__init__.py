@@ -1,1 +1,1 @@
-"""What only models of Hugging Face with labels need."""
+"""Code for those models of Hugging Face that write labels: CTC and transducers."""

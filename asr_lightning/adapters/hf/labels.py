@@ -1,4 +1,4 @@
-"""What Hugging Face's CTC models and transducers share: labels by their tokenizer, features by their extractor.
+"""The collator of Hugging Face's CTC models and transducers: labels by their tokenizer, features by their extractor.
 
 Holds no network; picklable. Used by ``hf_ctc.py`` and ``hf_transducer.py``.
 """
@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ParakeetFeatureExtractor
 
-from asr_lightning.adapters.shared.frames import name_infeasible, report_joint
-from asr_lightning.adapters.shared.labels import UnknownCharacters, check_texts, labels_of, padded_labels
+from asr_lightning.adapters.shared.frames import report_joint, warn_of_short_clips
+from asr_lightning.adapters.shared.labels import UnknownCharacters, labels_of, padded_labels, validate_texts
 from asr_lightning.types import SpeechBatch, Utterance
 
 
 class TokenizerVocabulary:
-    """The labels of a Hugging Face tokenizer, of characters or of BPE pieces, special tokens left out.
+    """The labels of a Hugging Face tokenizer, which are characters or BPE pieces, without the special tokens.
 
     Args:
-        tokenizer: Of the checkpoint.
+        tokenizer: Tokenizer of the checkpoint.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -32,25 +32,25 @@ class TokenizerVocabulary:
         self._known: dict[str, bool] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Label ids of ``text``."""
+        """Return the label ids of ``text``."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
     def knows(self, char: str) -> bool:
-        """Whether ``char`` is written without the unknown token and is there when it is read again."""
+        """Return whether ``char`` is encoded without the unknown token and comes back when it is decoded."""
         if char not in self._known:
             ids = self.encode(char)
-            written = bool(ids) and self.tokenizer.unk_token_id not in ids and bool(self.decode(ids).strip())
-            self._known[char] = written or char == " "
+            is_written = bool(ids) and self.tokenizer.unk_token_id not in ids and bool(self.decode(ids).strip())
+            self._known[char] = is_written or char == " "
         return self._known[char]
 
     def characters(self) -> set[str]:
-        """Characters of all tokens but the special ones."""
+        """Return the characters of all tokens but the special ones."""
         special = set(self.tokenizer.all_special_tokens)
         return {char for token in self.tokenizer.get_vocab() if token not in special for char in token}
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``, in which nothing is collapsed any more: two equal labels are a doubled letter."""
+        """Return the text of ``ids``, whose repeats are already merged: two equal labels are a doubled letter."""
         return str(self.tokenizer.decode(ids, group_tokens=False, skip_special_tokens=True))
 
 
@@ -61,11 +61,11 @@ class FrameRate(NamedTuple):
     offset: float
 
     @classmethod
-    def of(cls, extractor: Any, output_lengths: Callable[[Tensor], Tensor]) -> FrameRate:
-        """Measured on 10 and 20 s of silence.
+    def measured(cls, extractor: Any, output_lengths: Callable[[Tensor], Tensor]) -> FrameRate:
+        """Measure the rate on 10 and 20 s of silence.
 
         Args:
-            extractor: The checkpoint's audio settings.
+            extractor: The checkpoint's feature extractor.
             output_lengths: The model's own function from lengths of its input to lengths of its output.
         """
         waves = [np.zeros(seconds * extractor.sampling_rate, dtype=np.float32) for seconds in (10, 20)]
@@ -73,20 +73,20 @@ class FrameRate(NamedTuple):
         return cls((twenty - ten) / 10, 2 * ten - twenty)
 
     def frames(self, seconds: float) -> float:
-        """Frames of a clip."""
+        """Return the number of frames of a clip."""
         return float(int(self.per_second * seconds + self.offset + 1e-6))
 
 
 @dataclass(frozen=True)
 class LabelCollator:
-    """Features and labels.
+    """Makes features and labels.
 
     Attributes:
-        extractor: The checkpoint's audio settings.
-        vocabulary: Of the checkpoint, which is never changed.
-        unknown_characters: What ``check`` does about characters outside it; batches leave them out.
-        rate: Of the encoder's output.
-        joint_columns: Outputs of a transducer's joint at each frame and label; 0 for CTC.
+        extractor: The checkpoint's feature extractor.
+        vocabulary: Vocabulary of the checkpoint, which is never changed.
+        unknown_characters: Whether ``check`` refuses characters outside the vocabulary; batches leave them out.
+        rate: Frame rate of the encoder's output.
+        joint_columns: Number of outputs of a transducer's joint at each frame and label; 0 for CTC.
     """
 
     extractor: Any
@@ -96,9 +96,10 @@ class LabelCollator:
     joint_columns: int = 0
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
-        """``input_values`` ``[B, T]`` or ``input_features`` ``[B, F, M]``, ``attention_mask``, labels ``[B, U]``.
+        """Batch ``utterances`` in their order, with labels ``[B, U]``.
 
-        For Parakeet ``waveforms`` ``[B, T]`` and ``num_samples`` ``[B]``: the adapter makes features of them.
+        The inputs are ``input_values`` ``[B, T]`` or ``input_features`` ``[B, F, M]``, and ``attention_mask``; for
+        Parakeet, whose features the adapter makes, ``waveforms`` ``[B, T]`` and ``num_samples`` ``[B]``.
         """
         waveforms = [u.waveform for u in utterances]
         if isinstance(self.extractor, ParakeetFeatureExtractor):
@@ -113,23 +114,23 @@ class LabelCollator:
         return SpeechBatch.of(utterances, inputs, targets, target_lengths, lengths)
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
-        """Refuse characters that the vocabulary lacks; name texts that CTC cannot fit, or the joint's memory.
+        """Refuse characters that the vocabulary lacks; log texts that are too long for CTC, or the joint's memory.
 
         Raises:
-            ValueError: As for ``check_texts``.
+            ValueError: Characters are refused, or nothing would be left of some text.
         """
-        check_texts(texts, self.vocabulary, self.unknown_characters)
+        validate_texts(texts, self.vocabulary, self.unknown_characters)
         labels = {name: labels_of(text, self.vocabulary) for name, text in texts.items()}
         frames = {name: self.rate.frames(seconds[name]) for name in labels}
         if self.joint_columns:
             report_joint(labels, frames, self.joint_columns)
         else:
-            name_infeasible(labels, frames, self.rate.per_second)
+            warn_of_short_clips(labels, frames, self.rate.per_second)
 
 
-def extract(extractor: Any, waveforms: Sequence[Any]) -> Mapping[str, Any]:
-    """Features of ``waveforms``, padded to the longest, with the mask that tells their true lengths."""
-    features: Mapping[str, Any] = extractor(
+def extract(extractor: Any, waveforms: Sequence[np.ndarray]) -> Mapping[str, Tensor]:
+    """Return the features of ``waveforms``, padded to the longest, with the mask of their true lengths."""
+    features: Mapping[str, Tensor] = extractor(
         list(waveforms),
         sampling_rate=extractor.sampling_rate,
         padding="longest",

@@ -1,12 +1,13 @@
 """MMS: one wav2vec2 for a thousand languages, each with layers, a head and letters of its own.
 
-Must never know audio or training. Used by ``hf_ctc.py``.
+Knows no audio and no training. Used by ``hf_ctc.py``.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +21,16 @@ FILE_NAME = "adapter.{}.safetensors"
 
 
 class LoadingOptions(NamedTuple):
-    """What ``from_pretrained`` must be told of the language."""
+    """Arguments of ``from_pretrained`` that choose the language, for the network and for the tokenizer."""
 
-    network: dict[str, Any]
-    tokenizer: dict[str, Any]
+    network: Mapping[str, object]
+    tokenizer: Mapping[str, object]
 
 
-def loading_options(source: str, folder: Path, config: dict[str, Any], language: str | None) -> LoadingOptions:
-    """The options for ``language``, whose layers are downloaded where ``source`` is a hub id; none without one.
+def loading_options(source: str, folder: Path, config: Mapping[str, object], language: str | None) -> LoadingOptions:
+    """Return the arguments that load ``language``; empty for models without languages.
+
+    If ``source`` is a hub id, the layers of the language are downloaded.
 
     Raises:
         OptionError: The model needs a language and got none, has no such language, or has no languages at all.
@@ -50,12 +53,12 @@ def loading_options(source: str, folder: Path, config: dict[str, Any], language:
         hub.hub_file(source, FILE_NAME.format(language))
     elif not (folder / FILE_NAME.format(language)).is_file():
         raise SourceError(f"{folder} holds no {FILE_NAME.format(language)}: copy it from the model this was made from")
-    # The head has a row for each letter of the language, and so another shape than the checkpoint's.
+    # The head has a row for each letter of the language, so its shape differs from that of the checkpoint's head.
     return LoadingOptions({"target_lang": language, "ignore_mismatched_sizes": True}, {"target_lang": language})
 
 
 def save_language(directory: Path, network: Any, language: str | None) -> None:
-    """Write the language's layers beside the weights, where transformers looks for them."""
+    """Write the layers of ``language``, if there is one, beside the weights, where transformers looks for them."""
     if language is not None:
         tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network._get_adapters().items()}
         save_file(tensors, directory / FILE_NAME.format(language), metadata={"format": "pt"})

@@ -1,6 +1,6 @@
-"""Parakeet's log-mel features, made where the batch is: on the GPU, if there is one.
+"""Parakeet's log-mel features, made on the device of the batch: on the GPU, if there is one.
 
-Must never know labels, files or the network. Used by ``hf_ctc.py`` and ``hf_transducer.py``.
+Knows no labels, files or network. Used by ``hf_ctc.py`` and ``hf_transducer.py``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from asr_lightning.training.devices import in_float32
 
 
 class ParakeetFeatures:
-    """Features by a checkpoint's settings, which stay on each device that has asked for them.
+    """Makes features by the settings of a checkpoint; window and filters are kept for each device that is used.
 
     Args:
-        extractor: The checkpoint's.
+        extractor: The checkpoint's feature extractor.
     """
 
     def __init__(self, extractor: ParakeetFeatureExtractor) -> None:
@@ -26,11 +26,11 @@ class ParakeetFeatures:
 
     @torch.no_grad()
     def __call__(self, waveforms: Tensor, num_samples: Tensor) -> dict[str, Tensor]:
-        """``input_features`` float32 ``[B, F, M]`` and ``attention_mask`` int64 ``[B, F]``, which the network takes.
+        """Return the network's inputs: ``input_features`` float32 ``[B, F, M]``, ``attention_mask`` int64 ``[B, F]``.
 
         Args:
-            waveforms: ``[B, T]``, padded with zeros.
-            num_samples: int64 ``[B]``, true samples.
+            waveforms: Samples ``[B, T]``, padded with zeros.
+            num_samples: Number of true samples, int64 ``[B]``.
 
         Source: transformers 5.23, ``ParakeetFeatureExtractor``.
         """

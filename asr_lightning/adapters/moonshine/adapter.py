@@ -1,6 +1,6 @@
 """Moonshine, both generations: raw audio at its true length, an attention decoder, made for small devices.
 
-Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+Knows no trainer, no split and no WER. Configurations name it as a ``class_path``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from asr_lightning.adapters.shared import pretrained
 from asr_lightning.adapters.shared.attention_decoder import AttentionDecoder
 from asr_lightning.adapters.shared.attention_masks import no_host_reads
 from asr_lightning.adapters.shared.greedy import GreedyRules, TeacherForced
-from asr_lightning.adapters.shared.lora import LoRA, Network
-from asr_lightning.adapters.shared.seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing, refuse_long, shift_once
+from asr_lightning.adapters.shared.lora import LoRA, LoRANetwork
+from asr_lightning.adapters.shared.seq2seq import CAP_TOKENS_PER_SECOND, refuse_long, shift_once, validate_smoothing
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch, Utterance
 
 STREAMING = "moonshine_streaming"
 PAD_TO_MULTIPLE = {"moonshine": 1, STREAMING: 80}
-"""Samples. The streaming front end cuts audio into frames of 5 ms and fails on a rest."""
+"""Number of samples that a batch must be a multiple of. The streaming front end splits audio into frames of 5 ms, and
+fails on an incomplete one."""
 
 MAX_SECONDS = 30.0
 """Length of the longest clips that Moonshine was trained on. Source: arXiv 2410.15608, section 3."""
@@ -50,11 +51,11 @@ class MoonshineCollator:
     """Pads audio, and shifts the targets once.
 
     Attributes:
-        extractor: The checkpoint's audio settings.
+        extractor: The checkpoint's feature extractor.
         tokenizer: The checkpoint's tokenizer.
-        rules: Start and end token.
-        pad_to_multiple: Samples that every batch is a multiple of.
-        max_target_tokens: Positions of the decoder.
+        rules: Start token and end token.
+        pad_to_multiple: Number of samples that the length of every batch is a multiple of.
+        max_target_tokens: Number of positions of the decoder.
     """
 
     extractor: Any
@@ -64,10 +65,13 @@ class MoonshineCollator:
     max_target_tokens: int
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
-        """``input_values`` float32 ``[B, T]``, ``attention_mask`` int64 ``[B, T]``, ``decoder_input_ids`` ``[B, U]``.
+        """Batch ``utterances`` in their order.
+
+        The inputs are ``input_values`` float32 ``[B, T]``, ``attention_mask`` int64 ``[B, T]`` and
+        ``decoder_input_ids`` ``[B, U]``.
 
         Raises:
-            ValueError: A transcript has more tokens than the decoder positions; it names the uid.
+            ValueError: A transcript has more tokens than the decoder has positions. The message names the uid.
         """
         tokens = {u.uid: self._tokens(u.text) for u in utterances}
         refuse_long(tokens, len(self.rules.prompt), self.max_target_tokens)
@@ -95,7 +99,7 @@ class MoonshineCollator:
         """Refuse transcripts with more tokens than the decoder has positions.
 
         Raises:
-            ValueError: Lists them.
+            ValueError: There are such transcripts; the message lists them.
         """
         tokens = {name: self._tokens(text) for name, text in texts.items()}
         refuse_long(tokens, len(self.rules.prompt), self.max_target_tokens)
@@ -110,11 +114,12 @@ class MoonshineAdapter:
 
     Args:
         source: A hub id such as ``moonshine-ai/moonshine-tiny``, a Hugging Face folder or one written by ``save``.
-        max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens. None takes what the source was
+        max_tokens_per_second: Cap on the text of a clip, which may have 8 tokens more. None takes what the source was
             saved with, else 7, which fits English; take 14 or more for scripts that are spelled in bytes.
-        max_seconds: Longer clips are refused. None takes what the source was saved with, else 30.
-        label_smoothing: While training, the share of each token's weight that is spread over all tokens.
-        lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
+        max_seconds: Length of the longest clip; longer ones are refused. None takes what the source was saved with,
+            else 30.
+        label_smoothing: Share of each token's weight that is spread over all tokens while training.
+        lora: LoRA, which trains low-rank matrices in place of the weights if ``lora.rank`` is above 0.
 
     Raises:
         ValueError: The source cannot be loaded or is no Moonshine, or an option is out of range.
@@ -134,14 +139,17 @@ class MoonshineAdapter:
         self.options = saved.resolve_options(
             source, MoonshineOptions(), max_tokens_per_second=max_tokens_per_second, max_seconds=max_seconds
         )
-        self.label_smoothing = check_smoothing(label_smoothing)
+        self.label_smoothing = validate_smoothing(label_smoothing)
         self.model, self.tokenizer, self.extractor, self.source = load_moonshine(source, PAD_TO_MULTIPLE)
         self.pad_to_multiple = PAD_TO_MULTIPLE[self.model.config.model_type]
         self._set_special_tokens()
-        self._network = Network(self.model, lora)
+        self._lora = LoRANetwork(self.model, lora)
 
     def _set_special_tokens(self) -> None:
-        """Start, end and pad token, once, and for ``generate`` and every saved folder (pitfall T23)."""
+        """Set start, end and pad token once, also for ``generate`` and every saved folder.
+
+        The first generation has no pad token, without which upstream's own loss fails.
+        """
         config, generation = self.model.config, self.model.generation_config
         eos = config.eos_token_id if isinstance(config.eos_token_id, int) else config.eos_token_id[0]
         start = next(i for i in (config.decoder_start_token_id, config.bos_token_id) if i is not None)
@@ -152,8 +160,10 @@ class MoonshineAdapter:
 
     @property
     def limits(self) -> AudioLimits:
-        """Padding changes results: GroupNorm spans it in the first generation, the masks blur by four frames in the
-        second. Dev and test therefore keep a fixed order."""
+        """Limits of the checkpoint. Padding changes the result, so dev and test are read in a fixed order.
+
+        In the first generation GroupNorm spans the padding; in the second the masks are off by up to four frames.
+        """
         return AudioLimits(
             sample_rate=self.extractor.sampling_rate,
             max_seconds=float(self.options.max_seconds),
@@ -162,23 +172,26 @@ class MoonshineAdapter:
         )
 
     def collator(self) -> Collator:
-        """A collator; it holds tokenizer and audio settings."""
-        most = self.model.config.max_position_embeddings
-        return MoonshineCollator(self.extractor, self.tokenizer, self.rules, self.pad_to_multiple, most)
+        """Make a collator, which holds tokenizer and feature extractor."""
+        max_tokens = self.model.config.max_position_embeddings
+        return MoonshineCollator(self.extractor, self.tokenizer, self.rules, self.pad_to_multiple, max_tokens)
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Cross entropy per token over the explicit alignment of the collator; ``labels`` are never passed."""
+        """Return the mean cross entropy per token.
+
+        The collator aligns inputs and targets: upstream shifted its ``labels`` twice before transformers 5.15.
+        """
         return self._decoder.loss(self._forced(batch), batch)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
-        """Greedy text, each clip capped by its own duration."""
+        """Decode greedily, each clip up to a cap by its own duration."""
         with self.evaluating():
             return self._decoder.texts(self._forced(batch), batch)
 
     @torch.no_grad()
     def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
-        """Both from one pass; the text is decoded from that of ``batch`` as a draft."""
+        """Return loss and text from one pass; the text of ``batch`` is the draft that decoding starts from."""
         with self.evaluating():
             return self._decoder.evaluate(self._forced(batch), batch)
 
@@ -200,16 +213,16 @@ class MoonshineAdapter:
         return self._decoder.forced(encoded.last_hidden_state, batch, encoded.attention_mask)
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Eval mode inside; every submodule's own mode after."""
+        """Put the network into eval mode inside the context, and restore the mode of every submodule after it."""
         return evaluation_mode(self.model)
 
     def native(self) -> ASRAdapter:
-        """Itself: Moonshine reads audio at its true length."""
+        """Return the adapter itself: Moonshine reads audio at its true length."""
         return self
 
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
-        pretrained.write(directory, self._network.plain(), self.tokenizer, self.extractor)
+        pretrained.write(directory, self._lora.merged(), self.tokenizer, self.extractor)
         saved.describe(directory, self, asdict(self.options) | {"label_smoothing": self.label_smoothing})
 
     def text_options(self) -> Mapping[str, object]:

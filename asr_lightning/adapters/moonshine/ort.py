@@ -1,7 +1,7 @@
 """Reads the weights of a quantised network in ONNX Runtime's own format (``.ort``, a flatbuffer).
 
-Needs neither onnxruntime nor flatbuffers. Must never know a model family. Used by ``wheel.py``. Field
-numbers are those of onnxruntime's ``core/flatbuffers/schema/ort.fbs``, format version 6.
+Needs neither onnxruntime nor flatbuffers, and knows no model family. Used by ``wheel.py``. Field numbers are those of
+onnxruntime's ``core/flatbuffers/schema/ort.fbs``, format version 6.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Array = np.ndarray
 DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"), 2: np.dtype("u1"), 3: np.dtype("i1"), 6: np.dtype("<i4"), 7: np.dtype("<i8"),
 }  # fmt: skip
-"""By ``TensorDataType``; tensors of other types are no weights."""
+"""Types by ``TensorDataType``; tensors of other types are no weights."""
 
 PRODUCTS = {"MatMulIntegerToFloat": (1, 3, 5), "DynamicQuantizeMatMul": (1, 2, 3)}
-"""Where a quantised product has its weight, that weight's scale and its zero point among its inputs. Source:
+"""Positions of the weight, of its scale and of its zero point among the inputs of a quantised product. Source:
 onnxruntime ``docs/ContribOperators.md``."""
 
 
 class Table:
-    """A flatbuffer table at byte ``at`` of ``data``; its fields go by their number in the schema."""
+    """A flatbuffer table at byte ``at`` of ``data``, whose fields are numbered as in the schema."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data = data
@@ -34,38 +34,38 @@ class Table:
         self._size = struct.unpack_from("<H", data, self._fields)[0]
 
     def int32(self, field: int) -> int:
-        """A number; 0 where the field is absent, as the schema's defaults are."""
-        where = self._where(field)
-        return int(struct.unpack_from("<i", self.data, where)[0]) if where else 0
+        """Read a number; an absent field is 0, which is the schema's default."""
+        place = self._place(field)
+        return int(struct.unpack_from("<i", self.data, place)[0]) if place else 0
 
     def table(self, field: int) -> Table | None:
-        """The table that a field points to."""
-        where = self._where(field)
-        return Table(self.data, self._target(where)) if where else None
+        """Return the table that a field points to."""
+        place = self._place(field)
+        return Table(self.data, self._target(place)) if place else None
 
     def vector(self, field: int) -> tuple[int, int]:
-        """Where the items of a vector start, and how many there are."""
-        where = self._where(field)
-        if not where:
+        """Return the byte at which the items of a vector start, and their number."""
+        place = self._place(field)
+        if not place:
             return 0, 0
-        start = self._target(where)
+        start = self._target(place)
         return start + 4, self._uint32(start)
 
     def text(self, field: int) -> str:
-        """A string; it has the layout of a vector of bytes."""
+        """Read a string, which has the layout of a vector of bytes."""
         start, length = self.vector(field)
         return self.data[start : start + length].decode()
 
     def texts(self, field: int) -> list[str]:
-        """A vector of strings."""
+        """Read a vector of strings."""
         return [self.data[at + 4 : at + 4 + self._uint32(at)].decode() for at in self._targets(field)]
 
     def tables(self, field: int) -> list[Table]:
-        """A vector of tables."""
+        """Read a vector of tables."""
         return [Table(self.data, at) for at in self._targets(field)]
 
-    def _where(self, field: int) -> int:
-        """The place of a field; 0 where it is absent."""
+    def _place(self, field: int) -> int:
+        """Return the place of a field; 0 if it is absent."""
         entry = 4 + 2 * field
         offset = struct.unpack_from("<H", self.data, self._fields + entry)[0] if entry < self._size else 0
         return self._at + offset if offset else 0
@@ -73,8 +73,8 @@ class Table:
     def _uint32(self, at: int) -> int:
         return int(struct.unpack_from("<I", self.data, at)[0])
 
-    def _target(self, where: int) -> int:
-        return where + self._uint32(where)
+    def _target(self, place: int) -> int:
+        return place + self._uint32(place)
 
     def _targets(self, field: int) -> list[int]:
         start, count = self.vector(field)
@@ -82,17 +82,18 @@ class Table:
 
 
 class Graph:
-    """The constants and the nodes of an ``.ort`` file, those of the branches of an ``If`` among them.
+    """The constants and the nodes of an ``.ort`` file, including those in the branches of an ``If``.
 
     Args:
-        data: Of the file.
+        data: Content of the file.
 
     Attributes:
-        tensors: Constants by name.
-        nodes: Operator and names of the inputs, by the name of the node. Branches repeat nodes: the first one counts.
+        tensors: Constants by their names.
+        nodes: Operator and names of the inputs of each node, by the name of the node. Branches repeat nodes; the first
+            of a name is taken.
 
     Raises:
-        ValueError: It is no such file, or of another version.
+        ValueError: This is no ``.ort`` file, or one of another version.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -120,13 +121,13 @@ class Graph:
                     self._read(branch)
 
     def products(self) -> Iterator[tuple[str, Array]]:
-        """Name of the node and weight ``[out, in]`` in float32, as torch lays it out, of each quantised product."""
+        """Yield, for each quantised product, the name of its node and its weight in float32, in torch's layout."""
         for name, (operator, inputs) in self.nodes.items():
             if operator in PRODUCTS:
                 yield name, self.dequantized(*(inputs[place] for place in PRODUCTS[operator])).T
 
     def dequantized(self, codes: str, scale: str, zero_point: str) -> Array:
-        """``(codes - zero_point) * scale`` in float32, of three constants by name; one scale for a whole tensor."""
+        """Return ``(codes - zero_point) * scale`` in float32 of three named constants; a tensor has one scale."""
         zero, step = (np.float32(self.tensors[name].item()) for name in (zero_point, scale))
         return np.asarray((self.tensors[codes].astype(np.float32) - zero) * step)
 

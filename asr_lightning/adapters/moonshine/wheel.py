@@ -1,11 +1,11 @@
 """Moonshine tiny from the wheel moonshine-voice 0.0.48: ONNX Runtime's files turned back into network and tokenizer.
 
-Encoder and decoder there are an export of transformers' own ``MoonshineForConditionalGeneration``, quantised by ONNX
-Runtime. Products have uint8 weights, one scale and one zero point for each, and these weights have lost their names;
-the nodes that multiply by them have kept the path of their module. Convolutions, norms and biases are float32 and have
-their names, but for GroupNorm's two vectors. What ONNX Runtime rounds while it computes stays float here.
+Encoder and decoder in the wheel are an export of transformers' own ``MoonshineForConditionalGeneration``, quantised by
+ONNX Runtime. Matrix products have uint8 weights, each with one scale and one zero point. These weights have lost their
+names, but the nodes that multiply by them have the path of their module. Convolutions, norms and biases are float32 and
+have their names, except GroupNorm's two vectors. ONNX Runtime also rounds activations; here they stay float.
 
-Used by ``loading.py``, which has checked the files: what else they could hold is not asked.
+Used by ``loading.py``, which has verified the hashes of the files, so that their layout is known.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from transformers import (
 from asr_lightning.adapters.moonshine.ort import Array, Graph
 
 MAX_POSITIONS = 194
-"""Of the decoder. Like pad token and padded head width below no part of the wheel. Source: ``config.json`` of
-moonshine-ai/moonshine-tiny."""
+"""Number of positions of the decoder. The wheel lacks it, as it lacks the pad token and the padded head width below.
+Source: ``config.json`` of moonshine-ai/moonshine-tiny."""
 
 ENCODER_NAMES = r"(layers\.\d+\.\w+|layers\.\d+\.mlp\.fc\d|layer_norm|conv\d)\.(weight|bias)"
 DECODER_NAMES = r"model\.decoder\.(layers\.\d+\.[\w.]+|norm)\.(weight|bias)"
@@ -41,19 +41,19 @@ BYTES = range(3, 259)
 """Ids of the tokens that stand for one byte each."""
 
 LINE_SEPARATOR = 31353
-"""Id of U+2028, which the writer of ``tokenizer.bin`` took for the end of a line: it is empty there."""
+"""Id of U+2028, which is empty in ``tokenizer.bin``: the program that wrote the file took it for the end of a line."""
 
 FIRST_SPECIAL = 32_000
 """Ids from here on are the special tokens ``<<ST_n>>``."""
 
 
 def load_network(encoder: Path, decoder: Path) -> MoonshineForConditionalGeneration:
-    """The network in float32 and eval mode, every weight of it from the two ``.ort`` files."""
+    """Load the network in float32 and eval mode, with every weight from the two ``.ort`` files."""
     state = _encoder_weights(Graph(encoder.read_bytes())) | _decoder_weights(Graph(decoder.read_bytes()))
     config = MoonshineConfig(max_position_embeddings=MAX_POSITIONS, pad_token_id=2, pad_head_dim_to_multiple_of=8)
-    load: Any = MoonshineForConditionalGeneration.from_pretrained  # whose types know no report
+    load: Any = MoonshineForConditionalGeneration.from_pretrained  # its types lack the report
     model, report = load(None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True)
-    if report["missing_keys"] or report["unexpected_keys"]:  # a transformers with other names; never random numbers
+    if report["missing_keys"] or report["unexpected_keys"]:  # or transformers would go on with random numbers
         raise RuntimeError(f"transformers no longer knows the weights of the wheel: {report}")
     model.generation_config = GenerationConfig(
         bos_token_id=1, decoder_start_token_id=1, eos_token_id=2, pad_token_id=2, max_length=MAX_POSITIONS
@@ -62,16 +62,16 @@ def load_network(encoder: Path, decoder: Path) -> MoonshineForConditionalGenerat
 
 
 def _encoder_weights(graph: Graph) -> dict[str, Tensor]:
-    found = dict(_products(graph))
-    found |= _named(graph, r"_add_tensor$", ENCODER_NAMES)
+    weights = dict(_products(graph))
+    weights |= _named(graph, r"_add_tensor$", ENCODER_NAMES)
     for node, part in (("/groupnorm/Mul", "weight"), ("/groupnorm/Add", "bias")):
         (vector,) = (graph.tensors[name] for name in graph.nodes[node][1] if name in graph.tensors)
-        found[f"groupnorm.{part}"] = _tensor(vector).reshape(-1)
-    return {f"model.encoder.{name}": weight for name, weight in found.items()}
+        weights[f"groupnorm.{part}"] = _tensor(vector).reshape(-1)
+    return {f"model.encoder.{name}": weight for name, weight in weights.items()}
 
 
 def _decoder_weights(graph: Graph) -> dict[str, Tensor]:
-    """Weights of the decoder and of the head, which is the embedding once more."""
+    """Weights of the decoder and of its embedding, which is the output layer too."""
     embedding = "model.decoder.embed_tokens.weight"
     codes, scale, zero_point = (f"{embedding}_merged_0_{part}" for part in ("quantized", "scale", "zero_point"))
     return {
@@ -88,25 +88,25 @@ def _products(graph: Graph) -> Iterator[tuple[str, Tensor]]:
 
 
 def _named(graph: Graph, ending: str, names: str) -> dict[str, Tensor]:
-    """Constants whose name, less an ``ending`` of the exporter, is one of ``names``."""
+    """Constants whose names, without the exporter's ``ending``, match the pattern ``names``."""
     plain = {re.sub(ending, "", name): array for name, array in graph.tensors.items()}
     return {name: _tensor(array) for name, array in plain.items() if re.fullmatch(names, name)}
 
 
 def _tensor(array: Array) -> Tensor:
-    """A tensor of its own, in torch's order of elements."""
+    """Copy ``array`` into a tensor with torch's order of elements."""
     return torch.from_numpy(np.array(array, np.float32, order="C"))
 
 
 def load_extractor() -> Wav2Vec2FeatureExtractor:
-    """Moonshine's audio settings: 16 kHz, not normalised. Source: its ``preprocessor_config.json``."""
+    """Make Moonshine's feature extractor: 16 kHz, not normalised. Source: its ``preprocessor_config.json``."""
     return Wav2Vec2FeatureExtractor(
         feature_size=1, sampling_rate=16_000, padding_value=0.0, do_normalize=False, return_attention_mask=True
     )
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of ``tokenizer.bin``, which lists all tokens by their ids."""
+    """Load the tokenizer of ``tokenizer.bin``, which lists all tokens in the order of their ids."""
     settings = _tokenizer_settings(_pieces(path.read_bytes()))
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(settings)),
@@ -120,12 +120,12 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def _pieces(data: bytes) -> list[str]:
-    """Each token by its id, spelled as in a ``tokenizer.json``."""
+    """Read the tokens in the order of their ids, spelled as in a ``tokenizer.json``."""
     pieces: list[str] = []
     at = 0
     while at < len(data):
         length, at = data[at], at + 1
-        if length > 127:  # of two bytes, seven bits in the first
+        if length > 127:  # the length has two bytes, of which the first holds seven bits
             length, at = length - 128 + 128 * data[at], at + 1
         token, at = data[at : at + length], at + length
         pieces.append(f"<0x{token[0]:02X}>" if len(pieces) in BYTES else token.decode())
@@ -134,10 +134,10 @@ def _pieces(data: bytes) -> list[str]:
 
 
 def _merges(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Every way to put a token together of two others, in the order of the token and then of both halves.
+    """Return every way to put a token together from two others, in the order of the token and then of both halves.
 
     Ids follow the order in which tokens were learned, so this is the order of merging; tokens of blanks alone come
-    last. It gives, entry for entry, the 61249 merges of the published ``tokenizer.json``.
+    last. The result equals, entry for entry, the 61249 merges of the published ``tokenizer.json``.
     """
     merges: list[tuple[str, str]] = []
     for piece in sorted(vocabulary, key=lambda piece: (set(piece) == {"▁"}, vocabulary[piece])):
@@ -147,8 +147,8 @@ def _merges(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
     return merges
 
 
-def _tokenizer_settings(pieces: Sequence[str]) -> dict[str, Any]:
-    """The content of ``tokenizer.json``: pieces of Llama's kind, with bytes for what has no piece."""
+def _tokenizer_settings(pieces: Sequence[str]) -> dict[str, object]:
+    """Return the content of ``tokenizer.json``: pieces in Llama's style, and bytes for text that no piece covers."""
     vocabulary = {piece: number for number, piece in enumerate(pieces[:FIRST_SPECIAL])}
     special = [0, 1, 2, *range(FIRST_SPECIAL, len(pieces))]
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -184,12 +184,12 @@ def _tokenizer_settings(pieces: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _sequence(key: str, *steps: dict[str, Any]) -> dict[str, Any]:
+def _sequence(key: str, *steps: dict[str, object]) -> dict[str, object]:
     return {"type": "Sequence", key: list(steps)}
 
 
-def _with_start(sequence: str, type_id: int) -> list[dict[str, Any]]:
-    """The start token, then the text called ``sequence``."""
+def _with_start(sequence: str, type_id: int) -> list[dict[str, object]]:
+    """Return a template of the start token and then the text called ``sequence``."""
     return [
         {"SpecialToken": {"id": "<s>", "type_id": type_id}},
         {"Sequence": {"id": sequence, "type_id": type_id}},

@@ -1,4 +1,4 @@
-"""NVIDIA NeMo. NeMo itself is imported inside functions only."""
+"""Models of NVIDIA NeMo. NeMo itself is imported inside functions only."""
 
 from asr_lightning.adapters.nemo.adapter import NeMoAdapter
 

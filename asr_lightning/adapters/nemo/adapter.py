@@ -1,7 +1,7 @@
 """NVIDIA NeMo: FastConformer, Conformer and Parakeet with a CTC head, a transducer (RNNT, TDT), or both.
 
-A NeMo model is a LightningModule; here it is a plain network, whose training step, optimizer, loaders and
-``transcribe`` are never used. Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+A NeMo model is a LightningModule. Here it is a plain network: its training step, optimizer, loaders and ``transcribe``
+are never used. Knows no trainer, no split and no WER. Configurations name it as a ``class_path``.
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ class NeMoAdapter:
     Args:
         source: A ``.nemo`` file, a folder written by ``save``, a hub id such as ``nvidia/parakeet-tdt-0.6b-v2``, or a
             name of NVIDIA's catalogue.
-        decoder: Which head of a hybrid reads: ``rnnt`` (also TDT, and the default) or ``ctc``.
-        ctc_weight: Share of the CTC loss of a hybrid; None takes the checkpoint's.
-        linear_adapter_dim: Width of NeMo's linear adapter modules in the encoder, 32 is usual; 0 for none. They make
-            a group of their own, ``linear_adapter``, for training them alone.
+        decoder: Head of a hybrid that writes the text: ``rnnt`` (also TDT, and the default) or ``ctc``.
+        ctc_weight: Weight of a hybrid's CTC loss, a share from 0 to 1; None takes the checkpoint's.
+        linear_adapter_dim: Width of NeMo's linear adapter modules in the encoder, of which 32 is usual; 0 adds none.
+            They are a group of their own, ``linear_adapter``, so that they can be trained alone.
         unknown_characters: What to do about letters, digits and symbols that the vocabulary lacks: ``refuse`` the
             transcripts before training, or ``leave_out`` the characters.
-        max_seconds: Longer clips are refused; None takes what the checkpoint was trained on.
-        spec_augment: Masks over the features while training; None for no masks.
+        max_seconds: Length of the longest clip; longer ones are refused. None takes the longest that the checkpoint was
+            trained on.
+        spec_augment: SpecAugment masks while training; None for no masks.
 
     Raises:
         ValueError: NeMo is not installed, the source cannot be loaded or is unsafe, or an option does not fit it.
@@ -96,7 +97,7 @@ class NeMoAdapter:
         self._load(source, self.options.linear_adapter_dim)
 
     def _load(self, source: str, linear_adapter_dim: int) -> None:
-        """Load the network, and choose what the rest of this class uses of it."""
+        """Load the network, and choose the head and the masks."""
         self.model, self.source = loading.load_nemo(source, linear_adapter_dim)
         if linear_adapter_dim:
             _add_linear_adapter(self.model, linear_adapter_dim)
@@ -110,29 +111,29 @@ class NeMoAdapter:
 
     @property
     def limits(self) -> AudioLimits:
-        """As trained: an encoder with full attention reads longer clips, but has never learned from any."""
+        """Limits of the training clips: an encoder with full attention reads longer ones, but has never seen any."""
         config = self.model.cfg
         trained = (config.get("train_ds") or {}).get("max_duration")
         return AudioLimits(
             sample_rate=int(config.preprocessor.sample_rate),
             max_seconds=float(self.options.max_seconds or trained or MAX_SECONDS),
-            # Masked convolutions and attention: equal to the last bit. Other encoders let padding through.
+            # With masked convolutions and attention results are equal to the last bit. Other encoders let padding in.
             padding_invariant=config.encoder.get("self_attention_model") == "rel_pos",
         )
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """NeMo's ``decoder`` is the prediction network of a transducer and the head of a CTC model."""
+        """NeMo's ``decoder`` is the prediction network of a transducer, or the head of a CTC model."""
         model = self.model
-        found = {"frontend": ("preprocessor", "encoder.pre_encode"), "encoder": ("encoder",)}
-        found |= {"decoder": ("decoder",), "joint": ("joint",)} if hasattr(model, "joint") else {"head": ("decoder",)}
+        groups = {"frontend": ("preprocessor", "encoder.pre_encode"), "encoder": ("encoder",)}
+        groups |= {"decoder": ("decoder",), "joint": ("joint",)} if hasattr(model, "joint") else {"head": ("decoder",)}
         if hasattr(model, "ctc_decoder"):
-            found["head"] = ("ctc_decoder",)
+            groups["head"] = ("ctc_decoder",)
         adapters = tuple(name for name, _ in model.named_modules() if name.endswith("adapter_layer"))
-        return found | ({"linear_adapter": adapters} if adapters else {})
+        return groups | ({"linear_adapter": adapters} if adapters else {})
 
     def collator(self) -> Collator:
-        """A collator; it holds the vocabulary."""
+        """Make a collator, which holds the vocabulary."""
         joint = getattr(self.model, "joint", None)
         frame_seconds = self.model.cfg.preprocessor.window_stride * self.model.encoder.subsampling_factor
         return NeMoCollator(
@@ -150,33 +151,33 @@ class NeMoAdapter:
         return BPEVocabulary(tokenizer.tokenizer.serialized_model_proto())
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """The checkpoint's own loss and reduction; both parts of a hybrid, weighted."""
+        """Return the checkpoint's own loss with its own reduction; for a hybrid, the weighted sum of both losses."""
         return self._loss(batch, *self._encode(batch))
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
-        """Greedy text of the whole batch in one pass."""
+        """Decode the whole batch greedily in one pass."""
         with evaluation_mode(self.model):
             return self._texts(*self._encode(batch))
 
     @torch.no_grad()
     def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
-        """Both from one pass of the encoder."""
+        """Return loss and text from one pass of the encoder."""
         with evaluation_mode(self.model):
             encoded, frames = self._encode(batch)
             return EvaluationOutput(self._loss(batch, encoded, frames), self._texts(encoded, frames))
 
     def _loss(self, batch: SpeechBatch, encoded: Tensor, frames: Tensor) -> LossOutput:
-        targets = batch.targets.clamp(min=0)  # NeMo reads lengths, not -100
+        targets = batch.targets.clamp(min=0)  # NeMo goes by the lengths and does not know -100
         return self.head.loss(encoded, frames, targets, send(batch.target_lengths, targets.device))
 
     def _texts(self, encoded: Tensor, frames: Tensor) -> list[str]:
         return [text.strip() for text in self.head.decode(encoded, frames)]
 
     def _encode(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
-        """Encoder output ``[B, D, F']`` and its true frames ``[B]``.
+        """Return the encoder's output ``[B, D, F']`` and the number of its true frames ``[B]``.
 
-        NeMo adds dither in place, in training; the caller's batch must not hear of it.
+        In training NeMo adds dither in place, so it gets a copy: the caller's batch must not change.
         """
         signal, length = batch.inputs["input_signal"].clone(), batch.inputs["input_signal_length"]
         features, length = self.model.preprocessor(input_signal=signal, length=length)
@@ -186,7 +187,7 @@ class NeMoAdapter:
         return encoded, length
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Eval mode and, on a GPU, CUDA graphs inside; they hold memory that training needs, so they go after."""
+        """Inside the context there are eval mode and, on a GPU, CUDA graphs, which hold memory that training needs."""
         return self._evaluating()
 
     @contextmanager
@@ -199,7 +200,10 @@ class NeMoAdapter:
                 self._switch_cuda_graphs(False)
 
     def _switch_cuda_graphs(self, on: bool) -> None:
-        """Only a transducer's decoding has them; they are captured anew, since precision may have changed."""
+        """Switch CUDA graphs on or off. Only a transducer's decoding has them.
+
+        They are captured anew each time, since the precision may have changed.
+        """
         decoding = self.head.decoding.decoding
         if hasattr(decoding, "maybe_enable_cuda_graphs"):
             decoding.disable_cuda_graphs()
@@ -207,7 +211,7 @@ class NeMoAdapter:
                 decoding.maybe_enable_cuda_graphs()
 
     def native(self) -> ASRAdapter:
-        """Itself: NeMo reads audio at its true length."""
+        """Return the adapter itself: NeMo reads audio at its true length."""
         return self
 
     def save(self, directory: Path) -> None:
@@ -219,7 +223,7 @@ class NeMoAdapter:
 
 
 def _spec_augmentation(masks: SpecAugment) -> Any:
-    """NeMo's own layer, or None, which switches it off. Only ``spec_augmentation`` is read by NeMo's networks."""
+    """Make NeMo's own layer for ``model.spec_augmentation``; None switches masks off."""
     if not masks.active:
         return None
     from nemo.collections.asr.modules import SpectrogramAugmentation
@@ -233,7 +237,7 @@ def _spec_augmentation(masks: SpecAugment) -> Any:
 
 
 def _add_linear_adapter(model: Any, dim: int) -> None:
-    """Add linear adapter modules to the encoder, which start as the identity; keep those a saved model has."""
+    """Add linear adapter modules to the encoder, which start as the identity; a saved model keeps those it has."""
     if model.is_adapter_available():
         return
     from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig

@@ -1,7 +1,7 @@
-"""A ``.nemo`` file is a tar of configuration, weights and tokenizer. Checked here before NeMo sees any of it.
+"""Validates a ``.nemo`` file, a tar of configuration, weights and tokenizer, before NeMo sees any of it.
 
 A configuration names classes to build and files to read: one from a stranger could run code, or carry a private file
-of this machine into the next model that is saved. Must never import NeMo. Used by ``loading.py``.
+of this machine into the next model that is saved. Never imports NeMo. Used by ``loading.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from asr_lightning.adapters.shared.hub import SourceError
 CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
 MAX_CONFIG_BYTES = 16 << 20
-"""A vocabulary of 100,000 pieces takes 2 MB; a longer file is an attack on the parser."""
+"""Size of the largest configuration that is read. A vocabulary of 100,000 pieces takes 2 MB; a file larger than this is
+an attack on the parser."""
 
 KINDS = {
     f"nemo.collections.asr.models.{module}.{name}"
@@ -33,7 +34,7 @@ KINDS = {
         ("hybrid_rnnt_ctc_bpe_models", "EncDecHybridRNNTCTCBPEModel"),
     )
 }
-"""What ``NeMoAdapter`` can train: CTC, transducers (RNNT and TDT) and hybrids of both."""
+"""Classes of models that ``NeMoAdapter`` can train: CTC, transducers (RNNT and TDT) and hybrids of both."""
 
 ENCODERS = ("ConformerEncoder", "ConformerEncoderAdapter")
 """Conformer and FastConformer. NeMo's convolutional encoders wait for all ranks in every forward pass."""
@@ -44,27 +45,27 @@ BUILDING_BLOCKS = (
     "nemo.collections.common.parts.",
     "nemo.core.classes.mixins.adapter_mixin_strategies.",
 )
-"""Where the parts of those models live. Everything else that a configuration asks to build is refused."""
+"""Modules with the parts of those models. Everything else that a configuration asks to build is refused."""
 
 CLASS_KEYS = ("_target_", "target", "cls", "class_path")
 TOKENIZER_FILES = ("model_path", "vocab_path", "spe_tokenizer_vocab")
 DECODING_FILES = re.compile(r"decoding\..*(_path|_file|_model)$")
-"""Language models and word lists that NeMo reads from the disk when it builds a decoder."""
+"""Settings for language models and word lists, which NeMo reads from the disk when it builds a decoder."""
 
 
 def unpack(path: Path, directory: Path) -> dict[str, Any]:
-    """Extract ``path`` into the empty ``directory``; returns the configuration, read once, that was checked.
+    """Extract ``path`` into the empty ``directory``; returns the validated configuration.
 
     Raises:
-        SourceError: No ``.nemo`` file, cut short, unsafe, or a model of another kind.
+        SourceError: This is no ``.nemo`` file, or it is cut short, unsafe, or a model of another kind.
     """
     try:
         with tarfile.open(path) as archive:
             members = _members(path, archive, directory)
             config = _config(path, archive, members)
-            check_config(path, config, set(members))
+            validate_config(path, config, set(members))
             for name, member in members.items():
-                member.name = name  # "./name" and "name" are one file
+                member.name = name  # "./name" and "name" are the same file
                 archive.extract(member, directory, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise SourceError(
@@ -74,11 +75,11 @@ def unpack(path: Path, directory: Path) -> dict[str, Any]:
 
 
 def _members(path: Path, archive: tarfile.TarFile, directory: Path) -> dict[str, tarfile.TarInfo]:
-    """The files of ``archive`` by name, without a leading ``./``.
+    """Return the files of ``archive`` by their names without a leading ``./``.
 
     Raises:
-        SourceError: A link, a device, a path that leads outside, one name twice, more than the disk can hold, or
-            no model.
+        SourceError: The archive holds a link, a device, a path that leads outside or a name twice; it is larger than
+            the free space on the disk; or it holds no model.
     """
     files: dict[str, tarfile.TarInfo] = {}
     for member in archive:
@@ -115,18 +116,18 @@ def _config(path: Path, archive: tarfile.TarFile, members: dict[str, tarfile.Tar
     return config
 
 
-def check_config(path: Path, config: dict[str, Any], members: set[str]) -> None:
-    """Refuse a configuration that is of another kind of model, or that names anything foreign.
+def validate_config(path: Path, config: dict[str, Any], members: set[str]) -> None:
+    """Refuse the configuration of another kind of model, and one that names foreign classes or files.
 
     Args:
-        path: For messages.
-        config: As parsed; nothing in it has been built.
-        members: Files of the archive, which the tokenizer's files must be among.
+        path: The archive, for messages.
+        config: The parsed configuration, of which nothing has been built.
+        members: Files of the archive; the tokenizer's files must be among them.
 
     Raises:
-        SourceError: Says what, at which place.
+        SourceError: The configuration is refused; the message says for which setting.
     """
-    _check_kind(path, config)
+    _require_kind(path, config)
     for place, key, value in _strings(config):
         if key in CLASS_KEYS and place != "target" and not value.startswith(BUILDING_BLOCKS):
             raise _unsafe(path, f"{place} asks to build {value!r}, which is no part of a speech model")
@@ -143,7 +144,7 @@ def check_config(path: Path, config: dict[str, Any], members: set[str]) -> None:
             raise _unsafe(path, f"tokenizer.{key} is {name!r}, which leads outside")
 
 
-def _check_kind(path: Path, config: dict[str, Any]) -> None:
+def _require_kind(path: Path, config: dict[str, Any]) -> None:
     target = str(config.get("target", "model without a name"))
     if target not in KINDS:
         names = ", ".join(sorted(kind.rpartition(".")[2] for kind in KINDS))
@@ -169,7 +170,7 @@ def _check_kind(path: Path, config: dict[str, Any]) -> None:
 
 
 def _strings(node: Any, place: str = "", key: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every string of a configuration with its dotted place and its own key, the keys' names included."""
+    """Yield every string value of a configuration, each with its dotted place and its key."""
     if isinstance(node, dict):
         for name, value in node.items():
             yield from _strings(value, f"{place}.{name}".lstrip("."), str(name))

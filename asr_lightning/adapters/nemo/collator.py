@@ -1,6 +1,6 @@
-"""Utterances -> raw audio and labels for a NeMo model, which computes its features itself.
+"""The collator of NeMo models: raw audio, of which the model makes features itself, and labels.
 
-Must never know the network: it travels to loader workers, and imports no NeMo there. Used by ``adapter.py``.
+It is sent to loader workers, so it holds no network and imports no NeMo. Used by ``adapter.py``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_lightning.adapters.shared.frames import name_infeasible, report_joint
-from asr_lightning.adapters.shared.labels import UnknownCharacters, Vocabulary, check_texts, labels_of, padded_labels
+from asr_lightning.adapters.shared.frames import report_joint, warn_of_short_clips
+from asr_lightning.adapters.shared.labels import UnknownCharacters, Vocabulary, labels_of, padded_labels, validate_texts
 from asr_lightning.types import SpeechBatch, Utterance
 
 
@@ -21,11 +21,11 @@ class NeMoCollator:
     """Pads audio and labels.
 
     Attributes:
-        vocabulary: Of the checkpoint, which is never changed.
-        unknown_characters: What ``check`` does about characters outside it; batches leave them out.
-        frames_per_second: Of the encoder's output, 12.5 for a FastConformer.
-        needs_frames: Whether a text needs a frame for each of its labels (CTC).
-        joint_columns: Outputs of a transducer's joint at each frame and label; 0 without a joint.
+        vocabulary: Vocabulary of the checkpoint, which is never changed.
+        unknown_characters: Whether ``check`` refuses characters outside the vocabulary; batches leave them out.
+        frames_per_second: Frame rate of the encoder's output, 12.5 for a FastConformer.
+        needs_frames: Whether a text needs a frame for each of its labels, as CTC does.
+        joint_columns: Number of outputs of a transducer's joint at each frame and label; 0 without a joint.
     """
 
     vocabulary: Vocabulary
@@ -35,7 +35,7 @@ class NeMoCollator:
     joint_columns: int
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
-        """``input_signal`` float32 ``[B, T]`` padded with silence, labels padded with -100."""
+        """Batch ``utterances`` in their order: ``input_signal`` float32 ``[B, T]`` padded with silence, and labels."""
         waves = [u.waveform for u in utterances]
         targets, target_lengths = padded_labels((u.text for u in utterances), self.vocabulary)
         return SpeechBatch.of(
@@ -49,15 +49,15 @@ class NeMoCollator:
         )
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
-        """Refuse characters that the vocabulary lacks; name texts that CTC cannot fit, and the joint's memory.
+        """Refuse characters that the vocabulary lacks; log texts that are too long for CTC, and the joint's memory.
 
         Raises:
-            ValueError: As for ``check_texts``.
+            ValueError: Characters are refused, or nothing would be left of some text.
         """
-        check_texts(texts, self.vocabulary, self.unknown_characters)
+        validate_texts(texts, self.vocabulary, self.unknown_characters)
         labels = {name: labels_of(text, self.vocabulary) for name, text in texts.items()}
         frames = {name: seconds[name] * self.frames_per_second for name in labels}
         if self.needs_frames:
-            name_infeasible(labels, frames, self.frames_per_second)
+            warn_of_short_clips(labels, frames, self.frames_per_second)
         if self.joint_columns:
             report_joint(labels, frames, self.joint_columns)

@@ -1,7 +1,7 @@
 """RNNT and TDT losses where NeMo has no usable kernel: on a CPU or on Apple silicon.
 
-NeMo 3.0.0 refuses TDT outside CUDA and computes RNNT in Python loops there; transformers ships both, vectorised. Must
-never know a batch or a trainer. Used by ``heads.py``.
+NeMo 3.0.0 refuses TDT outside CUDA and computes RNNT in Python loops there; transformers has both, vectorised. Knows no
+batch and no trainer. Used by ``adapter.py``.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ from transformers.loss.loss_tdt import tdt_loss
 
 
 class PortableTransducerLoss(nn.Module):
-    """NeMo's own kernel on CUDA and, with the same durations and sigma, transformers' losses on every other device.
+    """Computes with NeMo's own kernel on CUDA, and with transformers' losses on every other device.
 
-    Two settings act on CUDA only: FastEmit, and TDT's omega (the share of steps that train a plain RNNT loss).
+    Durations and sigma are the same. Two settings have an effect on CUDA only: FastEmit, and TDT's omega (the share of
+    steps that train a plain RNNT loss).
 
     Args:
-        kernel: What ``RNNTLoss`` has built, such as ``RNNTLossNumba`` or ``TDTLossNumba``.
+        kernel: The kernel that ``RNNTLoss`` has built, such as ``RNNTLossNumba`` or ``TDTLossNumba``.
     """
 
     def __init__(self, kernel: Any) -> None:
         super().__init__()
         self.kernel = kernel
-        self.reduction = kernel.reduction  # RNNTLoss sets it to None around each call and reduces by itself
+        self.reduction = kernel.reduction  # RNNTLoss sets it to None around each call, and then reduces the loss itself
         self.durations = list(getattr(kernel, "durations", None) or [])
         if self.durations and 0 not in self.durations:
-            # Without it some places of the lattice cannot be reached, and their gradient is NaN.
+            # Without it no path reaches some places of the lattice, and their gradient is NaN.
             raise ValueError(f"a TDT model needs the duration 0, this one has {self.durations}: choose another model")
 
     def forward(self, acts: Tensor, labels: Tensor, act_lens: Tensor, label_lens: Tensor) -> Tensor:
-        """The loss of each utterance, float32 ``[B]``.
+        """Return the loss of each utterance, float32 ``[B]``.
 
         Args:
-            acts: Joint output ``[B, F', U + 1, V + 1]``, for TDT with one more column for each duration.
-            labels: ``[B, U]``.
-            act_lens: ``[B]``, frames.
-            label_lens: ``[B]``, labels.
+            acts: Output of the joint, ``[B, F', U + 1, V + 1]``, for TDT with one more column for each duration.
+            labels: Labels ``[B, U]``.
+            act_lens: Number of frames of each utterance, ``[B]``.
+            label_lens: Number of labels of each utterance, ``[B]``.
         """
         if acts.is_cuda:
             return self.kernel(acts=acts, labels=labels, act_lens=act_lens, label_lens=label_lens)
@@ -52,7 +53,7 @@ class PortableTransducerLoss(nn.Module):
 
 
 def make_portable(loss: Any) -> None:
-    """Let NeMo's ``RNNTLoss`` compute on every device; the object stays the one that a fused joint holds.
+    """Let NeMo's ``RNNTLoss`` compute on every device, in place: a fused joint holds the same object.
 
     A loss that is neither RNNT nor TDT, such as multi-blank, keeps its own kernel.
     """

@@ -1,1 +1,1 @@
-"""What adapters share. Knows tensors and upstream's libraries; must never know audio, files of users or a trainer."""
+"""Code that adapters share. Knows tensors and upstream's libraries, but no audio, no files of users and no trainer."""

@@ -1,6 +1,6 @@
-"""Loss and text of an encoder's output by an attention decoder, the same for every family that has one.
+"""Makes loss and text of an encoder's output with an attention decoder, in the same way for every family that has one.
 
-Must never know audio, files or a trainer. Used by ``whisper/adapter.py`` and ``moonshine/adapter.py``.
+Knows no audio, file or trainer. Used by ``whisper/adapter.py`` and ``moonshine/adapter.py``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from asr_lightning.types import EvaluationOutput, LossOutput, SpeechBatch
 
 @dataclass(frozen=True)
 class AttentionDecoder:
-    """The decoder of a Hugging Face network that has an encoder too.
+    """The decoder of a Hugging Face encoder-decoder network.
 
     Attributes:
-        network: Holds ``model.decoder`` and ``proj_out``.
-        tokenizer: Turns tokens into text.
-        rules: What may be written.
-        tokens_per_second: Cap on the text of a clip, beside a constant.
-        max_positions: Of the decoder, prompt included.
-        label_smoothing: Of the loss in training.
+        network: Encoder-decoder network, with ``model.decoder`` and ``proj_out``.
+        tokenizer: Tokenizer that turns tokens into text.
+        rules: Rules of greedy decoding.
+        tokens_per_second: Cap on the text of a clip, to which a constant is added.
+        max_positions: Number of positions of the decoder, prompt included.
+        label_smoothing: Label smoothing of the loss while training.
     """
 
     network: Any
@@ -38,17 +38,17 @@ class AttentionDecoder:
     label_smoothing: float = 0.0
 
     def forced(self, hidden: Tensor, batch: SpeechBatch, mask: Tensor | None = None) -> TeacherForced:
-        """The pass over the text of ``batch``: ``hidden`` ``[B, F', D]`` from the encoder, ``mask`` ``[B, F']``."""
+        """Run the decoder over the text of ``batch``, given ``hidden`` ``[B, F', D]`` and its ``mask`` ``[B, F']``."""
         return teacher_forced(self._decoder, hidden, batch, mask)
 
     def loss(self, forced: TeacherForced, batch: SpeechBatch) -> LossOutput:
-        """Mean cross entropy per token."""
+        """Return the mean cross entropy per token."""
         smoothing = self.label_smoothing if self.network.training else 0.0
         return scored_cross_entropy(forced.logits, batch.scored_targets, smoothing)
 
     @torch.no_grad()
     def texts(self, forced: TeacherForced, batch: SpeechBatch) -> list[str]:
-        """Greedy text, each clip capped by its own duration; uses ``forced`` up."""
+        """Decode greedily, each clip up to a cap by its own duration; the cache of ``forced`` is used up."""
         caps = token_caps(batch.seconds, self.tokens_per_second, self.max_positions - len(self.rules.prompt))
         with evaluation_mode(self.network):
             tokens = greedy(self._decoder, forced, batch.targets, caps)
@@ -56,7 +56,7 @@ class AttentionDecoder:
         return [text.strip() for text in texts]
 
     def evaluate(self, forced: TeacherForced, batch: SpeechBatch) -> EvaluationOutput:
-        """Both."""
+        """Return loss and text; the cache of ``forced`` is used up."""
         return EvaluationOutput(self.loss(forced, batch), self.texts(forced, batch))
 
     @property

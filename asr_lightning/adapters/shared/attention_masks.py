@@ -1,4 +1,4 @@
-"""transformers' attention masks without a wait for the GPU. Knows no model; used by every adapter of its networks."""
+"""transformers' attention masks without a wait for the GPU. Knows no model; every Hugging Face adapter uses it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from transformers import masking_utils
 
 @contextmanager
 def no_host_reads(device: torch.device) -> Iterator[None]:
-    """Lets transformers' networks make every attention mask on a GPU without a look at what is in it.
+    """Let transformers' networks build their attention masks on a GPU without reading them back.
 
-    To leave out a mask that hides nothing they ask the device about it, in each forward, and the host waits for the
-    answer; they do not while a graph is recorded, which is what they are told here (5.23, ``masking_utils``). On a
-    CPU an answer costs nothing and saves a mask.
+    transformers 5.23 (``masking_utils``) leaves out a mask that hides nothing. To know that, it reads the mask in each
+    forward pass, and the host waits for the device. It does not read masks while a graph is traced, so inside this
+    context it is told that one is. On a CPU reading costs nothing and saves a mask.
     """
     if device.type == "cpu":
         yield
         return
-    own = masking_utils.is_tracing
+    original = masking_utils.is_tracing
     masking_utils.is_tracing = lambda tensor=None: True
     try:
         yield
     finally:
-        masking_utils.is_tracing = own
+        masking_utils.is_tracing = original

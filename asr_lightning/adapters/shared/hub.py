@@ -1,6 +1,6 @@
-"""Hugging Face models as local folders: found in the cache or downloaded, in bounded time and without noise.
+"""Hugging Face models as local folders, from the cache or downloaded, in bounded time and without noise.
 
-Must never know a model family. Used by every adapter that loads from the hub.
+Knows no model family. Every adapter that loads from the hub uses it.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers.utils import logging as transformers_logging
 
 PROBE_SECONDS = 10.0
-"""Time the hub has to answer. Its own client tries six times over 23 s, measured without a network."""
+"""Time that the hub has to answer. Its own client tries six times over 23 s, as measured without a network."""
 
 WEIGHTS = r"(model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin|model\.bin)"
 SMALL_FILES = r"[^/]*\.(json|txt|model)"
@@ -32,12 +32,12 @@ class HubUnreachableError(SourceError):
 
 
 def looks_local(source: str) -> bool:
-    """Whether ``source`` is meant as a path rather than as a hub id."""
+    """Return whether ``source`` is meant as a path rather than as a hub id."""
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or Path(source).exists()
 
 
 def local_folder(source: str) -> Path:
-    """The existing folder ``source``.
+    """Return ``source`` as the path of an existing folder.
 
     Raises:
         SourceError: It does not exist or is a file.
@@ -51,27 +51,27 @@ def local_folder(source: str) -> Path:
 
 
 def hub_folder(repo_id: str, hint: str = "") -> Path:
-    """The folder of ``repo_id`` in the local cache, downloaded if it is not there.
+    """Return the folder of ``repo_id`` in the local cache, after a download if it is not there yet.
 
     A cached model is used without asking the hub, so that a second run needs no network.
 
     Args:
-        repo_id: Such as ``openai/whisper-tiny``.
-        hint: One more thing to try when the hub cannot be reached.
+        repo_id: Hub id, such as ``openai/whisper-tiny``.
+        hint: One more step to try if the hub cannot be reached.
 
     Raises:
-        HubUnreachableError: Within about ``PROBE_SECONDS``.
+        HubUnreachableError: The hub has not answered within about ``PROBE_SECONDS``.
         SourceError: There is no such model, or it is private.
     """
     cached = cached_folder(repo_id)
-    return _download(repo_id, _wanted, hint) if cached is None else cached
+    return _download(repo_id, _model_files, hint) if cached is None else cached
 
 
 def hub_file(repo_id: str, name: str) -> Path:
-    """The file ``name`` of ``repo_id``, from the local cache or downloaded alone.
+    """Return the file ``name`` of ``repo_id``, from the local cache or downloaded alone.
 
     Raises:
-        HubUnreachableError: Within about ``PROBE_SECONDS``.
+        HubUnreachableError: The hub has not answered within about ``PROBE_SECONDS``.
         SourceError: There is no such model or no such file, or it is private.
     """
     cached = try_to_load_from_cache(repo_id, name)
@@ -86,8 +86,8 @@ def hub_file(repo_id: str, name: str) -> Path:
     return _download(repo_id, only) / name
 
 
-def _download(repo_id: str, wanted: Callable[[list[str]], list[str]], hint: str = "") -> Path:
-    """The folder into which the ``wanted`` files of ``repo_id`` have been downloaded."""
+def _download(repo_id: str, select: Callable[[list[str]], list[str]], hint: str = "") -> Path:
+    """Download the files of ``repo_id`` that ``select`` chooses from all names; returns their folder."""
     if constants.HF_HUB_OFFLINE:
         raise HubUnreachableError(_unreachable(repo_id, "HF_HUB_OFFLINE is set and the cache lacks it", hint))
     try:
@@ -100,13 +100,13 @@ def _download(repo_id: str, wanted: Callable[[list[str]], list[str]], hint: str 
     except Exception as error:  # httpx, ssl, socket and proxy errors share no other base
         raise HubUnreachableError(_unreachable(repo_id, f"{type(error).__name__}: {error}", hint)) from error
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=wanted(names)))
+        return Path(snapshot_download(repo_id, allow_patterns=select(names)))
     except OSError as error:
         raise HubUnreachableError(_unreachable(repo_id, f"the download broke off: {error}", hint)) from error
 
 
 def cached_folder(repo_id: str) -> Path | None:
-    """The complete copy of ``repo_id`` in the local cache, if there is one. Asks no network."""
+    """Return the complete copy of ``repo_id`` in the local cache, if there is one. Uses no network."""
     try:
         folder = Path(snapshot_download(repo_id, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
@@ -117,11 +117,10 @@ def cached_folder(repo_id: str) -> Path | None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether ``folder`` holds a file of weights; every shard of it, where an index lists them."""
-    names = {path.name for path in folder.iterdir()}
-    found = {name for name in names if re.fullmatch(WEIGHTS, name)}
-    totals = {int(match[1]) for name in found if (match := re.search(r"-of-(\d+)\.", name))}
-    return bool(found) and len(found) >= max(totals, default=1)
+    """Return whether ``folder`` holds a file of weights, or all shards of one."""
+    weights = {path.name for path in folder.iterdir() if re.fullmatch(WEIGHTS, path.name)}
+    totals = {int(match[1]) for name in weights if (match := re.search(r"-of-(\d+)\.", name))}
+    return bool(weights) and len(weights) >= max(totals, default=1)
 
 
 def _names_on_hub(repo_id: str) -> list[str]:
@@ -129,31 +128,27 @@ def _names_on_hub(repo_id: str) -> list[str]:
     return [sibling.rfilename for sibling in siblings]
 
 
-def _wanted(names: list[str]) -> list[str]:
-    """The small files and one set of weights: safetensors where there are any."""
+def _model_files(names: list[str]) -> list[str]:
+    """The small files and one set of weights: safetensors if there are any."""
     weights = [name for name in names if re.fullmatch(WEIGHTS, name)]
     safe = [name for name in weights if name.endswith(".safetensors")]
     return [name for name in names if re.fullmatch(SMALL_FILES, name)] + (safe or weights)
 
 
 def _within(seconds: float, function: Callable[[], list[str]]) -> list[str]:
-    """The result of ``function``, or ``TimeoutError``: name resolution obeys no timeout of the HTTP client."""
-    outcome: dict[str, Any] = {}
+    """Return the result of ``function``, or raise ``TimeoutError``: no timeout of the HTTP client bounds the DNS."""
+    outcome: Future[list[str]] = Future()
 
     def work() -> None:
         try:
-            outcome["value"] = function()
+            outcome.set_result(function())
         except Exception as error:
-            outcome["error"] = error
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if "error" in outcome:
-        raise outcome["error"]
-    if "value" not in outcome:
+    threading.Thread(target=work, daemon=True).start()  # an executor would wait for it at exit
+    if not wait([outcome], timeout=seconds).done:
         raise TimeoutError(f"no answer in {seconds:.0f} s")
-    return list(outcome["value"])
+    return outcome.result()
 
 
 def _unreachable(repo_id: str, reason: str, hint: str) -> str:
@@ -168,7 +163,7 @@ def _unreachable(repo_id: str, reason: str, hint: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' warnings and progress bars off the terminal; what matters is checked and raised by us."""
+    """Keep transformers' warnings and progress bars off the terminal; whatever matters is raised as an error by us."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

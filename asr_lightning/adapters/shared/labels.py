@@ -1,7 +1,7 @@
-"""What models share that write labels, CTC and transducers alike: a vocabulary, and texts spelled with it.
+"""Vocabularies of labels, and texts spelled with them, for models that write labels: CTC and transducers.
 
-The vocabulary of a checkpoint is never changed, so a text must be written with what it has. Must never know audio
-or a network. Used by the collators of CTC models and transducers.
+The vocabulary of a checkpoint is never changed, so every text must be written with what it has. Knows no audio and no
+network. Used by the collators of CTC models and transducers.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def validate_unknown_characters(choice: str) -> None:
 
 
 class Vocabulary(Protocol):
-    """The labels of a checkpoint."""
+    """The labels that a checkpoint can write."""
 
     def encode(self, text: str) -> list[int]:
-        """Labels of ``text``, whose characters are all known."""
+        """Return the labels of ``text``, whose characters are all known."""
         ...
 
     def knows(self, char: str) -> bool:
-        """Whether some label writes ``char``."""
+        """Return whether some label writes ``char``."""
         ...
 
     def characters(self) -> set[str]:
-        """Every character that labels are made of."""
+        """Return every character that labels are made of."""
         ...
 
 
 class BPEVocabulary:
-    """A SentencePiece model, in the serialized form that its file has."""
+    """The pieces of a SentencePiece model, which is given as the bytes of its file."""
 
     def __init__(self, model: bytes) -> None:
         import sentencepiece  # comes with the extra nemo
@@ -62,14 +62,14 @@ class BPEVocabulary:
         self.knows = lru_cache(maxsize=None)(self._knows)
 
     def encode(self, text: str) -> list[int]:
-        """Piece ids of ``text``."""
+        """Return the piece ids of ``text``."""
         return list(self.processor.encode_as_ids(text))
 
     def _knows(self, char: str) -> bool:
         return self.processor.unk_id() not in self.processor.encode_as_ids(char)
 
     def characters(self) -> set[str]:
-        """Characters of all pieces but the control ones."""
+        """Return the characters of all pieces but the control ones."""
         plain = (
             n for n in range(len(self.processor)) if not (self.processor.is_control(n) or self.processor.is_unknown(n))
         )
@@ -83,21 +83,21 @@ class BPEVocabulary:
 
 
 class CharacterVocabulary:
-    """One label a character, in the order of ``labels``."""
+    """A label for each character, numbered in the order of ``labels``."""
 
     def __init__(self, labels: Iterable[str]) -> None:
         self.ids = {label: number for number, label in enumerate(labels)}
 
     def encode(self, text: str) -> list[int]:
-        """The number of each character."""
+        """Return the number of each character."""
         return [self.ids[char] for char in text]
 
     def knows(self, char: str) -> bool:
-        """Whether ``char`` is a label."""
+        """Return whether ``char`` is a label."""
         return char in self.ids
 
     def characters(self) -> set[str]:
-        """The labels."""
+        """Return all labels."""
         return set(self.ids)
 
 
@@ -106,9 +106,9 @@ class Spelling:
     """A text as a vocabulary can write it.
 
     Attributes:
-        text: In the vocabulary's case, without what it lacks.
-        marks: Punctuation that was left out; it is not spoken.
-        unknown: Letters, digits and symbols that were left out, though they are spoken.
+        text: The text in the vocabulary's case, without the characters that it lacks.
+        marks: Punctuation that was left out; nobody speaks it.
+        unknown: Letters, digits and symbols that were left out although they are spoken.
     """
 
     text: str
@@ -117,7 +117,7 @@ class Spelling:
 
 
 def spell(text: str, vocabulary: Vocabulary) -> Spelling:
-    """``text`` written with ``vocabulary``: the other case where only that is known, a blank for unknown marks."""
+    """Write ``text`` with ``vocabulary``: in the other case if only that is known, with a blank for unknown marks."""
     written, marks, unknown = [], set(), set()
     for char in unicodedata.normalize("NFC", text):
         plain = "'" if char in APOSTROPHES else char
@@ -135,27 +135,29 @@ def spell(text: str, vocabulary: Vocabulary) -> Spelling:
 
 
 def labels_of(text: str, vocabulary: Vocabulary) -> list[int]:
-    """Labels of ``text`` as far as ``vocabulary`` can write it."""
+    """Return the labels of ``text``, as far as ``vocabulary`` can write it."""
     return vocabulary.encode(spell(text, vocabulary).text)
 
 
 def padded_labels(texts: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Labels of ``texts``, int64 ``[B, U]`` padded with -100, and the number of each ``[B]``."""
+    """Return the labels of ``texts``, int64 ``[B, U]`` padded with -100, and the number of labels of each, ``[B]``."""
     labels = [torch.tensor(labels_of(text, vocabulary), dtype=torch.int64) for text in texts]
     padded = pad_sequence(labels, batch_first=True, padding_value=-100)
     return padded, torch.tensor([len(label) for label in labels])
 
 
-def check_texts(texts: Mapping[str, str], vocabulary: Vocabulary, unknown_characters: UnknownCharacters) -> None:
-    """Say, before training, what of ``texts`` cannot be written as it is.
+def validate_texts(texts: Mapping[str, str], vocabulary: Vocabulary, unknown_characters: UnknownCharacters) -> None:
+    """Report, before training, everything in ``texts`` that cannot be written as it is.
 
     Args:
-        texts: By the name that the user knows.
-        vocabulary: Of the checkpoint.
-        unknown_characters: ``refuse`` or ``leave_out`` what is spoken but cannot be written.
+        texts: Transcripts, by the name that the user knows each by.
+        vocabulary: Vocabulary of the checkpoint.
+        unknown_characters: Whether to ``refuse`` characters that are spoken but cannot be written, or to ``leave_out``
+            them.
 
     Raises:
-        ValueError: Names every such character with its files, and texts of which nothing would be left.
+        ValueError: Characters are refused, or nothing would be left of some text. The message names the characters and
+            the files.
     """
     spelled = {name: spell(text, vocabulary) for name, text in texts.items()}
     unknown = _files_by_character({name: spelling.unknown for name, spelling in spelled.items()})
@@ -173,11 +175,11 @@ def check_texts(texts: Mapping[str, str], vocabulary: Vocabulary, unknown_charac
     marks = _files_by_character({name: spelling.marks for name, spelling in spelled.items()})
     if marks:
         logger.info("this model writes no %s; they are left out of what it learns", " ".join(sorted(marks)))
-    _check_style(texts.values(), vocabulary.characters())
+    _warn_of_style(texts.values(), vocabulary.characters())
 
 
-def _check_style(texts: Iterable[str], characters: set[str]) -> None:
-    """Warn when a model that writes capitals and full stops is about to unlearn them (NeMo #15382)."""
+def _warn_of_style(texts: Iterable[str], characters: set[str]) -> None:
+    """Warn if a model that writes capitals and full stops is about to unlearn them (NeMo #15382)."""
     text = "".join(texts)
     lacks = []
     if any(char.isupper() for char in characters) and any(char.islower() for char in characters):
@@ -192,11 +194,11 @@ def _check_style(texts: Iterable[str], characters: set[str]) -> None:
 
 
 def _files_by_character(characters: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
+    files: dict[str, list[str]] = defaultdict(list)
     for name, chars in characters.items():
         for char in chars:
-            found[char].append(name)
-    return dict(sorted(found.items()))
+            files[char].append(name)
+    return dict(sorted(files.items()))
 
 
 def _listed(files: Mapping[str, list[str]]) -> str:

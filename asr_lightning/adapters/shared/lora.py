@@ -1,6 +1,6 @@
 """LoRA: low-rank matrices beside the projections of a network, trained in their place and merged when it is saved.
 
-The work is peft's. Must never know a model family. Used by every Hugging Face adapter.
+peft does the work. Knows no model family; every Hugging Face adapter uses it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ATTENTION = ("q_proj", "k_proj", "v_proj")
 class LoRA:
     """Train low-rank matrices beside some projections, and nothing else. Rank 0, the default, is no LoRA.
 
-    Which of them are trained ``train_only`` says: those inside its groups.
+    ``train_only`` decides which of the matrices are trained: those inside its groups.
 
     Attributes:
-        rank: Columns of each pair of matrices; 8 to 32 is usual.
-        alpha: Scale of their product, divided by the rank; None takes twice the rank.
-        dropout: On their input.
-        targets: Last part or parts of the names of linear layers, such as ``self_attn.q_proj``; None takes query, key
-            and value of every attention.
+        rank: Rank of the matrices; 8 to 32 is usual.
+        alpha: Scale of the update, which is multiplied by ``alpha / rank``; None takes twice the rank.
+        dropout: Dropout on the input of the matrices.
+        targets: Names of linear layers, or the last parts of names, such as ``self_attn.q_proj``; None takes the query,
+            key and value projections of every attention.
     """
 
     rank: int = 0
@@ -40,16 +40,16 @@ class LoRA:
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.rank must not be negative and lora.dropout lies in [0, 1), not {self}")
+            raise ValueError(f"lora.rank must not be negative and lora.dropout must lie in [0, 1): {self}")
 
 
-class Network:
-    """A network with or without LoRA, and what of it goes into a file.
+class LoRANetwork:
+    """A network that LoRA may be attached to, and from which the merged network can be taken to be saved.
 
     Args:
-        model: A Hugging Face network; with LoRA, its target layers are replaced inside it.
-        lora: Rank 0 leaves ``model`` as it is.
-        targets: Where ``lora`` names none.
+        model: A Hugging Face network. LoRA replaces its target layers in place.
+        lora: Settings of LoRA; rank 0 leaves ``model`` as it is.
+        targets: Layers to take where ``lora`` names none.
 
     Raises:
         ValueError: peft is not installed, or no linear layer has a name in ``lora.targets``.
@@ -60,11 +60,11 @@ class Network:
         self._keys = set(model.state_dict())
         self._peft = _attach(model, lora, list(lora.targets or targets)) if lora.rank else None
 
-    def plain(self) -> Any:
-        """The network as upstream knows it: float32, LoRA merged. A copy, unless it is so already.
+    def merged(self) -> Any:
+        """Return the network as upstream knows it, in float32 and with LoRA merged; a copy only where one is needed.
 
         Raises:
-            ValueError: Merging left other tensors than the untouched network had.
+            ValueError: The merged network has other tensors than the untouched one.
         """
         if self._peft is None:
             return self.model if self.model.dtype == torch.float32 else copy.deepcopy(self.model).float()
@@ -82,7 +82,7 @@ def _attach(model: Any, lora: LoRA, targets: list[str]) -> Any:
     require_extra("lora", "peft", "LoRA")
     from peft import LoraConfig, get_peft_model
 
-    # No task_type: it would wrap ``forward`` in one for language models (pitfall T69).
+    # Without task_type: peft would wrap ``forward`` in one for language models, which takes token ids and no audio.
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def _attach(model: Any, lora: LoRA, targets: list[str]) -> Any:
     )
     try:
         with hub.quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 by an old name
+            warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 uses an old name of transformers 5.23
             return get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(

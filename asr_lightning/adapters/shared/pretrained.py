@@ -1,13 +1,13 @@
-"""A Hugging Face model folder: what it holds, checked before it is loaded, and written back in full.
+"""Hugging Face model folders: validated before they are loaded, and written back in full.
 
-Must never know a model family: which kinds are welcome, the caller says. Used by every Hugging Face adapter.
+Knows no model family: the caller says which kinds of model it takes. Every Hugging Face adapter uses it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,34 @@ from asr_lightning.adapters.shared.hub import SourceError
 
 TOKENIZER_FILES = {"tokenizer.json", "vocab.json", "tokenizer.model"}
 EXTRACTOR_FILES = {"preprocessor_config.json", "processor_config.json"}
-NO_MATTER = {"transformers_version", "_name_or_path", "architectures", "dtype", "processor_class", "use_cache"}
-"""Settings that decide no text. The type of the weights is their own."""
+WITHOUT_EFFECT = {"transformers_version", "_name_or_path", "architectures", "dtype", "processor_class", "use_cache"}
+"""Settings that have no effect on the text. The weights themselves show their type."""
 HEADS = ("lm_head", "ctc_head", "proj_out")
+"""Prefixes of the layers that write text."""
 
 
 def folder_of(source: str) -> Path:
-    """The local folder of ``source``, a path or a hub id.
+    """Return the local folder of ``source``, a path or a hub id; a model of the hub is downloaded if necessary.
 
     Raises:
-        SourceError: There is none.
+        SourceError: There is no such folder or model.
     """
     return hub.local_folder(source) if hub.looks_local(source) else hub.hub_folder(source)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings in ``config.json``.
+    """Read the settings in ``config.json``.
 
     Raises:
-        SourceError: There are none, or they cannot be read.
+        SourceError: The file does not exist or cannot be read.
     """
     path = folder / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+        content = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
         raise SourceError(
-            f"{folder} is no model folder: it holds {found}, but no {path.name}; "
+            f"{folder} is no model folder: it holds {content}, but no {path.name}; "
             "give the folder that an adapter saved, a Hugging Face or faster-whisper folder, or a hub id"
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -56,11 +57,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def check_kind(folder: Path, config: dict[str, Any], kinds: Collection[str]) -> str:
-    """The ``model_type`` of ``config``, which must be one of ``kinds``.
+def require_kind(folder: Path, config: Mapping[str, object], kinds: Collection[str]) -> str:
+    """Return the ``model_type`` of ``config``, which must be one of ``kinds``.
 
     Raises:
-        SourceError: It is another, or the model wants to run code of its own.
+        SourceError: The type is another one, or the model wants to run code of its own.
     """
     kind = config.get("model_type")
     if kind in kinds:
@@ -77,13 +78,13 @@ def check_kind(folder: Path, config: dict[str, Any], kinds: Collection[str]) -> 
 
 
 def load_network(factory: Any, folder: Path, optional: str | None = None, **options: Any) -> Any:
-    """The network in ``folder`` in float32 and eval mode, every weight of it from the files.
+    """Load the network in ``folder`` in float32 and eval mode, with every weight from the files.
 
     Args:
         factory: A class with ``from_pretrained``.
-        folder: Holds ``config.json`` and weights.
-        optional: End of the name of a weight that may be missing, since nothing is read with it.
-        options: Passed on.
+        folder: Folder with ``config.json`` and weights.
+        optional: End of the name of a weight that may be missing because reading audio does not need it.
+        options: Further arguments of ``from_pretrained``.
 
     Raises:
         SourceError: Weights are missing or cannot be read.
@@ -107,8 +108,12 @@ def load_network(factory: Any, folder: Path, optional: str | None = None, **opti
     return model
 
 
-def skip_no_layers(model: Any) -> None:
-    """Switch layerdrop off (pitfall T38): every configuration class says 0.1, and encoders keep a copy of it."""
+def disable_layerdrop(model: Any) -> None:
+    """Switch layerdrop off, which all configuration classes set to 0.1 and of which encoders keep a copy.
+
+    Skipping layers at random is meant for training from scratch, and makes the loss of one batch differ from pass to
+    pass.
+    """
     for config in (model.config, getattr(model.config, "encoder_config", model.config)):
         if hasattr(config, "layerdrop"):
             config.layerdrop = 0.0
@@ -118,32 +123,32 @@ def skip_no_layers(model: Any) -> None:
 
 
 def has_any(folder: Path, names: set[str]) -> bool:
-    """Whether ``folder`` holds one of ``names``."""
+    """Return whether ``folder`` holds a file with one of ``names``."""
     return any((folder / name).is_file() for name in names)
 
 
 def require_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a tokenizer.
+    """Require that ``folder`` holds a tokenizer.
 
     Raises:
-        SourceError: There is none.
+        SourceError: It holds none.
     """
     if not has_any(folder, TOKENIZER_FILES):
         raise SourceError(f"{folder} holds no tokenizer.json: copy it from the model this one was made from")
 
 
 def require_extractor(folder: Path) -> None:
-    """Refuse a folder without the settings of a feature extractor.
+    """Require that ``folder`` holds the settings of a feature extractor.
 
     Raises:
-        SourceError: There are none.
+        SourceError: It holds none.
     """
     if not has_any(folder, EXTRACTOR_FILES):
         raise SourceError(f"{folder} holds no preprocessor_config.json: copy it from the model this one was made from")
 
 
 def load_tokenizer(folder: Path, **options: Any) -> Any:
-    """The tokenizer in ``folder``.
+    """Load the tokenizer in ``folder``.
 
     Raises:
         SourceError: There is none.
@@ -153,7 +158,7 @@ def load_tokenizer(folder: Path, **options: Any) -> Any:
 
 
 def load_extractor(folder: Path) -> Any:
-    """The feature extractor in ``folder``.
+    """Load the feature extractor in ``folder``.
 
     Raises:
         SourceError: There is none.
@@ -163,7 +168,7 @@ def load_extractor(folder: Path) -> Any:
 
 
 def load_processor(folder: Path) -> Any:
-    """Tokenizer and feature extractor of ``folder`` as upstream joins them.
+    """Load tokenizer and feature extractor of ``folder`` as the one processor that upstream makes of them.
 
     Raises:
         SourceError: One of them is missing.
@@ -174,24 +179,26 @@ def load_processor(folder: Path) -> Any:
 
 
 def write(directory: Path, model: PreTrainedModel, *parts: Any) -> None:
-    """Write ``model`` and ``parts`` (tokenizer, feature extractor, processor) as upstream lays them out."""
+    """Write ``model`` and ``parts`` (tokenizer, feature extractor, processor) in upstream's layout."""
     with hub.quiet():
         model.save_pretrained(directory)
         for part in parts:
             part.save_pretrained(directory)
 
 
-def text_options(config: Any, tokenizer: Any, extractor: Any, shape: Collection[str] | None = None) -> dict[str, Any]:
-    """What of a checkpoint decides its text beside the weights: how layers are used, tokens, features.
+def text_options(
+    config: Any, tokenizer: Any, extractor: Any, shape: Collection[str] | None = None
+) -> dict[str, object]:
+    """Return everything in a checkpoint that decides its text beside the weights: use of layers, tokens, features.
 
     Args:
-        config: Of the network.
-        tokenizer: Its tokens.
-        extractor: Settings of its features.
-        shape: What of ``config`` cannot be seen from the weights; None takes all of it.
+        config: Configuration of the network.
+        tokenizer: Tokenizer of the checkpoint.
+        extractor: Feature extractor of the checkpoint.
+        shape: Settings of ``config`` that cannot be seen from the weights; None takes all settings.
     """
     settings = config.to_dict()
-    used = {name: settings.get(name) for name in shape or settings if name not in NO_MATTER}
+    network = {name: settings.get(name) for name in shape or settings if name not in WITHOUT_EFFECT}
     tokens = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
-    features = {name: value for name, value in extractor.to_dict().items() if name not in NO_MATTER}
-    return {"config": used, "extractor": features, "vocabulary": hashlib.sha256(tokens).hexdigest()}
+    features = {name: value for name, value in extractor.to_dict().items() if name not in WITHOUT_EFFECT}
+    return {"config": network, "extractor": features, "vocabulary": hashlib.sha256(tokens).hexdigest()}

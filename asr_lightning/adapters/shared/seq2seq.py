@@ -1,6 +1,6 @@
-"""What attention decoders share: one shift, masked cross entropy, a token cap per row. ``greedy.py`` decodes.
+"""What attention decoders share: shifted targets, masked cross entropy and a token cap per row. ``greedy.py`` decodes.
 
-Must never know audio, files or a trainer. Used by ``whisper/adapter.py`` and ``moonshine/adapter.py``.
+Knows no audio, file or trainer. Used by ``whisper/adapter.py`` and ``moonshine/adapter.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from asr_lightning.types import IGNORED, LossOutput
 
 CAP_BASE_TOKENS = 8
 CAP_TOKENS_PER_SECOND = 7.0
-"""Token cap of one row: 8 + 7 per second. Source: training.md section 5; Moonshine's heuristics are 6.5 to 13."""
+"""A row may have 8 tokens, and 7 more for each second. The cards of Moonshine's models cap at 6.5 to 13 a second."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Shifted:
     """A batch of targets and the decoder inputs that predict them.
 
     Attributes:
-        decoder_input_ids: int64 ``[B, U]``: prompt and text; padded with the end token, which causality hides.
-        targets: int64 ``[B, U]``: text and end token, -100 on the prompt and on padding.
-        target_lengths: int64 ``[B]``, positions up to and including the end token.
+        decoder_input_ids: Prompt and text, int64 ``[B, U]``, padded with the end token: causality hides it.
+        targets: Text and end token, int64 ``[B, U]``, with -100 on the prompt and on padding.
+        target_lengths: Number of positions up to and including the end token, int64 ``[B]``.
     """
 
     decoder_input_ids: Tensor
@@ -39,8 +39,8 @@ class Shifted:
 def shift_once(prompt: Sequence[int], texts: Sequence[Sequence[int]], eos: int) -> Shifted:
     """Align inputs and targets: position u of the decoder is scored against ``targets[:, u]``.
 
-    Padding is marked by length, never by token id: the pad token may be the end token, and a model whose end token
-    is never scored does not stop (pitfall T2).
+    Padding is marked by length, never by token id: the pad token may be the end token, and a model whose end token is
+    never scored does not learn to stop.
     """
     lengths = torch.tensor([len(prompt) + len(text) for text in texts])
     shape = (len(texts), int(lengths.max()))
@@ -52,43 +52,43 @@ def shift_once(prompt: Sequence[int], texts: Sequence[Sequence[int]], eos: int) 
     return Shifted(decoder_input_ids, targets, lengths)
 
 
-def refuse_long(texts: Mapping[str, Sequence[int]], num_prompt: int, most: int | None) -> None:
-    """Refuse texts that, with a prompt of ``num_prompt`` tokens, have more than the decoder has positions.
+def refuse_long(texts: Mapping[str, Sequence[int]], num_prompt: int, max_tokens: int | None) -> None:
+    """Refuse texts that, with a prompt of ``num_prompt`` tokens, have more tokens than the decoder has positions.
 
     Args:
-        texts: Tokens by the name that the user knows the recording by.
-        num_prompt: Tokens before each text.
-        most: Positions of the decoder; None for any number.
+        texts: Tokens of each text, by the name that the user knows the recording by.
+        num_prompt: Number of tokens before each text.
+        max_tokens: Number of positions of the decoder; None allows any length.
 
     Raises:
-        ValueError: Lists them.
+        ValueError: Some texts are too long; the message lists them.
     """
     problems = [
-        f"the transcript of {name} has {num_prompt + len(tokens)} tokens with the prompt, the model takes {most}: "
-        "cut the recording into shorter clips, or check that the transcript belongs to it"
+        f"the transcript of {name} has {num_prompt + len(tokens)} tokens with the prompt, the model takes "
+        f"{max_tokens}: cut the recording into shorter clips, or check that the transcript belongs to it"
         for name, tokens in texts.items()
-        if most is not None and num_prompt + len(tokens) > most
+        if max_tokens is not None and num_prompt + len(tokens) > max_tokens
     ]
     if problems:
         raise ValueError(name_some(problems, "\n"))
 
 
 def scored_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> LossOutput:
-    """Mean cross entropy over the scored positions, in float32.
+    """Return the mean cross entropy over the scored positions, in float32.
 
     Args:
         logits: ``[N, V]`` at the scored positions, in their order.
-        targets: int64 ``[N]``, theirs.
+        targets: Targets of these positions, int64 ``[N]``.
         label_smoothing: Share of the target's weight that is spread evenly over the vocabulary.
     """
     return LossOutput(F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing), len(targets))
 
 
-def check_smoothing(label_smoothing: float) -> float:
-    """``label_smoothing``, if it is one.
+def validate_smoothing(label_smoothing: float) -> float:
+    """Return ``label_smoothing`` if it is valid.
 
     Raises:
-        ValueError: It is not a share below 1.
+        ValueError: It is not a share from 0 to below 1.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing is a share from 0 to below 1, such as 0.1, not {label_smoothing}")
@@ -96,5 +96,5 @@ def check_smoothing(label_smoothing: float) -> float:
 
 
 def token_caps(seconds: Tensor, tokens_per_second: float, max_tokens: int) -> list[int]:
-    """Most new tokens of each row, from its duration and never from the reference; at most ``max_tokens``."""
+    """Cap on the new tokens of each row, from its duration and never from the reference; at most ``max_tokens``."""
     return [min(CAP_BASE_TOKENS + math.ceil(tokens_per_second * s), max_tokens) for s in seconds.tolist()]

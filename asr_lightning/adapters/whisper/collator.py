@@ -1,7 +1,4 @@
-"""Whisper's collator: padded audio, prompt, tokens. Holds no network; picklable.
-
-Used by ``adapter.py``.
-"""
+"""Whisper's collator: padded audio, prompt and tokens. Holds no network; picklable. Used by ``adapter.py``."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class WhisperCollator:
         prompt: Tokens before the text.
         eos: The end token.
         language: Code of the language; None for an English-only model.
-        limits: What the checkpoint accepts.
+        limits: Limits of the checkpoint.
     """
 
     tokenizer: WhisperTokenizer
@@ -39,10 +36,11 @@ class WhisperCollator:
         """Batch ``utterances`` in their order.
 
         Raises:
-            ValueError: A clip is too long or has another sample rate, or a transcript is too long; it names the uid.
+            ValueError: A clip is too long or has another sample rate, or a transcript is too long. The message names
+                the uid.
         """
         for utterance in utterances:
-            self._check(utterance)
+            self._validate(utterance)
         tokens = [self._tokens(u.text) for u in utterances]
         refuse_long(
             dict(zip((u.uid for u in utterances), tokens, strict=True)),
@@ -64,7 +62,7 @@ class WhisperCollator:
         """Refuse transcripts with more tokens than the decoder has positions.
 
         Raises:
-            ValueError: Lists them.
+            ValueError: There are such transcripts; the message lists them.
         """
         tokens = {name: self._tokens(text) for name, text in texts.items()}
         refuse_long(tokens, len(self.prompt), self.limits.max_target_tokens)
@@ -73,7 +71,7 @@ class WhisperCollator:
         tokens: list[int] = self.tokenizer(spoken_text(text, self.language), add_special_tokens=False).input_ids
         return tokens
 
-    def _check(self, utterance: Utterance) -> None:
+    def _validate(self, utterance: Utterance) -> None:
         if utterance.sample_rate != self.limits.sample_rate:
             raise ValueError(
                 f"{utterance.uid} has {utterance.sample_rate} Hz, Whisper takes {self.limits.sample_rate}: resample it"

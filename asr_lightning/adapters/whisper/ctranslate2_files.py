@@ -1,6 +1,6 @@
 """Reads the weights of a CTranslate2 (faster-whisper) Whisper folder into a Hugging Face network.
 
-Needs no ctranslate2 package. Must never know tokens. Used by ``loading.py``.
+Needs no ctranslate2 package and knows no tokens. Used by ``loading.py``.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ TIED = "decoder/projection/weight"
 """The output layer, which Hugging Face ties to the embedding."""
 
 DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
-"""By type id. Source: ctranslate2 4.8 ``specs/model_spec.py``, ``_dtype_to_type_id``."""
+"""Types in the order of their ids. Source: ctranslate2 4.8 ``specs/model_spec.py``, ``_dtype_to_type_id``."""
 
 BINARY_VERSION = 6
 """The only layout that Whisper was ever written in. Source: ctranslate2 4.8 ``CURRENT_BINARY_VERSION``."""
 
 HEAD_WIDTH = 64
-"""Width of every OpenAI Whisper attention head, for files that record no number. Source: openai/whisper model card."""
+"""Width of an attention head in every Whisper of OpenAI, for files that do not record the number of heads. Source:
+openai/whisper model card."""
 
 
 def load_network(parts: Sequence[Path]) -> WhisperForConditionalGeneration:
-    """The network in float32 and eval mode; quantised weights are multiplied out.
+    """Load the network in float32 and eval mode; quantised weights are multiplied out.
 
     Args:
-        parts: The file ``model.bin``, or the files that it was cut into.
+        parts: The file ``model.bin``, or the files that it was split into.
 
     Raises:
-        ValueError: They are cut short, no CTranslate2 file, of another version or not Whisper.
+        ValueError: The files are cut short, or are no Whisper model in CTranslate2's format of the known version.
     """
     path = parts[0]
     try:
@@ -70,7 +71,7 @@ class _Joined(io.RawIOBase):
 
 
 def _read(parts: Sequence[Path]) -> dict[str, Tensor]:
-    """Every variable by name, quantised ones multiplied out to float32, aliases resolved."""
+    """Read every variable by its name, with quantised ones multiplied out to float32 and aliases resolved."""
     path = parts[0]
     with ExitStack() as stack:
         file = io.BufferedReader(_Joined([stack.enter_context(part.open("rb")) for part in parts]))
@@ -83,7 +84,7 @@ def _read(parts: Sequence[Path]) -> dict[str, Tensor]:
         kind = _text(file)
         if kind != "WhisperSpec":
             raise ValueError(f"{path} holds a {kind}, not a WhisperSpec: give the folder of a Whisper model")
-        _unpack(file, "I")  # revision: only the C++ side cares
+        _unpack(file, "I")  # the revision, which only CTranslate2 itself needs
         variables = dict(_variable(file) for _ in range(*_unpack(file, "I")))
         aliases = [(_text(file), _text(file)) for _ in range(*_unpack(file, "I"))]
     # Equal tensors are stored once. Each layer needs its own, or training one would change the others.
@@ -102,7 +103,7 @@ def _variable(file: BinaryIO) -> tuple[str, Tensor]:
 
 
 def _dequantized(variables: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Float32 weights. int8 has one scale per output row, int16 one per tensor; both divide."""
+    """Yield float32 weights, divided by their scales: int8 has a scale per output row, int16 one per tensor."""
     for name, value in variables.items():
         scale = variables.get(f"{name}_scale")
         if scale is None:
@@ -116,7 +117,7 @@ def _unpack(file: BinaryIO, code: str) -> tuple[Any, ...]:
 
 
 def _text(file: BinaryIO) -> str:
-    """A string whose stored length counts its final zero byte."""
+    """Read a string, whose stored length counts its final zero byte."""
     return _exactly(file, _unpack(file, "H")[0])[:-1].decode()
 
 
@@ -132,7 +133,7 @@ def _num_layers(variables: dict[str, Tensor], side: str) -> int:
 
 
 def _state_dict(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face names and layout: fused projections are split, keys have no bias."""
+    """Give the weights Hugging Face's names and layout: fused projections are split, and keys have no bias."""
     weights: dict[str, Tensor] = {}
     for conv in ("conv1", "conv2"):
         for part in ("weight", "bias"):
@@ -148,7 +149,7 @@ def _state_dict(variables: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layer(variables: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
-    """One transformer layer; only decoder layers have ``attention``, the attention to the encoder."""
+    """Return the weights of one layer; only decoder layers have ``attention``, which attends to the encoder."""
     weights = {
         **_norm(variables, f"{source}/self_attention/layer_norm", f"{target}.self_attn_layer_norm"),
         **_split(variables, f"{source}/self_attention/linear_0", f"{target}.self_attn", "qkv"),
@@ -174,7 +175,7 @@ def _linear(variables: dict[str, Tensor], source: str, target: str) -> dict[str,
 
 
 def _split(variables: dict[str, Tensor], source: str, target: str, letters: str) -> dict[str, Tensor]:
-    """Undo the fusion of the projections named by ``letters``; CTranslate2 stores a zero bias for keys."""
+    """Split the fused projections named by ``letters``; the zero bias that CTranslate2 stores for keys is dropped."""
     weights = {}
     for part in ("weight", "bias"):
         for letter, chunk in zip(letters, variables[f"{source}/{part}"].chunk(len(letters)), strict=True):
@@ -184,26 +185,26 @@ def _split(variables: dict[str, Tensor], source: str, target: str, letters: str)
 
 
 def _config(variables: dict[str, Tensor], weights: dict[str, Tensor]) -> WhisperConfig:
-    """The configuration that the shapes imply."""
+    """Derive the configuration from the shapes of the weights."""
     width, num_mel_bins, _ = weights["model.encoder.conv1.weight"].shape
-    sizes: dict[str, Any] = {}
-    for side in ("encoder", "decoder"):
-        heads = variables.get(f"{side}/num_heads")
-        sizes[f"{side}_layers"] = _num_layers(variables, side)
-        sizes[f"{side}_attention_heads"] = width // HEAD_WIDTH if heads is None else int(heads)
-        sizes[f"{side}_ffn_dim"] = weights[f"model.{side}.layers.0.fc1.weight"].shape[0]
+    num_heads = {side: variables.get(f"{side}/num_heads", width // HEAD_WIDTH) for side in ("encoder", "decoder")}
     return WhisperConfig(
         vocab_size=weights["model.decoder.embed_tokens.weight"].shape[0],
         num_mel_bins=num_mel_bins,
         d_model=width,
         max_source_positions=weights["model.encoder.embed_positions.weight"].shape[0],
         max_target_positions=weights["model.decoder.embed_positions.weight"].shape[0],
-        **sizes,
+        encoder_layers=_num_layers(variables, "encoder"),
+        decoder_layers=_num_layers(variables, "decoder"),
+        encoder_attention_heads=int(num_heads["encoder"]),
+        decoder_attention_heads=int(num_heads["decoder"]),
+        encoder_ffn_dim=weights["model.encoder.layers.0.fc1.weight"].shape[0],
+        decoder_ffn_dim=weights["model.decoder.layers.0.fc1.weight"].shape[0],
     )
 
 
 def _network(config: WhisperConfig, weights: dict[str, Tensor]) -> WhisperForConditionalGeneration:
-    """The network around ``weights``, built without initialising any others."""
+    """Build the network around ``weights``, without initialising any others."""
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(config)
     model.load_state_dict(weights, strict=True, assign=True)

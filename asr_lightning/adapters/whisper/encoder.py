@@ -1,6 +1,6 @@
-"""Whisper's encoder at the true length of the audio, on the loaded network's own layers. Copies no weights.
+"""Whisper's encoder at the true length of the audio, with the layers of the loaded network. Copies no weights.
 
-Must never know tokens or files. Used by ``adapter.py``.
+Knows no tokens and no files. Used by ``adapter.py``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
 def encode(encoder: WhisperEncoder, features: Tensor) -> Tensor:
-    """Hidden states of ``features``; equals Hugging Face's encoder to 1e-5 where that accepts the length.
+    """Return the hidden states of ``features``; for 3000 frames they equal those of Hugging Face's encoder to 1e-5.
 
-    Hugging Face raises for every input that is not 3000 frames (30 s), so a 3.4 s clip pays nine times its length.
+    Hugging Face's encoder takes nothing but 3000 frames (30 s), so a 3.4 s clip would pay for nine times its length.
 
     Args:
         encoder: A loaded ``WhisperEncoder``.
@@ -31,7 +31,7 @@ def encode(encoder: WhisperEncoder, features: Tensor) -> Tensor:
     num_positions = _num_positions(features.shape[-1], encoder.embed_positions.num_embeddings)
     hidden = F.gelu(encoder.conv1(features))
     hidden = F.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-    # Detached: the sinusoids must not drift even if a recipe switches every encoder gradient on (pitfall T10).
+    # Detached: the sinusoids must not drift, even if a recipe switches the gradients of the whole encoder on.
     hidden = hidden + encoder.embed_positions.weight[:num_positions].detach()
     hidden = F.dropout(hidden, p=encoder.dropout, training=encoder.training)
     for layer in encoder.layers:
@@ -50,5 +50,5 @@ def _num_positions(num_frames: int, max_positions: int) -> int:
 
 
 def _dropped(encoder: WhisperEncoder) -> bool:
-    """Whether LayerDrop skips the next layer; drawn as upstream does, so that seeds agree."""
+    """Draw whether LayerDrop skips the next layer, in upstream's way, so that the same seed gives the same result."""
     return bool(encoder.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop)

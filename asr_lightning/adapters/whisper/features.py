@@ -1,6 +1,6 @@
-"""Whisper's log-mel features at the true length, made where the batch is: on the GPU, if there is one.
+"""Whisper's log-mel features at the true length, made on the device of the batch: on the GPU, if there is one.
 
-Must never know tokens, files or the network. Used by ``adapter.py``.
+Knows no tokens, files or network. Used by ``adapter.py``.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from transformers import WhisperFeatureExtractor
 from asr_lightning.training.devices import in_float32
 
 BUCKET_FRAMES = 16
-"""Contexts are multiples of 0.16 s: few distinct shapes, at most 4 % more work for a 4 s clip."""
+"""Contexts are multiples of 0.16 s, so that there are few distinct shapes, for at most 4 % more work on a 4 s clip."""
 
 REACH = 2
-"""Frames after the end of the audio that still hear it: the window is 2.5 hops long, centred."""
+"""Number of frames after the end of the audio that still hear it: the window is centred and 2.5 hops long."""
 
 
 class LogMel:
-    """Features by a checkpoint's settings, which stay on each device that has asked for them.
+    """Makes features by the settings of a checkpoint; window and filters are kept for each device that is used.
 
     Args:
-        extractor: The checkpoint's.
+        extractor: The checkpoint's feature extractor.
         margin_seconds: Silence after the longest clip; None gives every batch the whole 30 s window.
     """
 
@@ -35,7 +35,7 @@ class LogMel:
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def num_frames(self, num_samples: int) -> int:
-        """The context of a batch whose longest clip has ``num_samples``; even, at most the whole window."""
+        """Return the context of a batch whose longest clip has ``num_samples``: even, and at most the whole window."""
         if self.margin_seconds is None:
             return int(self.extractor.nb_max_frames)
         margin = self.margin_seconds * self.extractor.sampling_rate
@@ -43,11 +43,11 @@ class LogMel:
         return min(math.ceil(frames / BUCKET_FRAMES) * BUCKET_FRAMES, self.extractor.nb_max_frames)
 
     def __call__(self, waveforms: Tensor) -> Tensor:
-        """``[B, M, F]`` of ``waveforms`` ``[B, T]``: the first F frames of the 30 s features (pitfall T14).
+        """Return features ``[B, M, F]`` of ``waveforms`` ``[B, T]``: the first F frames of the 30 s features.
 
         Two more frames of zeros are computed and cut off: the STFT reflects the audio at its end, which would change
-        the last frames of a clip that fills its context. Frames of zeros further on are not computed, since all are
-        alike: a tenth of the cost of a 30 s window.
+        the last frames of a clip that fills its context. Frames of zeros after those are all alike and are not
+        computed, which saves nine tenths of the cost of a 30 s window.
         """
         longest, hop = waveforms.shape[-1], self.extractor.hop_length
         num_frames = self.num_frames(longest)
@@ -60,7 +60,7 @@ class LogMel:
 
     @torch.no_grad()
     def _log_mel(self, waveforms: Tensor) -> Tensor:
-        """Source: transformers 5.23, ``WhisperFeatureExtractor``, which brings its result back to the CPU."""
+        """Compute what ``WhisperFeatureExtractor`` of transformers 5.23 does, but leave the result on the device."""
         window, filters = self._constants_on(waveforms.device)
         if self.extractor.dither:
             waveforms = waveforms + self.extractor.dither * torch.randn_like(waveforms)
@@ -74,7 +74,7 @@ class LogMel:
         return (torch.maximum(log_mel, floor) + 4.0) / 4.0
 
     def _constants_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Window ``[n_fft]`` and filters ``[M, n_fft / 2 + 1]``."""
+        """Return the window ``[n_fft]`` and the filters ``[M, n_fft / 2 + 1]``."""
         if device not in self._constants:
             filters = torch.from_numpy(self.extractor.mel_filters).to(device, torch.float32)
             self._constants[device] = torch.hann_window(self.extractor.n_fft, device=device), filters.T

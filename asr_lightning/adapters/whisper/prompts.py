@@ -1,6 +1,6 @@
-"""Whisper's decoder prompt, built in one place for training and for decoding (pitfall T3).
+"""Whisper's decoder prompt, built in one place so that training and decoding agree on it.
 
-Must never know audio or the network. Used by ``adapter.py``.
+Knows no audio and no network. Used by ``adapter.py``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 
 def language_code(language: str | None, config: Any) -> str | None:
-    """The code of ``language`` (``de``, ``german`` or ``<|de|>``); None for an English-only model.
+    """Return the code of ``language`` (``de``, ``german`` or ``<|de|>``); None for an English-only model.
 
-    Without ``language``, the one that the checkpoint was saved with.
+    If ``language`` is None, the checkpoint's own language is taken.
 
     Raises:
-        ValueError: Not a language of this model, or a multilingual model without a language.
+        OptionError: This is no language of the model, or a multilingual model has none.
     """
     known = [token.strip("<|>") for token in getattr(config, "lang_to_id", None) or {}]
     language = language if language is not None else getattr(config, "language", None)
@@ -49,10 +49,10 @@ def language_code(language: str | None, config: Any) -> str | None:
 
 
 def task_name(task: str | None, config: Any) -> str | None:
-    """``transcribe`` or ``translate``; None for an English-only model.
+    """Return ``transcribe`` or ``translate``; None for an English-only model.
 
     Raises:
-        ValueError: Another task, or translation by an English-only model.
+        ValueError: There is no such task, or an English-only model is to translate.
     """
     task = task if task is not None else getattr(config, "task", None)
     if task is not None and task not in TASK_IDS:
@@ -65,7 +65,7 @@ def task_name(task: str | None, config: Any) -> str | None:
 
 
 def prompt_ids(config: Any, language: str | None, task: str | None) -> tuple[int, ...]:
-    """Start, language and task where the model is multilingual, no timestamps."""
+    """Return the tokens for the start, for language and task if the model is multilingual, and for no timestamps."""
     start, end = config.decoder_start_token_id, config.no_timestamps_token_id
     if language is None:
         return (start, end)
@@ -73,6 +73,6 @@ def prompt_ids(config: Any, language: str | None, task: str | None) -> tuple[int
 
 
 def spoken_text(text: str, language: str | None) -> str:
-    """``text`` as Whisper's decoder writes it: with a leading space where the language has spaces."""
+    """Return ``text`` as Whisper's decoder writes it: with a leading space if the language has spaces."""
     stripped = text.strip()
     return stripped if not stripped or language in WITHOUT_SPACES else f" {stripped}"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from asr_lightning.adapters.shared.greedy import Decoder, GreedyRules, agreed, greedy, teacher_forced
+from asr_lightning.adapters.shared.greedy import Decoder, GreedyRules, agreed_tokens, greedy, teacher_forced
 from asr_lightning.adapters.shared.seq2seq import shift_once
 from asr_lightning.types import SpeechBatch, Utterance
 
@@ -103,10 +103,10 @@ def test_a_tie_is_left_to_the_steps():
     """Of two equal logits the pass must not choose: a batch of another shape may round the other way."""
     logits = torch.zeros(2, 40)
     logits[0, 8], logits[0, 9], logits[1, EOS] = 5.0, 5.0 - 1e-6, 5.0
-    assert agreed(RULES, logits, [torch.tensor([8, EOS])]) == [[]]
+    assert agreed_tokens(RULES, logits, [torch.tensor([8, EOS])]) == [[]]
     logits[0, 9] = 4.9
-    assert agreed(RULES, logits, [torch.tensor([8, EOS])]) == [[8, EOS]]
-    assert agreed(RULES, logits.bfloat16(), [torch.tensor([8, EOS])]) == [[]]
+    assert agreed_tokens(RULES, logits, [torch.tensor([8, EOS])]) == [[8, EOS]]
+    assert agreed_tokens(RULES, logits.bfloat16(), [torch.tensor([8, EOS])]) == [[]]
 
 
 def test_a_tie_at_the_first_token_of_a_one_token_prompt():

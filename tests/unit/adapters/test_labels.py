@@ -11,7 +11,7 @@ import torch
 
 from asr_lightning.adapters.nemo.collator import NeMoCollator
 from asr_lightning.adapters.shared.frames import joint_gigabytes
-from asr_lightning.adapters.shared.labels import BPEVocabulary, CharacterVocabulary, check_texts, spell
+from asr_lightning.adapters.shared.labels import BPEVocabulary, CharacterVocabulary, spell, validate_texts
 from asr_lightning.types import Utterance
 
 LOWER = CharacterVocabulary(" 'abcdefghijklmnopqrstuvwxyz")
@@ -43,7 +43,7 @@ def test_unknown_characters_are_refused_with_their_files() -> None:
     """D23: named before training, each with its recordings; a text that says 25 must not teach silence."""
     texts = {"a.wav": "open 25 doors", "b.wav": "25 cafés", "c.wav": "fine"}
     with pytest.raises(ValueError, match=r"cannot write 3 characters") as error:
-        check_texts(texts, LOWER, "refuse")
+        validate_texts(texts, LOWER, "refuse")
     assert "'2' (DIGIT TWO) in a.wav, b.wav" in str(error.value)
     assert "'é' (LATIN SMALL LETTER E WITH ACUTE) in b.wav" in str(error.value)
     assert "c.wav" not in str(error.value)
@@ -51,19 +51,19 @@ def test_unknown_characters_are_refused_with_their_files() -> None:
 
 
 def test_unknown_characters_may_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    check_texts({"a.wav": "room 5, please"}, LOWER, "leave_out")
+    validate_texts({"a.wav": "room 5, please"}, LOWER, "leave_out")
     assert "left out of the transcripts" in caplog.text and "DIGIT FIVE" in caplog.text
 
 
 def test_marks_are_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        check_texts({"a.wav": "Well, yes!"}, LOWER, "refuse")
+        validate_texts({"a.wav": "Well, yes!"}, LOWER, "refuse")
     assert "this model writes no ! ,;" in caplog.text
 
 
 def test_a_text_of_which_nothing_is_left() -> None:
     with pytest.raises(ValueError, match=r"nothing of the transcripts of b.wav"):
-        check_texts({"a.wav": "yes", "b.wav": "?!"}, LOWER, "refuse")
+        validate_texts({"a.wav": "yes", "b.wav": "?!"}, LOWER, "refuse")
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_a_text_of_which_nothing_is_left() -> None:
 )
 def test_style_mismatch_warning(texts: list[str], warning: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """T36: lower-case transcripts teach a model that writes capitals to leave them out, and WER rises."""
-    check_texts(dict(enumerate(texts)), CASED, "refuse")  # type: ignore[arg-type]
+    validate_texts(dict(enumerate(texts)), CASED, "refuse")  # type: ignore[arg-type]
     assert (warning in caplog.text) if warning else not caplog.text
     caplog.clear()
-    check_texts({"a": "open it"}, LOWER, "refuse")
+    validate_texts({"a": "open it"}, LOWER, "refuse")
     assert not caplog.text
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asr_lightning.adapters.shared.seq2seq import check_smoothing, scored_cross_entropy, shift_once, token_caps
+from asr_lightning.adapters.shared.seq2seq import scored_cross_entropy, shift_once, token_caps, validate_smoothing
 
 EOS = 3
 
@@ -48,7 +48,7 @@ def test_label_smoothing_spreads_weight_over_all_tokens():
     expected = 0.9 * F.cross_entropy(logits, targets) - 0.1 * logits.log_softmax(-1).mean()
     torch.testing.assert_close(smoothed, expected)
     with pytest.raises(ValueError, match="label_smoothing is a share"):
-        check_smoothing(1.0)
+        validate_smoothing(1.0)
 
 
 def test_cap_is_per_utterance():
