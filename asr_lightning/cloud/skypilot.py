@@ -177,7 +177,7 @@ class SkyPilotProvider:
             return {machine.name: machine.status for machine in sky.get(sky.status())}
 
     def _reachable(self, volume: str) -> bool:
-        """Whether the machine of ``volume`` runs; when this is found out first, ssh is configured for it."""
+        """Whether the machine of ``volume`` runs; the first time that it does, ssh is configured for it."""
         import sky
 
         if volume not in self._ready:

@@ -1,6 +1,6 @@
-"""The part of SkyPilot's package that the provider calls, on this machine: a cloud of one folder for each cluster.
+"""A stand-in for SkyPilot's package, as far as the provider calls it: each cluster is a folder of this machine.
 
-``test_skypilot.py`` holds its calls against the signatures of the real package where that is installed.
+``test_skypilot.py`` compares its calls with the signatures of the real package, if that is installed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ResourcesUnavailableError(Exception):
 
 
 class Sky(ModuleType):
-    """``import sky``: each call returns a request, which ``get`` carries out."""
+    """The module ``sky``: each call returns a request, which ``get`` carries out."""
 
     JobStatus, ClusterStatus = JobStatus, ClusterStatus
 
@@ -75,14 +75,14 @@ class Sky(ModuleType):
     def _accelerators(self, clouds: list[str]) -> Callable[[], Any]:
         offers = [("L4", "RunPod", 0.44, 1), ("L4", "RunPod", 0.88, 2), ("L4", "AWS", 0.80, 1), ("L4", "AWS", 1.2, 1)]
         offers += [("H100", "RunPod", 2.4, 8), ("T4", "GCP", 0.35, 1)]
-        found: dict[str, list[Any]] = {}
+        by_gpu: dict[str, list[Any]] = {}
         for gpu, cloud, price, count in offers:
             if cloud in clouds:
-                found.setdefault(gpu, []).append(SimpleNamespace(cloud=cloud, price=price, accelerator_count=count))
-        return lambda: found
+                by_gpu.setdefault(gpu, []).append(SimpleNamespace(cloud=cloud, price=price, accelerator_count=count))
+        return lambda: by_gpu
 
     def launch(self, task: Any, cluster_name: str, **options: Any) -> Callable[[], Any]:
-        """Copy the files as SkyPilot does, and start ``run`` with the machine's folder as its home."""
+        """Copy the files as SkyPilot does, and start the task with the machine's folder as its home."""
         self.launched[cluster_name] = {**options, "task": task}
 
         def carry_out() -> tuple[int, None]:
@@ -111,8 +111,8 @@ class Sky(ModuleType):
     def job_status(self, cluster_name: str, job_ids: list[int]) -> Callable[[], Any]:
         def carry_out() -> dict[int, JobStatus | None]:
             ended = self._cluster(cluster_name).poll()
-            found = JobStatus.RUNNING if ended is None else JobStatus.FAILED if ended else JobStatus.SUCCEEDED
-            return {number: found if number == 1 else None for number in job_ids}
+            status = JobStatus.RUNNING if ended is None else JobStatus.FAILED if ended else JobStatus.SUCCEEDED
+            return {number: status if number == 1 else None for number in job_ids}
 
         return carry_out
 
@@ -140,13 +140,13 @@ class Sky(ModuleType):
 
 
 def executable(path: Path, text: str) -> None:
-    """A script at ``path``."""
+    """Write an executable script to ``path``."""
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 def tools(folder: Path, machines: Path) -> None:
-    """``ssh`` and ``sky`` for the path: they run the command in the machine's folder, or cannot reach it."""
+    """Write ``ssh``, which runs a command in the machine's folder or cannot reach it, and ``sky``."""
     folder.mkdir()
     executable(
         folder / "ssh",

@@ -1,4 +1,4 @@
-"""Modal's service with containers: a call is a process with the volume's committed files, which may be taken away."""
+"""A stand-in for Modal's service that runs calls: each is a process with the committed files, and can be preempted."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Machines(Account):
-    """An account whose functions run below ``root``."""
+    """An account whose containers are processes with folders below ``root``."""
 
     root: Path = Path()
     options: dict[str, Any] = field(default_factory=dict)
-    """Of ``remote.train``."""
+    """Further arguments of ``remote.train``."""
     containers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     starts: int = 0
 
     def start(self, call: str) -> None:
-        """A container with the volume as it was committed last."""
+        """Start a container with the volume as it was committed last."""
         args, _ = pickle.loads(self.inputs[call].args)
         self.starts += 1
         folder = self.root / args[1] / f"start{self.starts}"
@@ -48,7 +48,7 @@ class Machines(Account):
         self.containers[call] = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
 
     def commit(self, volume: str) -> None:
-        """Take over what the newest container of a volume has."""
+        """Commit the files of the newest container."""
         folder = self.root / volume / f"start{self.starts}" / "volume"
         self.volumes[volume] = {}
         for path in folder.rglob("*"):
@@ -56,25 +56,25 @@ class Machines(Account):
                 self.write(volume, path.relative_to(folder).as_posix(), path.read_bytes())
 
     def look(self, call: str) -> None:
-        """See whether a container has ended."""
+        """Record the result of a call whose container has ended."""
         if self.results[call] is None and self.containers[call].poll() is not None:
             status = api.GenericResult.GENERIC_STATUS_SUCCESS
             self.results[call] = api.GenericResult(status=status, data=pickle.dumps(""))
 
     def stop(self, call: str) -> None:
-        """Kill a container with all that runs in it."""
+        """Kill a container and everything that runs in it."""
         args, _ = pickle.loads(self.inputs[call].args)
         self.containers[call].kill()
         self.containers[call].wait()
         processes.end_all(args[0]["id"])
 
     def preempt(self, call: str) -> None:
-        """Take the machine away, and call the function again on another."""
+        """Take the machine away, and repeat the call on another one."""
         self.stop(call)
         self.start(call)
 
     def close(self) -> None:
-        """Nothing runs on."""
+        """End all containers, and delete their folders."""
         for container in self.containers.values():
             container.kill()
             container.wait()
@@ -82,13 +82,13 @@ class Machines(Account):
 
 
 def main(folder: Path) -> None:
-    """What the container does: the entry, with its mount here and quick workers."""
+    """Run the function as in a container, with the volume in ``folder`` and quick workers."""
     call = json.loads((folder / "call.json").read_text())
     modal_entry.MOUNT = str(folder / "volume")
     remote.train = partial(remote.train, **call["options"])  # type: ignore[assignment]
-    complaint = modal_entry.train(*call["args"])
-    if complaint:
-        print(complaint, file=sys.stderr)
+    error = modal_entry.train(*call["args"])
+    if error:
+        print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Modal's service, as far as the provider needs it, in memory: the real ``modal`` package talks to it over gRPC.
+"""A stand-in for Modal's service, in memory, as far as the provider needs it. The real ``modal`` package uses it.
 
-It keeps what the client sends and judges nothing: that an image builds and a container runs only Modal can show.
+It keeps what the client sends. Only Modal itself can show that an image builds and that a container runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FAILED = api.GenericResult(status=api.GenericResult.GENERIC_STATUS_FAILURE, exce
 
 @dataclass
 class Account:
-    """What the service knows: volumes by name with their files' blocks, apps by name, calls by id."""
+    """The state of the service: volumes by name with the blocks of their files, apps by name, and calls by id."""
 
     volumes: dict[str, dict[str, list[bytes]]] = field(default_factory=dict)
     blocks: dict[str, bytes] = field(default_factory=dict)
@@ -40,34 +40,34 @@ class Account:
     results: dict[str, api.GenericResult | None] = field(default_factory=dict)
     expired: set[str] = field(default_factory=set)
     deaf: bool = False
-    """Cancels are taken and not carried out."""
+    """Whether cancellations are accepted but not carried out."""
     done: list[str] = field(default_factory=list)
-    """Names of the procedures called, in order."""
+    """Names of the called procedures, in order."""
 
     def write(self, volume: str, path: str, content: bytes) -> None:
-        """What a container commits."""
+        """Write a file to a volume, as a container does with a commit."""
         digest = hashlib.sha256(content).hexdigest()
         self.blocks[digest] = content
         self.volumes[volume][path] = [bytes.fromhex(digest)]
 
     def start(self, call: str) -> None:
-        """Run the function; ``modal_containers.py`` has an account that does."""
+        """Do nothing; the account of ``modal_containers.py`` runs the function."""
 
     stop = look = commit = start
 
     def content(self, volume: str, path: str) -> bytes:
-        """A file's bytes."""
+        """The bytes of a file."""
         return b"".join(self.blocks[block.hex()] for block in self.volumes[volume][path])
 
 
 def token() -> str:
-    """A web token that nobody checks, good for an hour."""
+    """A web token that is valid for an hour; nobody verifies it."""
     parts = [{"alg": "none"}, {"exp": int(time.time()) + 3600}]
     return ".".join([*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts), "x"])
 
 
 class Service(ModalClientBase):
-    """The procedures; the volume's id is ``vo-`` and its name, an app's ``ap-`` and its name."""
+    """The procedures. The id of a volume is ``vo-`` and its name, that of an app ``ap-`` and its name."""
 
     def __init__(self, account: Account, blocks_url: str) -> None:
         self.account = account
@@ -75,10 +75,10 @@ class Service(ModalClientBase):
 
     def __mapping__(self) -> Any:
         return {
-            path: handler._replace(func=self._kept(handler.func)) for path, handler in super().__mapping__().items()
+            path: handler._replace(func=self._recorded(handler.func)) for path, handler in super().__mapping__().items()
         }
 
-    def _kept(self, procedure: Any) -> Any:
+    def _recorded(self, procedure: Any) -> Any:
         async def call(stream: Any) -> None:
             self.account.done.append(procedure.__name__)
             await procedure(stream)
@@ -215,7 +215,7 @@ class Service(ModalClientBase):
         )
 
     async def MountBatchedCheckExistence(self, stream: Any) -> None:  # noqa: N802
-        await stream.recv_message()  # all of them are there: the package's own bytes prove nothing
+        await stream.recv_message()  # all exist, so that no file of the package is sent
         await stream.send_message(api.MountBatchedCheckExistenceResponse())
 
     async def AppClientDisconnect(self, stream: Any) -> None:  # noqa: N802
@@ -284,11 +284,11 @@ class Service(ModalClientBase):
         await stream.send_message(api.google_dot_protobuf_dot_empty__pb2.Empty())
 
 
-Service.__abstractmethods__ = frozenset()  # what is not here does nothing, and its caller fails
+Service.__abstractmethods__ = frozenset()  # a call of any other procedure fails
 
 
 class Running:
-    """The service and its store of blocks, each on a free port of this machine, until ``close``."""
+    """Runs the service and its store of blocks, each on a free port of this machine, until ``close``."""
 
     def __init__(self, account: Account | None = None) -> None:
         self.account = account or Account()
@@ -332,7 +332,7 @@ class Running:
         await self._server.wait_closed()
 
     def close(self) -> None:
-        """End both."""
+        """Stop both."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)

@@ -1,4 +1,4 @@
-"""A rental with quick workers, in this process or in one that dies where it is told to."""
+"""Helpers that rent with quick workers, in this process or in one that is killed at a chosen step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from asr_lightning.cloud import endings
 from asr_lightning.cloud.ledger import Ledger, Record
 from asr_lightning.cloud.local import LocalProvider
 from asr_lightning.cloud.provider import Provider
+from asr_lightning.cloud.remote import Options
 from asr_lightning.cloud.rental import Order, Renter
 from asr_lightning.durable import faults
 from asr_lightning.job_folder import processes
@@ -44,7 +45,7 @@ AFTER_SUCCESS = ("deleting", "deleted")
 
 
 class Shown:
-    """Keeps what a person would see."""
+    """A ``Show`` that keeps what a person would see."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -67,39 +68,39 @@ class Shown:
 
 
 def quick(home: Path, **options: Any) -> LocalProvider:
-    """The local provider with fake workers."""
-    given = {"trainer": TRAINER, "intake": INTAKE, "commit_s": 0.1, **options}
-    return LocalProvider(home / "local", given)
+    """The local provider, with fake workers that take a fraction of a second."""
+    remote_options: Options = {"trainer": TRAINER, "intake": INTAKE, "commit_s": 0.1, **options}
+    return LocalProvider(home / "local", remote_options)
 
 
-def order(data: Path, output: Path, behaviour: dict[str, Any] | None = None, **changes: Any) -> Order:
-    """A training by the fake trainer, whose source says what it does."""
-    given: dict[str, Any] = {"max_seconds": 600.0, "gpu": "cpu", "parameters_m": 0.03, **changes}
-    return Order(data, JobSpec("toy", epochs=1), json.dumps(behaviour or {}), output=output, **given)
+def order(data: Path, output: Path, behaviour: Mapping[str, object] | None = None, **changes: Any) -> Order:
+    """The order of a training by the fake trainer, which does what ``behaviour`` says."""
+    fields: dict[str, Any] = {"max_seconds": 600.0, "gpu": "cpu", "parameters_m": 0.03, **changes}
+    return Order(data, JobSpec("toy", epochs=1), json.dumps(behaviour or {}), output=output, **fields)
 
 
 def renter(home: Path, provider: Provider, shown: Shown | None = None, **changes: Any) -> Renter:
-    given = {"intake": INTAKE, "poll_s": 0.02, "pause_s": 0.01, **changes}
-    return Renter(Ledger(home), provider, shown or Shown(), lambda _: True, **given)
+    arguments = {"intake": INTAKE, "poll_s": 0.02, "pause_s": 0.01, **changes}
+    return Renter(Ledger(home), provider, shown or Shown(), lambda _: True, **arguments)
 
 
-def rent(home: Path, provider: Provider, wanted: Order, **changes: Any) -> Record:
-    return renter(home, provider, **changes).rent(wanted)
+def rent(home: Path, provider: Provider, rental_order: Order, **changes: Any) -> Record:
+    return renter(home, provider, **changes).rent(rental_order)
 
 
-def collect(home: Path, provider: Provider) -> int:
-    """The next start of a client."""
+def clear_leftovers(home: Path, provider: Provider) -> int:
+    """Clear what killed clients left, as each start of a client does."""
     return endings.clear_leftovers(Ledger(home), lambda _: provider, lambda _: None, pause_s=0.01)
 
 
-def left(home: Path, provider: Provider) -> list[str]:
-    """What a rental left: files, volumes, processes; records and locks are none of it."""
+def leftovers(home: Path, provider: Provider) -> list[str]:
+    """The files, volumes and processes that rentals left; records of ended rentals and locks do not count."""
     files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
     records = Ledger(home).records()
-    found = [name for name in files if not name.startswith(("rentals/", "local/proof-"))]
-    found += [f"volume {name}" for name in provider.volumes()]
-    found += [f"record {record.id} says {record.step}" for record in records if not record.is_over]
-    return found + [f"process {child.pid}" for record in records for child in processes.of_job(record.id)]
+    remains = [name for name in files if not name.startswith(("rentals/", "local/proof-"))]
+    remains += [f"volume {name}" for name in provider.volumes()]
+    remains += [f"record {record.id} says {record.step}" for record in records if not record.is_over]
+    return remains + [f"process {child.pid}" for record in records for child in processes.of_job(record.id)]
 
 
 def client_dies(home: Path, data: Path, output: Path, step: str, number: int) -> int | None:
@@ -115,7 +116,7 @@ def _client(home: Path, data: Path, output: Path, step: str, number: int) -> Non
         if name == f"cloud.{step}":
             os.kill(os.getpid(), number)
 
-    faults.point = point  # of this process only
+    faults.point = point  # in this process only
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         rent(home, quick(home), order(data, output, {"steps": 3000 if step in WHILE_IT_TRAINS else 4}))

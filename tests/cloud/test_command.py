@@ -1,4 +1,4 @@
-"""``cloud`` as a person types it, with the local provider and a quick trainer."""
+"""The command ``cloud`` as a person types it, with the local provider and a quick trainer."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from asr_lightning.__main__ import main
 from asr_lightning.cloud import budget, follow, providers
 from asr_lightning.cloud.ledger import Ledger
 from asr_lightning.cloud.local import LocalProvider
-from tests.cloud.renting import OF_ANY_MODEL, Shown, collect, left, quick
+from tests.cloud.renting import OF_ANY_MODEL, Shown, clear_leftovers, leftovers, quick
 from tests.server.driver import wait
 
 
 @pytest.fixture
 def provider(home: Path, monkeypatch: pytest.MonkeyPatch) -> LocalProvider:
-    found = quick(home, trainer=(sys.executable, "-c", OF_ANY_MODEL))
-    monkeypatch.setattr(providers, "open_provider", lambda name: found)
+    provider = quick(home, trainer=(sys.executable, "-c", OF_ANY_MODEL))
+    monkeypatch.setattr(providers, "open_provider", lambda name: provider)
     monkeypatch.setattr(budget, "STARTUP_HERE_S", 1.0)
-    return found
+    return provider
 
 
-def run(clips: Path, *more: str) -> int:
+def run(clips: Path, *options: str) -> int:
     fixed = ["--provider", "local", "--gpu", "cpu", "--model", "toy", "--epochs", "1"]
-    return main(["cloud", "run", str(clips), *fixed, *more])
+    return main(["cloud", "run", str(clips), *fixed, *options])
 
 
 def test_one_command_from_recordings_to_a_model(
@@ -34,9 +34,9 @@ def test_one_command_from_recordings_to_a_model(
 ) -> None:
     output = home.parent / "out"
     assert run(clips, "--yes", "-o", str(output)) == 0
-    found = capsys.readouterr()
+    printed = capsys.readouterr()
     for part in ("WER      50.0% before, 25.0% after", "verdict  better", "about $0.00"):
-        assert part in found.out
+        assert part in printed.out
     for part in (
         "estimate: ",
         "4 clips of 0.3 s, 1 epochs, 0.03 million weights",
@@ -44,11 +44,11 @@ def test_one_command_from_recordings_to_a_model(
         "what was sent is deleted",
         "a �[31mlog",
     ):
-        assert part in found.err
+        assert part in printed.err
     assert sorted(path.name for path in output.iterdir()) == [
         "model.tar.gz", "report.html", "report.json", "trainer.log",
     ]  # fmt: skip
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
     assert run(clips, "--yes", "-o", str(output)) == 0  # beside the first
     assert (home.parent / "out-2" / "model.tar.gz").exists()
 
@@ -72,18 +72,18 @@ def test_a_detached_training_is_handled_from_new_shells(
     assert main(["cloud", "status", record.id]) == 0
     assert main(["cloud", "logs", record.id]) == 0
     assert main(["cloud", "download", record.id]) == 2
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
 
 
 def test_a_detached_training_is_cancelled(home: Path, clips: Path, provider: LocalProvider) -> None:
     assert run(clips, "--yes", "--detach") == 0
     (record,) = Ledger(home).records()
-    assert collect(home, provider) == 0 and provider.volumes() == [record.volume]
+    assert clear_leftovers(home, provider) == 0 and provider.volumes() == [record.volume]
     assert main(["cloud", "cancel", record.id]) == 0
-    assert left(home, provider) == [] and Ledger(home).records()[0].outcome == "cancelled"
+    assert leftovers(home, provider) == [] and Ledger(home).records()[0].outcome == "cancelled"
 
 
-def test_a_volume_of_nobody_is_named_and_deleted(provider: LocalProvider, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_volume_is_listed_and_deleted(provider: LocalProvider, capsys: pytest.CaptureFixture[str]) -> None:
     provider.create("asr-stray")
     assert main(["cloud", "gc", "--provider", "local"]) == 0
     assert "--volume asr-stray deletes it" in capsys.readouterr().out
@@ -109,13 +109,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_rented(
     name: str, home: Path, clips: Path, provider: LocalProvider, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    given, message = REFUSED[name]
+    options, message = REFUSED[name]
     if name == "too dear":
         monkeypatch.setattr(provider, "price", lambda _: 1000.0)
     data = home.parent if name == "no recordings" else clips
-    assert run(data, *given) == 2
+    assert run(data, *options) == 2
     assert message in capsys.readouterr().err
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
 
 
 def test_a_person_is_asked(
@@ -144,29 +144,29 @@ def test_both_ceilings_count() -> None:
 
 
 def test_a_machine_that_does_not_stop_is_cancelled(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ceiling of the client; and the one for a machine that never comes."""
+    """The client's own ceiling cancels it, and so does that for a machine that never starts."""
     ended = []
 
     class Endless(LocalProvider):
-        seen = True
+        has_started = True
 
         def poll(self, call: str):  # type: ignore[no-untyped-def]
             return "running"
 
         def read(self, volume: str, path: str, offset: int = 0) -> bytes | None:
-            return json.dumps({"seconds": 10.0}).encode() if self.seen and path == "remote.json" else None
+            return json.dumps({"seconds": 10.0}).encode() if self.has_started and path == "remote.json" else None
 
         def cancel(self, call: str) -> None:
             ended.append(call)
 
     monkeypatch.setattr(follow, "PATIENCE_S", 0.1)
     monkeypatch.setattr(follow, "START_WITHIN_S", 0.1)
-    given = {"provider": "local", "gpu": "cpu", "price": 1.0, "spec": {}, "max_seconds": 10.1, "output": "out"}
-    entry = Ledger(home).open(**given, volume="asr-1", call="call")
+    fields = {"provider": "local", "gpu": "cpu", "price": 1.0, "spec": {}, "max_seconds": 10.1, "output": "out"}
+    entry = Ledger(home).open(**fields, volume="asr-1", call="call")
     provider = Endless(home)
     for code in ("timeout", "no_machine"):
         error = follow.Watch(entry, provider, Shown(), poll_s=0.01).until_over()
         assert error is not None and error["code"] == code
-        provider.seen = False
+        provider.has_started = False
     assert ended == ["call", "call"]
     entry.close()

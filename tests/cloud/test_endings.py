@@ -1,4 +1,4 @@
-"""P15: whatever ends a rental, and wherever, nothing of it is left at the provider or on this machine."""
+"""Promise P15 of docs/cloud.md: however a rental ends, nothing of it is left at the provider or on this machine."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.cloud.renting import (
     REFUSES,
     STEPS,
     TRAINER,
+    clear_leftovers,
     client_dies,
-    collect,
-    left,
+    leftovers,
     order,
     quick,
     rent,
@@ -37,10 +37,10 @@ STOPPED = [(step, number) for step in STEPS for number in (signal.SIGINT, signal
 def test_a_client_that_is_killed_leaves_what_the_next_one_deletes(step: str, home: Path, clips: Path) -> None:
     provider = quick(home)
     assert client_dies(home, clips, home.parent / "out", step, signal.SIGKILL) == -signal.SIGKILL
-    assert collect(home, provider) == 0
-    assert left(home, provider) == []
-    wanted = "succeeded" if step in AFTER_SUCCESS else "failed"
-    assert outcome(home, step) in (wanted, None)
+    assert clear_leftovers(home, provider) == 0
+    assert leftovers(home, provider) == []
+    expected = "succeeded" if step in AFTER_SUCCESS else "failed"
+    assert outcome(home, step) in (expected, None)
     assert (home.parent / "out" / "model.tar.gz").exists() == (step in AFTER_SUCCESS)
     assert not list(home.parent.glob("out/.*"))
 
@@ -49,36 +49,36 @@ def test_a_client_that_is_killed_leaves_what_the_next_one_deletes(step: str, hom
 def test_a_client_that_is_stopped_deletes_everything_itself(step: str, number: int, home: Path, clips: Path) -> None:
     status = client_dies(home, clips, home.parent / "out", step, number)
     assert status == (0 if step in AFTER_SUCCESS else 128 + number)
-    assert left(home, quick(home)) == []
-    wanted = "succeeded" if step in AFTER_SUCCESS else "cancelled"
-    assert outcome(home, step) in (wanted, None)
+    assert leftovers(home, quick(home)) == []
+    expected = "succeeded" if step in AFTER_SUCCESS else "cancelled"
+    assert outcome(home, step) in (expected, None)
 
 
 def outcome(home: Path, step: str) -> str | None:
-    """Of the only rental, where there was one."""
+    """Outcome of the only rental, if there is one."""
     records = Ledger(home).records()
     assert len(records) == (step not in BEFORE_IT_IS_RENTED)
     return records[0].outcome or "none" if records else None
 
 
 class Failing:
-    """A provider whose calls of one kind fail so many times; ``late`` fails after the work was done."""
+    """A provider whose method ``kind`` fails ``times`` times; if ``late``, only after it has done its work."""
 
     def __init__(self, provider: LocalProvider, kind: str, times: int, late: bool) -> None:
         self._provider, self._kind, self.times, self._late = provider, kind, times, late
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._provider, name)
+        method = getattr(self._provider, name)
         if name != self._kind:
-            return found
+            return method
 
-        def failing(*given: Any, **named: Any) -> Any:
+        def failing(*args: Any, **kwargs: Any) -> Any:
             if self._late and self.times > 0:
-                found(*given, **named)
+                method(*args, **kwargs)
             self.times -= 1
             if self.times >= 0:
                 raise RuntimeError(f"no {name} today")
-            return found(*given, **named)
+            return method(*args, **kwargs)
 
         return failing
 
@@ -87,7 +87,7 @@ class Failing:
 def test_a_moment_without_the_provider_is_waited_for(kind: str, home: Path, clips: Path) -> None:
     provider: Any = Failing(quick(home), kind, 2, late=False)
     record = rent(home, provider, order(clips, home.parent / "out"))
-    assert record.outcome == "succeeded" and left(home, provider) == []
+    assert record.outcome == "succeeded" and leftovers(home, provider) == []
     assert provider.times < 0
 
 
@@ -97,7 +97,7 @@ def test_a_provider_that_fails_leaves_nothing(kind: str, late: bool, home: Path,
     provider: Any = Failing(quick(home), kind, 1, late)
     with pytest.raises(OSError, match=f"local: RuntimeError: no {kind} today"):
         rent(home, provider, order(clips, home.parent / "out", {"steps": 3000}))
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
     assert Ledger(home).records()[0].outcome == "failed"
 
 
@@ -106,7 +106,7 @@ def test_a_provider_that_stays_away_is_given_up(kind: str, home: Path, clips: Pa
     provider: Any = Failing(quick(home), kind, 1000, late=False)
     with pytest.raises(OSError, match=f"no {kind} today"):
         rent(home, provider, order(clips, home.parent / "out"))
-    assert left(home, quick(home)) == []
+    assert leftovers(home, quick(home)) == []
 
 
 @pytest.mark.parametrize("kind", ["cancel", "delete", "volumes"])
@@ -116,9 +116,9 @@ def test_what_cannot_be_deleted_now_is_named_and_deleted_at_the_next_start(kind:
         rent(home, provider, order(clips, home.parent / "out"))
     (record,) = Ledger(home).records()
     assert not record.is_over and record.outcome == "succeeded"
-    assert collect(home, provider) == 1
-    assert collect(home, quick(home)) == 0
-    assert left(home, quick(home)) == []
+    assert clear_leftovers(home, provider) == 1
+    assert clear_leftovers(home, quick(home)) == 0
+    assert leftovers(home, quick(home)) == []
 
 
 TRAININGS = {
@@ -139,7 +139,7 @@ def test_a_training_that_fails_is_told_and_leaves_nothing(name: str, home: Path,
     provider = quick(home, **options)
     record = rent(home, provider, order(clips, home.parent / "out", behaviour))
     assert record.outcome == "failed" and record.error is not None and record.error["code"] == code
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
 
 
 def test_the_time_is_a_ceiling_there_and_a_child_that_ignores_it_is_ended(
@@ -154,15 +154,15 @@ def test_the_time_is_a_ceiling_there_and_a_child_that_ignores_it_is_ended(
     )
     assert record.error is not None and record.error["code"] == "timeout"
     assert record.seconds is not None and 2 <= record.seconds < 6
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
 
 
 def test_the_clock_of_the_provider_kills(home: Path, clips: Path) -> None:
-    """It comes first here; nothing is written about the ending then."""
+    """Here it comes before the function's own time limit, so that no ending is written."""
     provider = LocalProvider(home / "local", {"trainer": TRAINER, "intake": INTAKE}, patience_s=-599.0)
     record = rent(home, provider, order(clips, home.parent / "out", {"steps": 3000, "child": True}))
     assert record.error is not None and record.error["code"] == "interrupted"
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
 
 
 def test_a_trainer_that_dies_once_goes_on(home: Path, clips: Path) -> None:
@@ -171,21 +171,21 @@ def test_a_trainer_that_dies_once_goes_on(home: Path, clips: Path) -> None:
 
 
 def test_a_training_cancelled_from_another_shell_is_cleared_by_its_client(home: Path, clips: Path) -> None:
-    provider, known = quick(home), Ledger(home)
+    provider, rentals = quick(home), Ledger(home)
 
     def cancel() -> None:
-        (record,) = wait(lambda: [each for each in known.records() if each.call], "the call")
+        (record,) = wait(lambda: [each for each in rentals.records() if each.call], "the call")
         provider.cancel(str(record.call))
 
     thread = threading.Thread(target=cancel)
     thread.start()
     record = rent(home, provider, order(clips, home.parent / "out", {"steps": 3000}))
     thread.join()
-    assert record.outcome == "failed" and left(home, provider) == []
+    assert record.outcome == "failed" and leftovers(home, provider) == []
 
 
 def test_a_full_disk_here_keeps_nothing_there(home: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger cannot be written from the upload on; the next start finds it as it was, and nothing to delete."""
+    """The ledger cannot be written from the upload on; the next start reads the old record, and finds no volume."""
     provider, write = quick(home), ledger.write_json
 
     def full(path: Path, data: Any) -> None:
@@ -198,8 +198,8 @@ def test_a_full_disk_here_keeps_nothing_there(home: Path, clips: Path, monkeypat
         rent(home, provider, order(clips, home.parent / "out"))
     assert provider.volumes() == []
     monkeypatch.undo()
-    assert collect(home, provider) == 0
-    assert left(home, provider) == []
+    assert clear_leftovers(home, provider) == 0
+    assert leftovers(home, provider) == []
 
 
 def test_a_second_signal_does_not_stop_the_clearing(home: Path, clips: Path) -> None:
@@ -216,4 +216,4 @@ def test_a_second_signal_does_not_stop_the_clearing(home: Path, clips: Path) -> 
     provider = Impatient(home / "local")
     with pytest.raises(StoppedError, match="SIGTERM"):
         rent(home, provider, order(clips, home.parent / "out"))
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []

@@ -1,4 +1,4 @@
-"""A laptop needs neither torch nor the server to rent a GPU, and no provider's package but the one it uses."""
+"""Renting a GPU needs neither torch nor the server, and no package of a provider other than the one in use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ HEAVY = ("torch", "lightning", "transformers", "modal", "sky", "fastapi", "asr_l
 def test_the_cloud_loads_nothing_heavy() -> None:
     code = f"import importlib, sys\nfor m in {MODULES}: importlib.import_module('asr_lightning.cloud.' + m)\n"
     code += f"print([name for name in {HEAVY} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (found.stdout.strip(), found.returncode) == ("[]", 0), found.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout.strip(), result.returncode) == ("[]", 0), result.stderr
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""The Modal provider: the real ``modal`` package talks gRPC to a service in memory, and once to the real one."""
+"""The Modal provider: the real ``modal`` package talks to a service in memory, and in one test to the real service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modal_proto import api_pb2
 
 from asr_lightning.cloud import modal_app, modal_entry, modal_prices, modal_provider, remote, rented
 from asr_lightning.cloud.modal_provider import ModalProvider
-from asr_lightning.cloud.provider import Request
+from asr_lightning.cloud.provider import Request, RequestDocument
 from asr_lightning.job_folder.spec import JobSpec
 from tests.cloud import modal_service
 from tests.cloud.modal_service import Account, Running
@@ -42,7 +42,7 @@ def running() -> Iterator[Running]:
         patch.setenv("MODAL_TOKEN_ID", "ak-nobody")
         patch.setenv("MODAL_TOKEN_SECRET", "as-nobody")
         yield service
-        modal.Client.from_env().close()  # the one that all calls shared
+        modal.Client.from_env().close()  # all calls share this client
     service.close()
 
 
@@ -115,23 +115,23 @@ def test_spawn_sends_what_was_asked_for(provider: ModalProvider, account: Accoun
 def test_image_has_the_locked_versions_and_the_whole_package(
     provider: ModalProvider, account: Account, model: str, lock: str
 ) -> None:
-    wanted = rented.lock_of(model)
-    assert wanted.name == lock
+    lock_file = rented.lock_of(model)
+    assert lock_file.name == lock
     provider.create(VOLUME)
     provider.spawn(VOLUME, request(model=model))
     commands = [command for image in account.images for command in image.dockerfile_commands]
     assert commands[0].startswith(f"FROM python:{rented.PYTHON}.")
     (install,) = [command for command in commands if "uv pip install" in command]
-    assert "--require-hashes" in install and wanted.name in install
+    assert "--require-hashes" in install and lock_file.name in install
     (sent,) = [file for image in account.images for file in image.context_files]
-    assert sent.data == wanted.read_bytes()
+    assert sent.data == lock_file.read_bytes()
     package = {f"{MODULES}/asr_lightning/{path.relative_to(rented.PACKAGE).as_posix()}" for path in package_files()}
     assert package == set(account.mounts)
 
 
 def package_files() -> list[Path]:
-    found = [path for path in rented.PACKAGE.rglob("*") if path.is_file()]
-    return [path for path in found if "__pycache__" not in path.parts and not path.name.startswith(".")]
+    files = [path for path in rented.PACKAGE.rglob("*") if path.is_file()]
+    return [path for path in files if "__pycache__" not in path.parts and not path.name.startswith(".")]
 
 
 def test_states_of_a_call(provider: ModalProvider, account: Account) -> None:
@@ -203,12 +203,12 @@ def test_prices_are_by_the_hour_and_hold_cores_and_memory() -> None:
 def test_entry_commits_and_never_raises(
     provider: ModalProvider, account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service answers a commit as one that mounts anew and finds open files."""
+    """The service answers a commit as Modal does when remounting the volume fails because of open files."""
     provider.create(VOLUME)
     seen: list[object] = []
 
-    def train(folder: Path, asked: dict[str, object], commit: object) -> None:
-        seen.extend([folder, asked, os.environ["PYTHONPATH"].split(os.pathsep)[0]])
+    def train(folder: Path, document: RequestDocument, commit: object) -> None:
+        seen.extend([folder, document, os.environ["PYTHONPATH"].split(os.pathsep)[0]])
         commit()  # type: ignore[operator]
         raise OSError("disk full")
 
@@ -233,13 +233,13 @@ def test_app_is_built_without_an_account() -> None:
 
 def elsewhere(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter, without the account of the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MODAL_")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MODAL_")}
     return subprocess.run(
-        [sys.executable, "-c", code], env={**kept, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], env={**env, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=60
     )
 
 
-def test_without_an_account_the_answer_says_how_to_get_one(tmp_path: Path) -> None:
+def test_without_an_account_the_error_says_how_to_get_one(tmp_path: Path) -> None:
     code = "from asr_lightning.cloud.providers import open_provider; open_provider('modal').volumes()"
     result = elsewhere(code, MODAL_CONFIG_PATH=str(tmp_path / "none.toml"))
     assert "ValueError: Modal does not know you: run python -m modal setup" in result.stderr
@@ -254,6 +254,6 @@ def test_the_account_has_volumes(tmp_path: Path) -> None:
         "assert p.read('asr-test-only', 'a/b.md') == Path('README.md').read_bytes();"
         "p.delete('asr-test-only'); assert 'asr-test-only' not in p.volumes()"
     )
-    given = {name: os.environ[name] for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")}
-    result = elsewhere(code, **given)
+    account = {name: os.environ[name] for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")}
+    result = elsewhere(code, **account)
     assert result.returncode == 0, result.stderr

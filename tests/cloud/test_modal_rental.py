@@ -1,4 +1,4 @@
-"""Whole rentals by the real ``modal`` package, from a service whose containers are processes: P15 and P16 on Modal."""
+"""Promises P15 and P16 of docs/cloud.md on Modal: whole rentals with the real ``modal`` package, in fake containers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asr_lightning.cloud.ledger import Ledger
 from asr_lightning.cloud.modal_provider import ModalProvider
 from tests.cloud.modal_containers import ROOT, Machines
 from tests.cloud.modal_service import Running
-from tests.cloud.renting import INTAKE, TRAINER, Shown, collect, left, order, rent, renter
+from tests.cloud.renting import INTAKE, TRAINER, Shown, clear_leftovers, leftovers, order, rent, renter
 from tests.server.driver import wait
 
 
@@ -38,7 +38,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
 
 
 def nothing_left(home: Path, machines: Machines) -> bool:
-    return left(home, ModalProvider()) == [] and machines.volumes == {} and machines.apps == {}
+    return leftovers(home, ModalProvider()) == [] and machines.volumes == {} and machines.apps == {}
 
 
 def test_rental(home: Path, clips: Path, machines: Machines) -> None:
@@ -51,8 +51,8 @@ def test_rental(home: Path, clips: Path, machines: Machines) -> None:
 
 def test_a_preempted_rental_goes_on(home: Path, clips: Path, machines: Machines) -> None:
     provider = ModalProvider()
-    wanted = order(clips, home.parent / "out", {"steps": 80}, gpu="L4", detach=True)
-    entry = Ledger(home).take(renter(home, provider).rent(wanted).id)
+    rental_order = order(clips, home.parent / "out", {"steps": 80}, gpu="L4", detach=True)
+    entry = Ledger(home).take(renter(home, provider).rent(rental_order).id)
     assert entry is not None and entry.record.call is not None and entry.record.volume is not None
     volume = entry.record.volume
 
@@ -68,8 +68,8 @@ def test_a_preempted_rental_goes_on(home: Path, clips: Path, machines: Machines)
 
 
 def test_a_failed_training_leaves_nothing(home: Path, clips: Path, machines: Machines) -> None:
-    wanted = order(clips, home.parent / "out", {"error": {"code": "out_of_memory", "message": "too big"}}, gpu="L4")
-    record = rent(home, ModalProvider(), wanted)
+    behaviour = {"error": {"code": "out_of_memory", "message": "too big"}}
+    record = rent(home, ModalProvider(), order(clips, home.parent / "out", behaviour, gpu="L4"))
     assert record.outcome == "failed" and nothing_left(home, machines)
 
 
@@ -87,10 +87,10 @@ rent(home, ModalProvider(), order(data, home.parent / "out", {"steps": 3000}, gp
 
 @pytest.mark.parametrize("step", ["uploaded", "spawned", "following"])
 def test_the_next_client_deletes_what_a_killed_one_left(home: Path, clips: Path, machines: Machines, step: str) -> None:
-    """At "spawned" the id of the call has not been written down."""
+    """At the step "spawned", the id of the call is not in the ledger yet."""
     result = subprocess.run([sys.executable, "-c", CLIENT, str(home), str(clips), step], cwd=ROOT, timeout=60)
     assert result.returncode == -signal.SIGKILL
     assert len(machines.volumes) == 1
-    collect(home, ModalProvider())
+    clear_leftovers(home, ModalProvider())
     assert nothing_left(home, machines)
     assert all(container.poll() is not None for container in machines.containers.values())

@@ -1,10 +1,11 @@
-"""P16: a training whose machine is taken away goes on from what was committed, and ends as if nothing had been."""
+"""Promise P16 of docs/cloud.md: a training whose machine is taken away continues, with the same result."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +15,50 @@ import torch
 from asr_lightning.cloud import local_volume, remote
 from asr_lightning.cloud.ledger import Entry, Ledger
 from asr_lightning.cloud.local import LocalProvider
-from asr_lightning.cloud.provider import Request
+from asr_lightning.cloud.provider import Request, RequestDocument
 from asr_lightning.cloud.rental import Order
 from asr_lightning.job_folder.spec import JobSpec
-from tests.cloud.renting import INTAKE, TRAINER, left, order, quick, rent, renter
+from tests.cloud.renting import INTAKE, TRAINER, leftovers, order, quick, rent, renter
 from tests.server.driver import files_with, wait
 
 EPOCHS = 2
 
 
-def detach(home: Path, provider: LocalProvider, wanted: Order, **changes: Any) -> Entry:
-    record = renter(home, provider, **changes).rent(wanted)
+def detach(home: Path, provider: LocalProvider, rental_order: Order, **changes: Any) -> Entry:
+    record = renter(home, provider, **changes).rent(rental_order)
     assert record.detached and record.call is not None
     entry = Ledger(home).take(record.id)
     assert entry is not None
     return entry
 
 
-def committed(provider: LocalProvider, entry: Entry, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(provider.read(str(entry.record.volume), path) or b"{}")
-    return found
+def trained_steps(provider: LocalProvider, entry: Entry) -> int:
+    """Steps of the committed checkpoint; 0 if there is none."""
+    return int(json.loads(provider.read(str(entry.record.volume), "run/checkpoint.json") or b"{}").get("step", 0))
 
 
 def test_taken_away_again_and_again_it_trains_nothing_twice(home: Path, clips: Path) -> None:
-    """Before the data are read, and at three steps of the training."""
+    """It is preempted before the data are read, and at three steps of the training."""
     provider = quick(home, commit_s=0.05)
     undisturbed = rent(home, provider, order(clips, home.parent / "one", {"steps": 60}))
     entry = detach(home, provider, order(clips, home.parent / "two", {"steps": 60}, detach=True))
     call, steps = str(entry.record.call), []
     provider.preempt(call)
     for step in (8, 20, 34):
-        wait(lambda step=step: committed(provider, entry, "run/checkpoint.json").get("step", 0) >= step, f"{step}")
+        wait(lambda step=step: trained_steps(provider, entry) >= step, f"{step}")
         provider.preempt(call)
-        steps.append(committed(provider, entry, "run/checkpoint.json")["step"])
+        steps.append(trained_steps(provider, entry))
     record = renter(home, provider).finish(entry)
     entry.close()
     assert record.outcome == "succeeded" and record.metrics == undisturbed.metrics
     assert steps == sorted(steps)
     assert (home.parent / "one/model.tar.gz").read_bytes() == (home.parent / "two/model.tar.gz").read_bytes()
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], bytes]:
-    """Metrics and weights of the real job."""
+def undisturbed(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, object], bytes]:
+    """Metrics and packed model of the real job without a preemption."""
     home = tmp_path_factory.mktemp("undisturbed")
     provider = LocalProvider(home / "local", {"commit_s": 0.5})
     record = rent(home, provider, _toy(tones_once, home / "out"), intake=remote.INTAKE)
@@ -70,9 +71,9 @@ def _toy(data: Path, output: Path, **changes: Any) -> Order:
 
 
 def test_the_real_job_ends_with_the_same_weights(
-    home: Path, tones_once: Path, undisturbed: tuple[dict[str, Any], bytes]
+    home: Path, tones_once: Path, undisturbed: tuple[Mapping[str, object], bytes]
 ) -> None:
-    """Taken away after its first checkpoint."""
+    """It is preempted after its first checkpoint."""
     provider = LocalProvider(home / "local", {"commit_s": 0.3})
     entry = detach(home, provider, _toy(tones_once, home.parent / "out", detach=True), intake=remote.INTAKE)
     volume, call = str(entry.record.volume), str(entry.record.call)
@@ -85,7 +86,7 @@ def test_the_real_job_ends_with_the_same_weights(
     assert record.metrics == metrics
     weights = [weights_of(archive) for archive in (model, (home.parent / "out" / "model.tar.gz").read_bytes())]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert left(home, provider) == []
+    assert leftovers(home, provider) == []
 
 
 def weights_of(archive: bytes) -> dict[str, torch.Tensor]:
@@ -93,8 +94,8 @@ def weights_of(archive: bytes) -> dict[str, torch.Tensor]:
         (name,) = [name for name in tar.getnames() if name.endswith("toy.pt")]
         file = tar.extractfile(name)
         assert file is not None
-        found: dict[str, torch.Tensor] = torch.load(io.BytesIO(file.read()), weights_only=True)
-        return found
+        weights: dict[str, torch.Tensor] = torch.load(io.BytesIO(file.read()), weights_only=True)
+        return weights
 
 
 def volume(tmp_path: Path) -> tuple[Path, Path]:
@@ -107,7 +108,7 @@ def volume(tmp_path: Path) -> tuple[Path, Path]:
     return folder, work
 
 
-def request(behaviour: dict[str, Any] | None = None, max_seconds: float = 60.0) -> dict[str, Any]:
+def request(behaviour: Mapping[str, object] | None = None, max_seconds: float = 60.0) -> RequestDocument:
     spec = JobSpec("toy", epochs=1)
     return Request("jremote", spec, "cpu", max_seconds, json.dumps(behaviour or {}), "cpu").as_dict()
 
@@ -123,7 +124,7 @@ def test_what_is_done_is_not_done_again_and_no_recording_stays(tmp_path: Path) -
 
 
 def test_the_time_of_all_lives_counts(tmp_path: Path) -> None:
-    """The second call starts with what the first one used."""
+    """The second call starts with the time that the first one used."""
     _, work = volume(tmp_path)
     (work / remote.STATE).write_text(json.dumps({"seconds": 59.5}))
     remote.train(work, request({"steps": 3000}), lambda: None, trainer=TRAINER, intake=INTAKE)

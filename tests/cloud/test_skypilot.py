@@ -1,4 +1,4 @@
-"""The SkyPilot provider: its task by SkyPilot's own rules where that is installed, its calls on a cloud of folders."""
+"""The SkyPilot provider on a stand-in for the cloud. If SkyPilot is installed, it validates the task and the calls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def provider(sky: Sky) -> SkyPilotProvider:
 
 
 def started(provider: SkyPilotProvider, tmp_path: Path) -> str:
-    """A rental whose archive is none: the remote function says so, and ends."""
+    """Start a rental with a broken archive, so that the remote function soon ends with an error."""
     archive = tmp_path / "archive"
     archive.write_bytes(b"no archive")
     provider.create(VOLUME)
@@ -58,7 +58,7 @@ def started(provider: SkyPilotProvider, tmp_path: Path) -> str:
     return provider.spawn(VOLUME, request())
 
 
-def ended(provider: SkyPilotProvider, call: str) -> None:
+def wait_for_end(provider: SkyPilotProvider, call: str) -> None:
     until = time.monotonic() + 60
     while provider.poll(call) == "running":
         assert time.monotonic() < until
@@ -95,7 +95,7 @@ def test_rental_from_start_to_end(provider: SkyPilotProvider, sky: Sky, tmp_path
     call = started(provider, tmp_path)
     assert provider.volumes() == [VOLUME]
     assert not any(path.is_file() for path in (tmp_path / "home").rglob("*") if path.name != skypilot.LAUNCH)
-    ended(provider, call)
+    wait_for_end(provider, call)
     another = SkyPilotProvider()  # as from another shell
     assert another.poll(call) == "done"
     exit_json = another.read(VOLUME, "exit.json")
@@ -124,7 +124,7 @@ def test_launch_has_a_ceiling_and_ends_by_itself(provider: SkyPilotProvider, sky
 
 
 def test_price_is_of_enabled_clouds(provider: SkyPilotProvider, sky: Sky) -> None:
-    assert provider.price("L4") == 0.80  # the dearer of RunPod's and AWS' cheapest: either may be taken
+    assert provider.price("L4") == 0.80  # the higher of the lowest prices of RunPod and AWS: either may be taken
     sky.clouds = ["RunPod"]
     assert provider.price("L4") == 0.44
     with pytest.raises(ValueError, match="no 'T4' in RunPod: choose one of H100, L4"):
@@ -134,12 +134,12 @@ def test_price_is_of_enabled_clouds(provider: SkyPilotProvider, sky: Sky) -> Non
         provider.price("L4")
 
 
-def test_no_machine_no_rest(provider: SkyPilotProvider, sky: Sky, tmp_path: Path) -> None:
+def test_no_machine_leaves_nothing(provider: SkyPilotProvider, sky: Sky, tmp_path: Path) -> None:
     sky.fails = ResourcesUnavailableError("none left")
     with pytest.raises(OSError, match="try later, or another GPU"):
         started(provider, tmp_path)
     provider.delete(VOLUME)
-    assert len(sky.aborted) == 1  # the launch, which could be still under way
+    assert len(sky.aborted) == 1  # the launch, which could still be under way
     assert provider.volumes() == [] and list((tmp_path / "home" / "skypilot").iterdir()) == []
 
 
@@ -180,8 +180,8 @@ def test_a_machine_that_cannot_be_reached_is_no_missing_file(
     sky.running[VOLUME].wait()
 
 
-@pytest.mark.skipif(REAL, reason="about an environment without SkyPilot")
-def test_without_the_package_the_answer_says_how_to_get_it() -> None:
+@pytest.mark.skipif(REAL, reason="needs an environment without SkyPilot")
+def test_without_the_package_the_error_says_how_to_get_it() -> None:
     with pytest.raises(MissingExtraError, match="make install-skypilot"):
         open_provider("skypilot")
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections where a test says so."""
+"""A TCP proxy that cuts connections where a test wants it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ BLOCK = 1 << 16
 
 
 class CuttingProxy:
-    """Forwards to a port of this machine; cuts what it is told to cut, and counts.
+    """Forwards connections to a port of this machine, cuts some of them, and counts.
 
     Attributes:
-        port: Where it listens.
-        up: Bytes forwarded to the server so far.
-        down: The same to the client.
-        cuts: Connections cut so far.
+        port: Port that it listens on.
+        up: Number of bytes forwarded to the server so far.
+        down: Number of bytes forwarded to the client so far.
+        cuts: Number of connections cut so far.
     """
 
     def __init__(self, target: int) -> None:
@@ -33,7 +33,7 @@ class CuttingProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A blocked accept does not notice a close.
+        # A blocked accept would not notice a close.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -43,11 +43,11 @@ class CuttingProxy:
         return f"http://127.0.0.1:{self.port}"
 
     def lose_answers(self, to: bytes, times: int) -> None:
-        """The server gets the next requests that start with ``to``; its answers never arrive."""
+        """Let the next requests that start with ``to`` reach the server, but not its answers the client."""
         self._lost = (to, times)
 
     def cut(self, direction: str, after: int, times: int) -> None:
-        """The next connections that carry more than ``after`` bytes "up" or "down" are cut there."""
+        """Cut the next connections that carry more than ``after`` bytes "up" or "down" after that many bytes."""
         self._budgets[direction] = [after] * times
 
     def _accept(self) -> None:
@@ -75,7 +75,7 @@ class CuttingProxy:
         link.close()
 
     def _passes(self, link: _Link, data: bytes, direction: str, target: socket.socket) -> bool:
-        """Forward ``data``; False where the connection is to be cut."""
+        """Forward ``data``; returns False if the connection must be cut."""
         with self._lock:
             to, times = self._lost
             if direction == "up" and times and data.startswith(to):
@@ -84,12 +84,12 @@ class CuttingProxy:
                 self.cuts += 1
                 return False
             budgets = self._budgets[direction]
-            left = budgets[0] - link.carried[direction] if budgets else len(data)
-            is_cut = left < len(data)
+            allowed = budgets[0] - link.carried[direction] if budgets else len(data)
+            is_cut = allowed < len(data)
             if is_cut:
                 budgets.pop(0)
                 self.cuts += 1
-                data = data[: max(left, 0)]
+                data = data[: max(allowed, 0)]
             link.carried[direction] += len(data)
             setattr(self, direction, getattr(self, direction) + len(data))
         target.sendall(data)

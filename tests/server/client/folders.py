@@ -1,4 +1,4 @@
-"""Audio folders of a few tones, for packing and sending."""
+"""Audio folders with a few tones, for tests of packing and sending."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEXTS = ("turn on the light", "call my sister", "open the window", "read the new
 
 
 def make_folder(folder: Path, names: tuple[str, ...] = ("a.wav", "b.flac", "c.ogg", "d.wav")) -> Path:
-    """A folder of short tones in several formats and rates, with transcripts."""
+    """Create a folder of short tones in several formats and sample rates, with transcripts."""
     folder.mkdir()
     for number, (name, text) in enumerate(zip(names, TEXTS, strict=True)):
         write_audio(folder / name, 0.3, sample_rate=(16_000, 44_100)[number % 2], channels=1 + number % 2)

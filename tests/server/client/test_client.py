@@ -47,7 +47,7 @@ def proxy(served: Served) -> Iterator[CuttingProxy]:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """5 MB that do not shrink."""
+    """An archive of 5 MB that cannot be compressed."""
     path = tmp_path / "data.tar.gz"
     path.write_bytes(gzip.compress(random.Random(0).randbytes(5 * MB), 0))
     return path
@@ -56,7 +56,7 @@ def archive(tmp_path: Path) -> Path:
 def test_a_job_from_folder_to_model(client: Client, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     folder = make_folder(tmp_path / "clips")
-    job = client.submit(folder, "quick", epochs=3, seed=7, language="de", packing=lambda *told: steps.append(told))
+    job = client.submit(folder, "quick", epochs=3, seed=7, language="de", packing=lambda *step: steps.append(step))
     assert steps[-1] == (4, 4)
     assert (job["base_model"], job["params"], job["language"]) == ("quick", {"epochs": 3, "seed": 7}, "de")
     done = client.wait(job["id"], poll_s=0.05)
@@ -88,14 +88,14 @@ def test_p3_twenty_lost_answers_make_one_job(served: Served, proxy: CuttingProxy
 
 
 def test_a_cut_upload_goes_on(proxy: CuttingProxy, archive: Path) -> None:
-    told: list[int] = []
+    sent: list[int] = []
     with Client(proxy.url, pause_s=0.01) as client:
         proxy.cut("up", after=1_500_000, times=3)
-        job = client.submit(archive, "quick", sending=lambda done, total: told.append(done))
+        job = client.submit(archive, "quick", sending=lambda done, total: sent.append(done))
         done = client.wait(job["id"], poll_s=0.05)
     assert proxy.cuts == 3
     assert done["dataset"]["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
-    assert told == sorted(told) and told[-1] == archive.stat().st_size
+    assert sent == sorted(sent) and sent[-1] == archive.stat().st_size
     assert proxy.up < 1.7 * archive.stat().st_size  # three restarts would need more
 
 
@@ -110,7 +110,7 @@ def test_a_cut_download_goes_on(proxy: CuttingProxy, client: Client, archive: Pa
     assert (tmp_path / "cut.tar.gz").read_bytes() == whole.read_bytes()
 
 
-def test_what_another_download_left_is_taken_or_replaced(client: Client, archive: Path, tmp_path: Path) -> None:
+def test_part_of_an_earlier_download_is_continued_or_replaced(client: Client, archive: Path, tmp_path: Path) -> None:
     job = client.submit(archive, "quick", seed=12)
     client.wait(job["id"], poll_s=0.05)
     data = client.download(job["id"], tmp_path / "a.tar.gz").read_bytes()

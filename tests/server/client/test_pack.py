@@ -1,4 +1,4 @@
-"""Packing: small, always the same bytes, complete, and nothing of the user's is touched."""
+"""Packing gives a small archive with always the same bytes, is complete, and changes nothing in the user's folder."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def members(archive: Path) -> dict[str, bytes]:
-    """Content by name."""
+    """The content of an archive by name."""
     with tarfile.open(archive) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
 
 
 def state(folder: Path) -> dict[str, tuple[str, int]]:
-    """Hash and time of every file."""
+    """The hash and the time of every file."""
     return {
         str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -44,15 +44,15 @@ def state(folder: Path) -> dict[str, tuple[str, int]]:
 
 def test_clips_become_16_khz_mono_flac(folder: Path, tmp_path: Path) -> None:
     pack(folder, tmp_path / "a.tar.gz")
-    found = members(tmp_path / "a.tar.gz")
-    assert sorted(found) == sorted(f"{uid}.{kind}" for uid in "abcd" for kind in ("flac", "txt"))
+    files = members(tmp_path / "a.tar.gz")
+    assert sorted(files) == sorted(f"{uid}.{kind}" for uid in "abcd" for kind in ("flac", "txt"))
     for uid in "abcd":
-        info = soundfile.info(io.BytesIO(found[f"{uid}.flac"]))
+        info = soundfile.info(io.BytesIO(files[f"{uid}.flac"]))
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
         assert info.duration == pytest.approx(0.3, abs=0.01)
-    assert found["a.txt"].decode() == f"{TEXTS[0]}\n"
+    assert files["a.txt"].decode() == f"{TEXTS[0]}\n"
     own, _ = soundfile.read(folder / "a.wav", dtype="int16")
-    sent, _ = soundfile.read(io.BytesIO(found["a.flac"]), dtype="int16")
+    sent, _ = soundfile.read(io.BytesIO(files["a.flac"]), dtype="int16")
     assert np.abs(own.astype(int) - sent.astype(int)).max() <= 1
 
 
@@ -83,27 +83,27 @@ def test_nothing_of_the_user_is_altered_or_told(folder: Path, tmp_path: Path) ->
 
 
 def test_a_whole_split_is_sent_as_it_is(folder: Path, tmp_path: Path) -> None:
-    """And what it does not list stays here; a text in the CSV counts."""
+    """Recordings that it does not list are not sent, and its texts override those of the text files."""
     (folder / "sub").mkdir()
     write_audio(folder / "sub" / "e.wav", 0.3)
     (folder / "train_files.csv").write_text(f'{HEADER}1,a.wav,"well, other text"\n5,sub/e.wav,from below\n')
     (folder / "dev_files.csv").write_text(f"\ufeff{HEADER.replace(',', ';')}2;b.flac;{TEXTS[1]}\n", encoding="utf-8")
     (folder / "test_files.csv").write_text(f"{HEADER}3,c.ogg,{TEXTS[2]}\n")
     pack(folder, tmp_path / "a.tar.gz")
-    found = members(tmp_path / "a.tar.gz")
-    assert "d.flac" not in found
-    assert found["train_files.csv"].decode() == f'{HEADER}1,a.flac,"well, other text"\n5,e.flac,from below\n'
-    assert found["dev_files.csv"].decode() == f"{HEADER}2,b.flac,{TEXTS[1]}\n"
-    assert found["a.txt"] == b"well, other text\n"
-    assert found["e.txt"] == b"from below\n"
+    files = members(tmp_path / "a.tar.gz")
+    assert "d.flac" not in files
+    assert files["train_files.csv"].decode() == f'{HEADER}1,a.flac,"well, other text"\n5,e.flac,from below\n'
+    assert files["dev_files.csv"].decode() == f"{HEADER}2,b.flac,{TEXTS[1]}\n"
+    assert files["a.txt"] == b"well, other text\n"
+    assert files["e.txt"] == b"from below\n"
 
 
 def test_a_part_of_a_split_leaves_the_rest_to_the_server(folder: Path, tmp_path: Path) -> None:
     (folder / "test_files.csv").write_text(f"{HEADER}3,c.ogg,{TEXTS[2]}\n")
     pack(folder, tmp_path / "a.tar.gz")
-    found = members(tmp_path / "a.tar.gz")
-    assert "train_files.csv" not in found
-    assert {f"{uid}.flac" for uid in "abcd"} <= found.keys()
+    files = members(tmp_path / "a.tar.gz")
+    assert "train_files.csv" not in files
+    assert {f"{uid}.flac" for uid in "abcd"} <= files.keys()
 
 
 def test_uids_in_any_script(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_one_name_from_two_folders_is_refused(folder: Path, tmp_path: Path) -> N
 
 
 def test_the_intake_takes_what_was_packed(tmp_path: Path) -> None:
-    """The real one, in its own process, with names of every kind and a part of a split."""
+    """The real intake, in its own process, with unusual names and one of the CSVs of a split."""
     folder = make_folder(tmp_path / "clips", ("ä ö.wav", "日本語.wav", "x" * 120 + ".wav", "it's.wav"))
     (folder / "test_files.csv").write_text(f"{HEADER}7,日本語.wav,{TEXTS[1]}\n", encoding="utf-8")
     job = tmp_path / "job"

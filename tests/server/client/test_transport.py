@@ -1,4 +1,4 @@
-"""What needs no training server: addresses, tokens, redirects, events as text, and the command line."""
+"""Parts of the client that need no training server: addresses, tokens, redirects, events, and the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKEN = "canary-token-3f9a7c51"
 
 @contextmanager
 def http_server(answer) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A server that sends ``answer(handler)`` to everything; its address, and the headers that it got."""
+    """A server that calls ``answer(handler)`` for every request; gives its address and the headers of the requests."""
     seen: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ def http_server(answer) -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 def send(status: int, body: bytes = b"", **headers: str):
-    """An answer of ``http_server``."""
+    """An ``answer`` for ``http_server``."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -127,8 +127,8 @@ def test_events_as_text() -> None:
     whole = 'data: {"seq": 1, "time": "t", "kind": "state", "data": {"state": "queued"}}'
     split = ["event: progress", 'data: {"seq": 2, "time": "t", "kind": "progress",', 'data: "data": {"epoch": 1}}']
     lines = [": ping", "", "retry: 10", "", "id: 1", whole, "", "id:2", *split, "", "event: end", "data: {}", ""]
-    found = list(parse([*lines, "id: 3", whole]))  # the last was cut off
-    assert found == [Event(1, "t", "state", {"state": "queued"}), Event(2, "t", "progress", {"epoch": 1})]
+    events = list(parse([*lines, "id: 3", whole]))  # the last one is cut off
+    assert events == [Event(1, "t", "state", {"state": "queued"}), Event(2, "t", "progress", {"epoch": 1})]
     with pytest.raises(ServerError, match="cannot be read"):
         list(parse(["id: 1", "data: {", ""]))
 
