@@ -1,4 +1,7 @@
-"""What Lightning does, where this package depends on it. Red after an upgrade: read the docstring, then decide."""
+"""Behaviour of Lightning that this package depends on.
+
+If a test fails after an upgrade, read its docstring, then decide.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch.utils.data import DataLoader
 
 
 class Inner(LightningModule):
-    """A nested LightningModule, as a NeMo model inside ours would be."""
+    """A nested LightningModule, like a NeMo model inside ours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class Outer(LightningModule):
         return self.inner.layer(batch).sum()
 
     def validation_step(self, batch, _) -> None:
-        self.order.append(f"check after {self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}")
+        self.order.append(f"validation after {self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}")
 
     def configure_optimizers(self):
         self.order.append("optimizers")
@@ -65,34 +68,34 @@ def fit(module: Outer, num_batches: int = 3, **options) -> Outer:
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
-@pytest.mark.parametrize(("num_batches", "checks"), [(5, [2, 4]), (7, [3, 6]), (11, [5, 10])])
-def test_half_an_interval_floors(num_batches: int, checks: list[int]) -> None:
-    """L4: the last batch of an odd epoch is never validated. Hence HalfEpochValidation."""
+@pytest.mark.parametrize(("num_batches", "validated"), [(5, [2, 4]), (7, [3, 6]), (11, [5, 10])])
+def test_half_an_interval_floors(num_batches: int, validated: list[int]) -> None:
+    """With an odd number of batches, nothing is validated after the last one, which HalfEpochValidation does."""
     module = fit(Outer(), num_batches, val_check_interval=0.5)
-    after = [int(event.split()[-1]) for event in module.order if event.startswith("check")]
-    assert sorted(set(after)) == checks
+    after = [int(event.split()[-1]) for event in module.order if event.startswith("validation")]
+    assert sorted(set(after)) == validated
 
 
 def test_nested_hooks_never_fire() -> None:
-    """L5: what a vendor hangs on its own Lightning hooks has to be done by us."""
+    """Whatever a vendor does in Lightning hooks of its model, we have to do ourselves."""
     assert fit(Outer()).inner.fired == []
 
 
 def test_callback_setup_comes_before_the_optimizers() -> None:
-    """L2: TrainOnly freezes in ``setup``, and the optimizer is built from what is left."""
+    """TrainOnly freezes in ``setup``, and the optimizer is built from the remaining parameters."""
     order = fit(Outer()).order
     assert order.index("callback setup") < order.index("module setup") < order.index("optimizers")
 
 
 def test_fit_keeps_eval_mode() -> None:
-    """L1: a model that arrives in eval mode is trained in eval mode. Hence ``train()`` in ASRModule."""
+    """A model that arrives in eval mode would be trained in eval mode, so ASRModule calls ``train()``."""
     module = Outer()
     module.inner.eval()
     assert not any(fit(module).training_modes)
 
 
 def test_modes_come_back_after_validation() -> None:
-    """L7: each submodule has its own mode again, so that frozen parts stay in eval mode."""
+    """Each submodule gets its own mode back, so that frozen parts stay in eval mode."""
     module = Outer()
     module.inner.layer[1].eval()
     fit(module, val_check_interval=1)
