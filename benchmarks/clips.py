@@ -65,7 +65,7 @@ def numbered(path: Path) -> dict[str, str]:
     return {f"{number:03d}": phrase for number, phrase in enumerate(lines, start=1)}
 
 
-def apart(sounds: str) -> str:
+def separated(sounds: str) -> str:
     """Separates "the" from the word before it: espeak-ng joins them ("ʌvðə"), and accents depend on where words end.
 
     Args:

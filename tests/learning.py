@@ -1,4 +1,4 @@
-"""Learning a few clips by heart: what shows that a loss teaches and that what it taught can be read."""
+"""Helpers that train a model on a few clips until it knows them, which shows that its loss and its decoding work."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def train_until_read(adapter: ASRAdapter, batch: SpeechBatch, most: int = 600) -
 
 
 def wer(adapter: ASRAdapter, batch: SpeechBatch) -> float:
-    """Of the texts of ``batch``."""
+    """Return the WER of the texts that ``adapter`` writes for ``batch``."""
     return score(transcribe_all(adapter, [batch]), basic).wer

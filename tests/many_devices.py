@@ -1,6 +1,6 @@
 """One training by several processes on this machine, without a command line: ``python -m tests.many_devices``.
 
-The libraries are loaded once, and each process is forked from that: 4 processes start as fast as one.
+The libraries are loaded once, and each process is forked from that, so that four processes start as fast as one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from asr_lightning.training.quiet import quieten
 from asr_lightning.training.sharded import ShardedStrategy
 
 TOGETHER = 4
-"""Batches in a step, for any number of processes."""
+"""Number of batches in a step, for any number of processes."""
 
 
 class Weights(Callback):
-    """Keeps the weights after the last step."""
+    """Saves the weights after the last step."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Weights(Callback):
 
 
 def load(kind: str, source: str) -> Any:
-    """The adapter with all its dropout and masks: they are drawn batch by batch."""
+    """Load the adapter with all its dropout and masks, which are drawn batch by batch."""
     if kind == "whisper":
         from asr_lightning.adapters.shared.masks import SpecAugment
         from asr_lightning.adapters.whisper import WhisperAdapter
@@ -64,7 +64,7 @@ def load(kind: str, source: str) -> Any:
 
 
 def train(kind: str, source: str, data_dir: str, strategy: str, processes: int, compiled: bool, target: Path) -> None:
-    """Validate, then 20 steps of the same batches; what was found is in ``target`` and beside it."""
+    """Validate, then train 20 steps on the same batches, and write weights and metrics to ``target``."""
     seed_everything(0, verbose=False)
     adapter = load(kind, source)
     module = ASRModule(adapter, OptimizerSettings(lr=1e-4))
@@ -95,10 +95,10 @@ def train(kind: str, source: str, data_dir: str, strategy: str, processes: int, 
 
 
 def fork(processes: int, *arguments: Any) -> None:
-    """Run ``train`` in that many children.
+    """Run ``train`` in ``processes`` children.
 
     Raises:
-        RuntimeError: One of them failed.
+        RuntimeError: A child failed.
     """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -126,7 +126,7 @@ def fork(processes: int, *arguments: Any) -> None:
 
 
 def main(kind: str, source: str, data_dir: str, target: str, *runs: str) -> None:
-    """Each of ``runs`` is a strategy and a number of processes, such as ``ddp2``, or ``compiled_ddp2``."""
+    """Train once for each of ``runs``: a strategy and a number of processes, such as ``ddp2`` or ``compiled_ddp2``."""
     quieten()
     load(kind, source)  # imports
     for run in runs:

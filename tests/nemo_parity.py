@@ -1,6 +1,6 @@
-"""One training, twice: through our ``fit``, and by NeMo's own training step on the same batches, seeds and optimizer.
+"""Trains twice: through our ``fit``, and by NeMo's own training step on the same batches, seeds and optimizer.
 
-Run at any size: ``python -m tests.nemo_parity --width 176 --layers 16 --epochs 2`` prints the losses of both.
+It runs at any size: ``python -m tests.nemo_parity --width 176 --layers 16 --epochs 2`` prints the losses of both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MASKS = {"num_time_masks": 2, "time_fraction": 0.05, "num_freq_masks": 2, "freq_
 
 
 class Record(Callback):
-    """Seeds each step, so that dropout, dither and masks are the same on both sides; keeps losses and batches."""
+    """Seeds each step, so that dropout, dither and masks are the same on both sides, and records losses and batches."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -31,23 +31,23 @@ class Record(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         self.batches.append(batch)
-        pl_module.seed_batch = lambda _: None  # ours, which NeMo's side lacks
+        pl_module.seed_batch = lambda _: None  # switched off, since NeMo's side does not have it
         torch.manual_seed(1000 + trainer.global_step)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        pl_module.steps.read()  # the module may have read it a moment ago
+        pl_module.steps.read()  # the module reads the loss only every few seconds
         self.losses.append(pl_module.steps.loss)
 
 
 class RecordNeMo(Record):
-    """The same for NeMo's step, which returns its mean loss."""
+    """Records the same for NeMo's step, which returns its mean loss."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self.losses.append(outputs["loss"].item())
 
 
 def ours(source: Path, run_dir: Path, groups: list[str], epochs: int, audio_dir: Path) -> tuple[Record, Any]:
-    """``fit`` from the command line; what was recorded, and the settings of its optimizer."""
+    """Run ``fit`` from the command line, and return the record and the settings of its optimizer."""
     from asr_lightning.cli import lightning_cli
 
     arguments = [
@@ -64,7 +64,7 @@ def ours(source: Path, run_dir: Path, groups: list[str], epochs: int, audio_dir:
 
 
 def theirs(source: Path, batches: list[SpeechBatch], settings: Any) -> Record:
-    """Plain NeMo in Lightning's trainer: NeMo's model, forward, training step and loss; our optimizer and batches."""
+    """Train NeMo's model by its own training step and loss in Lightning's trainer, with our optimizer and batches."""
     from nemo.collections.asr.models import ASRModel
 
     model = ASRModel.restore_from(str(source), map_location="cpu").train()

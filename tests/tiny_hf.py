@@ -1,4 +1,4 @@
-"""Random Moonshine, wav2vec2-like and Parakeet folders with the layout and quirks of the real checkpoints."""
+"""Writes random Moonshine, wav2vec2-like and Parakeet folders with the layout and quirks of the real checkpoints."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def tiny_moonshine(directory: Path, streaming: bool = False, **changes: Any) -> Path:
-    """Two layers a side. Ids as in the real checkpoints: unknown 0, start 1, end 2, bytes from 3 on.
+    """Write a Moonshine with two layers in encoder and decoder.
 
-    The first generation has no pad token in its configuration, the streaming one has 0.
+    The ids are those of the real checkpoints: unknown 0, start 1, end 2, bytes from 3 on. The first generation has no
+    pad token in its configuration, the streaming one has 0.
     """
     tokenizer = bytes_tokenizer()
     _write_tokenizer(directory, tokenizer)
@@ -63,10 +64,10 @@ TRANSDUCER_KINDS = ("parakeet_rnnt", "parakeet_tdt")
 
 
 def tiny_ctc(directory: Path, kind: str, **changes: Any) -> Path:
-    """A wav2vec2-like model or a Parakeet with a CTC head.
+    """Write a wav2vec2-like model or a Parakeet with a CTC head.
 
-    Capital letters as in facebook/wav2vec2-base-960h; ``-group`` is its GroupNorm front end, the others have
-    LayerNorm. MMS has two languages, whose letters are small; German has four more.
+    The letters are capitals, as in facebook/wav2vec2-base-960h. ``-group`` has that model's GroupNorm front end, the
+    others have LayerNorm. MMS has two languages with small letters; German has four more letters.
     """
     if kind == "parakeet_ctc":
         return _tiny_parakeet(directory, kind, **changes)
@@ -111,12 +112,15 @@ def _write_letters(directory: Path, kind: str) -> int:
 
 
 def tiny_transducer(directory: Path, kind: str, **changes: Any) -> Path:
-    """A Parakeet with a transducer, RNNT or TDT."""
+    """Write a Parakeet with a transducer, RNNT or TDT."""
     return _tiny_parakeet(directory, kind, **changes)
 
 
 def _tiny_parakeet(directory: Path, kind: str, **changes: Any) -> Path:
-    """Layout of transformers' ``convert_nemo_to_hf.py``: the pad token is the blank of CTC, a piece of transducers."""
+    """Write the layout of transformers' ``convert_nemo_to_hf.py``.
+
+    The pad token is the blank of CTC models, and an ordinary piece of transducers.
+    """
     pieces = ["<unk>", "<pad>", "▁", *LETTERS, "'", *("".join(pair) for pair in MERGES)]
     blank = "<pad>" if kind == "parakeet_ctc" else "<blank>"
     pieces = [piece for piece in pieces if piece != blank] + [blank]
@@ -152,7 +156,7 @@ def save(model: Any, directory: Path) -> Path:
 
 
 def bytes_tokenizer() -> Tokenizer:
-    """A SentencePiece-like tokenizer that falls back on bytes."""
+    """Make a SentencePiece-like tokenizer that falls back on bytes."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{number:02X}>" for number in range(256)), "▁", *LETTERS, *LETTERS.upper()]
     pieces += ["'", ".", ",", *("".join(pair) for pair in MERGES)]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
@@ -179,11 +183,11 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 
 KINDS = ("moonshine", "moonshine_streaming", *CTC_KINDS, *TRANSDUCER_KINDS)
-"""Every Hugging Face family beside Whisper."""
+"""Every Hugging Face family except Whisper."""
 
 
 def write_tiny(directory: Path, kind: str, **changes: Any) -> Path:
-    """The tiny model of ``kind`` in ``directory``."""
+    """Write the tiny model of ``kind`` to ``directory``."""
     if kind in TRANSDUCER_KINDS:
         return tiny_transducer(directory, kind, **changes)
     if kind in CTC_KINDS:
@@ -192,7 +196,7 @@ def write_tiny(directory: Path, kind: str, **changes: Any) -> Path:
 
 
 def load_tiny(directory: Path, kind: str, **options: Any) -> Any:
-    """An adapter over the folder of ``write_tiny``."""
+    """Load the adapter of a folder that ``write_tiny`` made."""
     from asr_lightning.adapters.hf_ctc import HFCTCAdapter
     from asr_lightning.adapters.hf_transducer import HFTransducerAdapter
     from asr_lightning.adapters.moonshine import MoonshineAdapter

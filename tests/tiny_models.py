@@ -1,4 +1,4 @@
-"""Random models with the file layout, ids and quirks of the real checkpoints; no download, seconds to build."""
+"""Writes random models with the file layout, ids and quirks of the real checkpoints, in seconds without downloads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NUM_TIMESTAMPS = 1501
 
 
 def tiny_whisper(directory: Path, multilingual: bool, num_mel_bins: int = 80) -> Path:
-    """Write a two-layer Whisper as OpenAI's checkpoints are laid out, stale settings included.
+    """Write a two-layer Whisper with the layout of OpenAI's checkpoints, including obsolete settings.
 
-    Ids are the real ones: ``.en`` ends text with 50256, the multilingual models with 50257.
+    The ids are the real ones: ``.en`` ends text with 50256, the multilingual models with 50257.
     """
     directory.mkdir(parents=True, exist_ok=True)
     ids = _write_tokenizer(directory, multilingual)
@@ -38,7 +38,7 @@ def tiny_whisper(directory: Path, multilingual: bool, num_mel_bins: int = 80) ->
 
 
 def clip(seconds: float = 1.0, text: str = "open the window", uid: str = "clip", seed: int = 0) -> Utterance:
-    """A chirp in noise, different for every seed."""
+    """Make a chirp in noise, different for every seed."""
     generator = torch.Generator().manual_seed(seed)
     time = torch.arange(round(seconds * 16_000)) / 16_000
     tone = 0.2 * torch.sin(2 * torch.pi * (200 + 150 * seed + 300 * time) * time)
@@ -46,7 +46,7 @@ def clip(seconds: float = 1.0, text: str = "open the window", uid: str = "clip",
 
 
 def _write_tokenizer(directory: Path, multilingual: bool) -> dict[str, int]:
-    """A byte-level tokenizer, filled up so that every special token has its real id."""
+    """Write a byte-level tokenizer with filler words, so that every special token has its real id."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*alphabet, *("".join(pair) for pair in MERGES)]
     words += [f"filler{number}" for number in range(50256 + multilingual - len(words))]
@@ -76,13 +76,13 @@ def _config(ids: dict[str, int], num_mel_bins: int) -> WhisperConfig:
         eos_token_id=ids["<|endoftext|>"],
         pad_token_id=ids["<|endoftext|>"],
         bos_token_id=ids["<|endoftext|>"],
-        # Larger than upstream's 0.02, so that different clips give different texts.
+        # larger than upstream's 0.02, so that different clips give different texts
         init_std=0.3,
     )
 
 
 def _write_generation_config(directory: Path, ids: dict[str, int], multilingual: bool) -> None:
-    """Source: the fields of openai/whisper-tiny's and whisper-tiny.en's ``generation_config.json``."""
+    """Write the fields of openai/whisper-tiny's and whisper-tiny.en's ``generation_config.json``."""
     end, notimestamps = ids["<|endoftext|>"], ids["<|notimestamps|>"]
     content: dict[str, object] = {
         "alignment_heads": [[1, 0], [1, 1]],
@@ -108,7 +108,7 @@ def _write_generation_config(directory: Path, ids: dict[str, int], multilingual:
 
 
 def _add_stale_settings(directory: Path, ids: dict[str, int]) -> None:
-    """OpenAI's ``config.json`` still holds generation settings of 2022."""
+    """Add the generation settings of 2022 that OpenAI's ``config.json`` still has."""
     path = directory / "config.json"
     content = json.loads(path.read_text())
     content |= {"max_length": 448, "forced_decoder_ids": [[1, ids["<|en|>"]], [2, ids["<|transcribe|>"]]]}

@@ -1,6 +1,6 @@
-"""Random NeMo models of every supported kind, built by NeMo itself, with a BPE tokenizer trained on the sample texts.
+"""Writes random NeMo models of every supported kind, with a BPE tokenizer trained on the sample texts.
 
-Imports NeMo inside functions only: the module can be imported where the extra is not installed.
+NeMo itself builds them. NeMo is imported only inside functions, so that this module can be imported without it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def tiny_nemo(path: Path, kind: str, vocab_size: int = 64, width: int = 32, laye
     """Write a two-layer FastConformer of ``kind`` to ``path``, a ``.nemo`` file that NeMo's own ``save_to`` makes.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         kind: One of ``KINDS``, or ``ctc-characters`` and ``rnnt-characters`` for models without a tokenizer.
-        vocab_size: Of the BPE tokenizer.
-        width: Of the encoder; 512 in a large FastConformer.
-        layers: Of the encoder; 17 in a large FastConformer.
+        vocab_size: Size of the BPE tokenizer's vocabulary.
+        width: Width of the encoder; 512 in a large FastConformer.
+        layers: Layers of the encoder; 17 in a large FastConformer.
         changes: Configuration values by dotted path with ``__`` for each dot, such as ``joint__fuse_loss_wer=True``.
     """
     from omegaconf import OmegaConf
@@ -39,7 +39,7 @@ def tiny_nemo(path: Path, kind: str, vocab_size: int = 64, width: int = 32, laye
         OmegaConf.update(config, name.replace("__", "."), value, force_add=True)
     with quiet():
         model = nemo_class(kind)(cfg=config)
-    with torch.no_grad():  # so that an untrained model writes something, and other clips other texts
+    with torch.no_grad():  # so that an untrained model writes text, and a different text for each clip
         for name, parameter in model.named_parameters():
             if name.endswith("decoder_layers.0.weight") or "joint_net" in name:
                 parameter.mul_(3)
@@ -49,7 +49,7 @@ def tiny_nemo(path: Path, kind: str, vocab_size: int = 64, width: int = 32, laye
 
 
 def nemo_class(kind: str) -> Any:
-    """NeMo's class for ``kind``."""
+    """Return NeMo's class for ``kind``."""
     from nemo.collections.asr import models
 
     return {
@@ -64,7 +64,7 @@ def nemo_class(kind: str) -> Any:
 
 
 def nemo_config(kind: str, tokenizer: Path, vocab_size: int = 64, width: int = 32, layers: int = 2) -> dict[str, Any]:
-    """The configuration of a FastConformer, as NeMo's examples lay it out, for ``kind`` at any size."""
+    """Return the configuration of a FastConformer of ``kind`` at any size, with the layout of NeMo's examples."""
     characters = kind.endswith("-characters")
     labels = list(" 'abcdefghijklmnopqrstuvwxyz") if characters else []
     head, _, _ = kind.partition("-")
@@ -87,7 +87,7 @@ def nemo_config(kind: str, tokenizer: Path, vocab_size: int = 64, width: int = 3
 
 
 def write_tokenizer(folder: Path, vocab_size: int, texts: Path = PHRASES) -> None:
-    """A SentencePiece BPE tokenizer in the three files that NeMo's tokenizer script writes; lower case only."""
+    """Write a lower-case SentencePiece BPE tokenizer in the three files that NeMo's tokenizer script writes."""
     import sentencepiece
 
     if (folder / "tokenizer.model").exists():

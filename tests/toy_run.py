@@ -1,4 +1,4 @@
-"""Small training runs of the toy adapter, in this process, for tests of the loop and its callbacks."""
+"""Helpers that train the toy adapter in this process, for tests of the loop and its callbacks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from asr_lightning.training.optim import OptimizerSettings
 
 
 def toy_module(fused: bool | None = None, pull: float = 0.0, **options: Any) -> ASRModule:
-    """A seeded module around a fresh toy."""
+    """Make a seeded module around a fresh toy."""
     seed_everything(0, verbose=False)
     return ASRModule(ToyAdapter(), OptimizerSettings(lr=0.01, schedule="constant", fused=fused, pull=pull), **options)
 
 
 def toy_data(folder: Path, **options: Any) -> AudioFolderDataModule:
-    """A data module over ``folder`` with the toy's collator and limits."""
+    """Make a data module of ``folder`` with the toy's collator and limits."""
     adapter = ToyAdapter()
     return AudioFolderDataModule(
         str(folder), **{"batch_size": 2, "collator": adapter.collator(), "limits": adapter.limits, **options}
@@ -35,7 +35,7 @@ def toy_fit(
     ckpt_path: str | None = None,
     **options: Any,
 ) -> Trainer:
-    """Fit on the CPU without loggers; returns the trainer."""
+    """Fit on the CPU without loggers, and return the trainer."""
     settings: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **options}
     trainer = Trainer(
         accelerator="cpu",

@@ -78,7 +78,7 @@ def english_sounds(voice: PiperVoice, phrase: str) -> str:
     Returns:
         The sentence in American English phonemes, with spaces between words and its punctuation.
     """
-    return clips.apart("".join(sound for part in voice.phonemize(phrase) for sound in part))
+    return clips.separated("".join(sound for part in voice.phonemize(phrase) for sound in part))
 
 
 def accented(sounds: str, rng: random.Random) -> str:

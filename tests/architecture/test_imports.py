@@ -1,4 +1,4 @@
-"""What importing costs: each module in a fresh interpreter, and what may be named in the core."""
+"""Which modules may load heavy libraries, tried in fresh interpreters, and which names the core must not mention."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "c
 
 
 def test_light_modules_load_nothing_heavy() -> None:
-    """One interpreter for all: what the last of them has not loaded, none of them has."""
+    """One interpreter imports all of them: if the heavy libraries are not loaded at the end, none has loaded them."""
     code = f"import importlib, sys\nfor m in {LIGHT_MODULES}: importlib.import_module(m)\n"
     code += f"print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
@@ -76,7 +76,7 @@ def test_hugging_face_models_never_import_nemo() -> None:
     ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
-    """The interpreter lists what it imported; a time would depend on the machine."""
+    """The interpreter lists its imports; a time limit would depend on the machine."""
     call = [sys.executable, "-X", "importtime", "-m", "asr_lightning", *command, "--help"]
     started = time.monotonic()
     result = subprocess.run(call, capture_output=True, text=True)
@@ -89,7 +89,7 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
 def test_core_asks_no_model_what_it_is(path: Path) -> None:
-    """A core that must ask has found a fact that the contract lacks."""
+    """If the core has to ask, the contract lacks a fact."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in ("isinstance", "hasattr", "getattr"), f"{path.name}:{node.lineno}"
@@ -99,7 +99,7 @@ def test_core_asks_no_model_what_it_is(path: Path) -> None:
 
 
 def names_in(node: ast.AST) -> list[str]:
-    """Identifiers of ``node``."""
+    """Return the identifiers of ``node``."""
     return [str(value) for key in ("id", "attr", "name", "arg") if (value := getattr(node, key, None))]
 
 

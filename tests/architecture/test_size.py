@@ -1,4 +1,4 @@
-"""Caps on the size of functions and files."""
+"""Functions and files stay below maximum sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODULE_CAP = 180
 
 
 def functions() -> dict[str, int]:
-    """Lines of every function."""
+    """Return the number of lines of every function."""
     return {
         f"{path.relative_to(PACKAGE)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
         for path in FILES

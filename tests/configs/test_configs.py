@@ -40,7 +40,7 @@ def test_config_parses_and_instantiates(path: Path, tones: Path, tmp_path: Path,
 
 
 def source_of(path: Path, folder: Path) -> list[str]:
-    """A tiny model on disk in the place of a hub id that is not bundled."""
+    """Return options that replace a hub id that is not bundled by a tiny model on disk."""
     if path.stem in ("toy", "demo"):
         return []
     if path.stem in NEMO:
@@ -62,7 +62,7 @@ def test_print_config_is_readable() -> None:
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])
 def test_help_pages_are_current(command: str) -> None:
-    """``make help-pages`` writes them; they hold the locked Lightning's options."""
+    """The stored pages equal those that ``make help-pages`` would write, with the options of the locked Lightning."""
     import lightning
 
     locked = (ROOT / "requirements.lock").read_text()

@@ -1,4 +1,4 @@
-"""Every adapter that ships, against every check of the contract. A new adapter is one line in ``ADAPTERS``."""
+"""Tests every adapter of this package against the contract. A new one takes a line in ``ADAPTERS`` and a fixture."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ LORA_CHECKS = [
     for name in conformance.CHECKS
     if name not in ("save and reload", "loss is finite with gradients in every group")
 ]
-"""By design what is saved has other tensors, and only LoRA has gradients: see ``tests/unit/adapters/test_lora.py``."""
+"""With LoRA, the saved model has other tensors and only LoRA has gradients, which is intended:
+``tests/unit/adapters/test_lora.py`` tests both."""
 
 
 @pytest.fixture(scope="module")

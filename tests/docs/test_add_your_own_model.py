@@ -1,7 +1,7 @@
-"""The page runs: its files are written out, its package is built, and its commands print what the page shows.
+"""The page works: its files are written, its package is built, and its commands print what the page shows.
 
 A block is a file if the line above it is a file name in backticks; a block of ``console`` is a command and its output.
-Figures may differ from the page's, and a line of ``…`` stands for any lines.
+Figures may differ from those of the page, and a line of ``…`` stands for any lines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIGURE = r"-?\d[\d,.:]*(?:e[-+]\d+)?"
 
 
 class Ran(NamedTuple):
-    """What a command of the page did."""
+    """The exit status and output of a command of the page."""
 
     status: int
     printed: str
@@ -44,7 +44,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folder(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The reader's folder, with every file of the page, the tones, and the page's package installed."""
+    """The folder of a reader, with every file of the page, the tones, and the package of the page installed."""
     folder = tmp_path_factory.mktemp("reader")
     for name, text in FILES.items():
         if name != TOY:
@@ -60,7 +60,7 @@ def folder(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def install(package: Path, built: Path) -> Path:
-    """Build the wheel of ``package`` and unpack it, which is what installing does."""
+    """Build the wheel of ``package`` and unpack it, as an installation does."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
     subprocess.run(build, cwd=package, check=True, capture_output=True)
     (wheel,) = built.glob("*.whl")
@@ -70,7 +70,7 @@ def install(package: Path, built: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(folder: Path) -> dict[str, Ran]:
-    """Every command of the page, run in its order in this process."""
+    """The results of every command of the page, run in its order in this process."""
     done = {}
     for command, _ in CONSOLE:
         assert command.startswith(PROGRAM)
@@ -82,7 +82,7 @@ def ran(folder: Path) -> dict[str, Ran]:
 
 
 def pattern(shown: str) -> str:
-    """``shown`` as a regular expression: any figures, any spacing, and any lines for ``…``."""
+    """Turn ``shown`` into a regular expression that permits any figures, any spacing, and any lines for ``…``."""
     parts = []
     for line in shown.split("\n"):
         words = (re.escape(re.sub(FIGURE, "FIGURE", word)).replace("FIGURE", FIGURE) for word in line.split())
@@ -159,7 +159,7 @@ def test_training_lowers_the_word_error_rate(ran: dict[str, Ran], folder: Path, 
 
 
 def test_card_trains_as_the_configuration_does(ran: dict[str, Ran], folder: Path) -> None:
-    """One recipe, written twice on the page; equal rates show that both are read whole."""
+    """The page has one recipe twice; equal error rates show that both are used completely."""
     from my_model_card import CARD
 
     config = yaml.safe_load(FILES["my_model.yaml"])

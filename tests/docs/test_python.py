@@ -1,4 +1,4 @@
-"""The code of docs/python.md runs, block after block, in one interpreter, as a reader would type it."""
+"""The code of docs/python.md runs in one interpreter, block after block, as a reader would type it."""
 
 from __future__ import annotations
 

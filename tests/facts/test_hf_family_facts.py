@@ -1,5 +1,7 @@
-"""What the Moonshine, CTC and transducer adapters believe about transformers. Red after an upgrade: read the table
-"Hugging Face models" of docs/architecture.md, then decide.
+"""What the Moonshine, CTC and transducer adapters assume about transformers.
+
+If a test fails after an upgrade, read its docstring and the table "Hugging Face models" of docs/architecture.md, then
+decide.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tests.tiny_models import clip
 
 @torch.no_grad()
 def test_streaming_masks_let_padded_frames_through(tmp_path: Path) -> None:
-    """Why Moonshine Streaming is not padding invariant: its causal convolutions widen the mask of a padded clip."""
+    """Moonshine Streaming is not padding invariant: its causal convolutions widen the mask of a padded clip."""
     model = MoonshineStreamingForConditionalGeneration.from_pretrained(tiny_moonshine(tmp_path, streaming=True)).eval()
     audio = torch.nn.functional.pad(clip(1.0).waveform, (0, 16_000))[None]
     mask = (torch.arange(audio.shape[1]) < 16_000).long()[None]
@@ -33,7 +35,7 @@ def test_streaming_masks_let_padded_frames_through(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_group_norm_spans_padding(tmp_path: Path) -> None:
-    """Why those wav2vec2 checkpoints were trained without a mask: a true frame changes with what follows the clip."""
+    """GroupNorm checkpoints of wav2vec2 were trained without a mask, since a frame depends on what follows the clip."""
     model = AutoModelForCTC.from_pretrained(tiny_ctc(tmp_path, "wav2vec2-group")).eval()
     wave = clip(1.0).waveform
     alone, padded = (model(w[None]).logits[0, :20] for w in (wave, torch.nn.functional.pad(wave, (0, 16_000))))
@@ -41,7 +43,7 @@ def test_group_norm_spans_padding(tmp_path: Path) -> None:
 
 
 def test_skipping_special_tokens_merges_doubled_letters(tmp_path: Path) -> None:
-    """The blank is a special token, and it is dropped before equal labels are merged. Hence our own collapse."""
+    """The blank is a special token that is dropped before equal labels are merged, so we collapse labels ourselves."""
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tiny_ctc(tmp_path, "wav2vec2"))
     frames = [label for char in "BALL" for label in (*tokenizer(char).input_ids, tokenizer.pad_token_id)]
     assert tokenizer.decode(frames) == "BALL"
@@ -49,7 +51,7 @@ def test_skipping_special_tokens_merges_doubled_letters(tmp_path: Path) -> None:
 
 
 def test_wavlm_never_calls_its_projections(tmp_path: Path) -> None:
-    """It hands their weights to ``multi_head_attention_forward``, so that LoRA in their place is not asked."""
+    """It passes their weights to ``multi_head_attention_forward``, so that LoRA in their place would have no effect."""
     model = AutoModelForCTC.from_pretrained(tiny_ctc(tmp_path, "wavlm")).eval()
     called: list[bool] = []
     for name, module in model.named_modules():
@@ -70,7 +72,7 @@ def test_parakeet_keeps_a_copy_of_layerdrop(writer, factory, tmp_path: Path) -> 
 
 @torch.no_grad()
 def test_batched_generate_writes_past_the_end_of_a_clip(tmp_path: Path) -> None:
-    """Rows have no end token, so nothing tells ``generate`` that one of them is done."""
+    """Rows have no end token, so ``generate`` does not know that one of them is done."""
     adapter = HFTransducerAdapter(str(tiny_transducer(tmp_path, "parakeet_rnnt")))
     adapter.model.joint.head.weight.data *= 30
     batch = adapter.collator()([clip(0.8, uid="a"), clip(3.0, uid="b", seed=2)])

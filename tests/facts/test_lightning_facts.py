@@ -1,4 +1,7 @@
-"""What Lightning does, where this package depends on it. Red after an upgrade: read the docstring, then decide."""
+"""Behaviour of Lightning that this package depends on.
+
+If a test fails after an upgrade, read its docstring, then decide.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch.utils.data import DataLoader
 
 
 class Inner(LightningModule):
-    """A nested LightningModule, as a NeMo model inside ours would be."""
+    """A nested LightningModule, like a NeMo model inside ours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,25 +77,25 @@ def test_half_an_interval_floors(num_batches: int, validations: list[int]) -> No
 
 
 def test_nested_hooks_never_fire() -> None:
-    """L5: what a vendor hangs on its own Lightning hooks has to be done by us."""
+    """Whatever a vendor does in Lightning hooks of its model, we have to do ourselves."""
     assert fit(Outer()).inner.fired == []
 
 
 def test_callback_setup_comes_before_the_optimizers() -> None:
-    """L2: TrainOnly freezes in ``setup``, and the optimizer is built from what is left."""
+    """TrainOnly freezes in ``setup``, and the optimizer is built from the remaining parameters."""
     order = fit(Outer()).order
     assert order.index("callback setup") < order.index("module setup") < order.index("optimizers")
 
 
 def test_fit_keeps_eval_mode() -> None:
-    """L1: a model that arrives in eval mode is trained in eval mode. Hence ``train()`` in ASRModule."""
+    """A model that arrives in eval mode would be trained in eval mode, so ASRModule calls ``train()``."""
     module = Outer()
     module.inner.eval()
     assert not any(fit(module).training_modes)
 
 
 def test_modes_come_back_after_validation() -> None:
-    """L7: each submodule has its own mode again, so that frozen parts stay in eval mode."""
+    """Each submodule gets its own mode back, so that frozen parts stay in eval mode."""
     module = Outer()
     module.inner.layer[1].eval()
     fit(module, val_check_interval=1)

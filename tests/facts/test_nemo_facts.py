@@ -1,4 +1,7 @@
-"""What NeMo does, where this package depends on it. Red after an upgrade: read the docstring, then decide."""
+"""Behaviour of NeMo that this package depends on.
+
+If a test fails after an upgrade, read its docstring, then decide.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def restored(path: Path, train: bool = False):
-    """The model as plain NeMo restores it."""
+    """Return the model as plain NeMo restores it."""
     from nemo.collections.asr.models import ASRModel
 
     return ASRModel.restore_from(str(path), map_location="cpu").train(train)
 
 
 def test_transcribe_leaves_train_mode(folder: Path) -> None:
-    """N1: ``transcribe`` on a model in eval mode leaves parts of it in train mode. Hence it is never called."""
+    """``transcribe`` on a model in eval mode leaves parts of it in train mode, so we never call it."""
     model = restored(folder / "ctc.nemo")
     model.transcribe([torch.zeros(16_000).numpy()], verbose=False)
     assert model.encoder.training and model.decoder.training
 
 
 def test_dither_is_added_in_place(folder: Path) -> None:
-    """N2: the featurizer writes into the caller's audio in train mode. Hence the clone."""
+    """The featurizer writes into the caller's audio in train mode, so we clone the audio."""
     model = restored(folder / "ctc.nemo", train=True)
     signal = torch.zeros(1, 16_000)
     model.preprocessor(input_signal=signal, length=torch.tensor([16_000]))
@@ -50,7 +53,7 @@ def test_dither_is_added_in_place(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_change_vocabulary_drops_tdt(folder: Path) -> None:
-    """N3: the loss is rebuilt with defaults, so TDT becomes plain RNNT (PR #15995). Hence the vocabulary is kept."""
+    """The loss is rebuilt with defaults, so TDT becomes plain RNNT (PR #15995); so we never change the vocabulary."""
     model = restored(folder / "tdt.nemo")
     before = type(model.loss._loss).__name__
     model.change_vocabulary(new_tokenizer_dir=str(folder / "rnnt-tokenizer"), new_tokenizer_type="bpe")
@@ -58,7 +61,7 @@ def test_change_vocabulary_drops_tdt(folder: Path) -> None:
 
 
 def test_training_step_needs_a_trainer(folder: Path) -> None:
-    """N4: NeMo's step reads the optimizer and the trainer that only its own training sets up."""
+    """NeMo's step needs the optimizer and the trainer that only its own training sets up."""
     model = restored(folder / "ctc.nemo", train=True)
     batch = (torch.randn(1, 16_000), torch.tensor([16_000]), torch.tensor([[1, 2]]), torch.tensor([2]))
     with pytest.raises(AttributeError, match="param_groups"):
@@ -66,7 +69,7 @@ def test_training_step_needs_a_trainer(folder: Path) -> None:
 
 
 def test_spec_augmentation_has_effect(folder: Path) -> None:
-    """N5, T27: the network reads ``spec_augmentation``; assigning ``spec_augment`` changes nothing."""
+    """The network uses ``spec_augmentation``; assigning ``spec_augment`` changes nothing."""
     model = restored(folder / "ctc.nemo", train=True)
     model.spec_augment = None
     for module in (model.encoder, model.decoder, model.preprocessor):
@@ -80,7 +83,7 @@ def test_spec_augmentation_has_effect(folder: Path) -> None:
 
 
 def test_tdt_has_no_loss_outside_cuda(folder: Path) -> None:
-    """NeMo 3.0.0 trains TDT on CUDA only. Hence ``PortableTransducerLoss``."""
+    """NeMo 3.0.0 trains TDT on CUDA only, so we have ``PortableTransducerLoss``."""
     model = restored(folder / "tdt.nemo", train=True)
     with pytest.raises(ValueError, match="non CUDA"):
         model.loss(
@@ -90,7 +93,7 @@ def test_tdt_has_no_loss_outside_cuda(folder: Path) -> None:
 
 
 def test_unfreeze_enables_everything(folder: Path) -> None:
-    """T31: ``unfreeze`` forgets what was frozen before. Hence our own list of what is trained."""
+    """``unfreeze`` does not remember what was frozen before, so we keep our own list of what is trained."""
     model = restored(folder / "ctc.nemo")
     model.encoder.requires_grad_(False)
     model.unfreeze()
@@ -98,7 +101,7 @@ def test_unfreeze_enables_everything(folder: Path) -> None:
 
 
 def test_quiet_leaves_the_callers_logging_alone(folder: Path) -> None:
-    """NeMo's ``setLevel`` turns down every handler of its logger, the caller's included. Hence they are put back."""
+    """NeMo's ``setLevel`` changes every handler of its logger, including the caller's, so we restore their levels."""
     handler = logging.StreamHandler()
     for name in (None, "nemo_logger"):
         logging.getLogger(name).addHandler(handler)
@@ -112,5 +115,5 @@ def test_quiet_leaves_the_callers_logging_alone(folder: Path) -> None:
 
 
 def test_forward_synchronizes_ranks(folder: Path) -> None:
-    """Each forward pass is an all-reduce by default, which hangs when one rank scores alone. Hence it is off."""
+    """Each forward pass does an all-reduce by default, which hangs when one rank scores alone; so we switch it off."""
     assert restored(folder / "ctc.nemo").encoder.sync_max_audio_length

@@ -1,6 +1,7 @@
-"""What the Whisper and Moonshine adapters believe about transformers. Red after an upgrade: read the row, then decide.
+"""What the Whisper and Moonshine adapters assume about transformers.
 
-Rows T1 to T4 of docs/architecture.md, section 5, and two more of the same kind.
+If a test fails after an upgrade, read its docstring and the table "Hugging Face models" of docs/architecture.md, then
+decide.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def model(folder: Path) -> WhisperForConditionalGeneration:
 
 
 def test_hf_encoder_rejects_short(model: WhisperForConditionalGeneration):
-    """T1. If this passes one day, our own encoder forward may go."""
+    """If the encoder accepts short input one day, our own forward of the encoder can be removed."""
     with pytest.raises(ValueError, match="expects the mel input features to be of length 3000"):
         model.model.encoder(torch.randn(1, 80, 400))
 
 
 def test_hf_spec_augment_writes_into_its_input(model: WhisperForConditionalGeneration):
-    """T2, upstream's half: with masks switched on, the caller's features change."""
+    """With masks switched on, upstream changes the caller's features."""
     model.train()
     model.config.apply_spec_augment, model.config.mask_time_prob = True, 0.3
     features = torch.randn(1, 80, 3000)
@@ -50,7 +51,7 @@ def test_hf_spec_augment_writes_into_its_input(model: WhisperForConditionalGener
 
 
 def test_loss_leaves_batch_identical(folder: Path):
-    """T2, our half: the loss goes around it."""
+    """Our loss avoids that: the batch stays as it was."""
     adapter = WhisperAdapter(str(folder), context="window")
     adapter.model.config.apply_spec_augment, adapter.model.config.mask_time_prob = True, 0.3
     adapter.model.train()
@@ -67,7 +68,7 @@ def _explicit_loss(model: torch.nn.Module, shifted, **inputs: torch.Tensor) -> t
 
 @torch.no_grad()
 def test_explicit_equals_labels():
-    """T3. Moonshine shifted its labels twice until transformers 5.15; the explicit form is right in every version."""
+    """Moonshine shifted its labels twice until transformers 5.15; the explicit form is right in every version."""
     torch.manual_seed(0)
     config = MoonshineConfig(
         vocab_size=50, hidden_size=32, intermediate_size=64, encoder_num_hidden_layers=1, decoder_num_hidden_layers=1,
@@ -84,7 +85,7 @@ def test_explicit_equals_labels():
 
 @torch.no_grad()
 def test_explicit_equals_labels_for_whisper(model: WhisperForConditionalGeneration):
-    """T3 for Whisper, prompt included: labels start after the start token."""
+    """The explicit form is right for Whisper too, with its prompt: labels start after the start token."""
     features = torch.randn(2, 80, 3000)
     labels = torch.tensor([[-100, 70, 71, 50256], [-100, 72, 50256, -100]])
     shifted = shift_once([50257, 50362], [[70, 71], [72]], eos=50256)
@@ -95,7 +96,7 @@ def test_explicit_equals_labels_for_whisper(model: WhisperForConditionalGenerati
 
 
 def test_one_start_token(folder: Path):
-    """T4. The tokenizer's bos token is the end of text, not what decoding starts with."""
+    """The tokenizer's bos token is the end of text, not the token that decoding starts with."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     assert tokenizer.bos_token == tokenizer.eos_token == "<|endoftext|>"
     adapter = WhisperAdapter(str(folder))
@@ -109,7 +110,7 @@ def test_one_start_token(folder: Path):
 
 
 def test_end_token_is_scored(folder: Path):
-    """T4. The pad token is the end token, so masking by id would never teach the model to stop."""
+    """The pad token is the end token, so masking by id would never teach the model to stop."""
     adapter = WhisperAdapter(str(folder))
     assert adapter.model.config.pad_token_id == adapter.rules.eos
     batch = adapter.collator()([clip(text="a"), clip(text="much longer")])
@@ -117,7 +118,7 @@ def test_end_token_is_scored(folder: Path):
 
 
 def test_loading_forgets_that_positions_are_fixed(model: WhisperForConditionalGeneration, folder: Path):
-    """The class freezes its sinusoids; from_pretrained of 5.x replaces the parameter. Hence the line in our loader."""
+    """The class freezes its sinusoids; from_pretrained of 5.x replaces the parameter; our loader freezes it again."""
     built = WhisperForConditionalGeneration(model.config)
     assert not built.model.encoder.embed_positions.weight.requires_grad
     assert model.model.encoder.embed_positions.weight.requires_grad
@@ -125,7 +126,7 @@ def test_loading_forgets_that_positions_are_fixed(model: WhisperForConditionalGe
 
 
 def test_saving_a_processor_writes_no_preprocessor_config(folder: Path, tmp_path: Path):
-    """faster-whisper reads preprocessor_config.json and takes 80 mel bins without it. Hence our second save."""
+    """faster-whisper needs preprocessor_config.json, and assumes 80 mel bins without it, so we save it separately."""
     WhisperProcessor.from_pretrained(folder).save_pretrained(tmp_path)
     assert (tmp_path / "processor_config.json").exists()
     assert not (tmp_path / "preprocessor_config.json").exists()

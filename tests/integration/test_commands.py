@@ -1,4 +1,4 @@
-"""The commands as a user runs them, one after the other on one small run, and what they say to wrong options."""
+"""Runs the commands as a user does, one after the other on one small run, and with wrong options."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ BAD_OPTIONS = [
 def test_bad_option_gets_a_clear_error(
     arguments: list[str], message: str, run_dir: Path, tones: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No stack trace, exit status 2, and the user's files as they were."""
+    """There is no stack trace, the exit status is 2, and the user's files stay as they were."""
     empty = tmp_path / "EMPTY"
     empty.mkdir()
     config = str(ROOT / "configs/models/toy.yaml")

@@ -29,7 +29,7 @@ def two(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
 def test_dev_wer_of_two_processes_equals_one(two: tuple[dict, Path]) -> None:
     """The best validation, made by two ranks, beside its weights scored by one process after the run.
 
-    Three dev clips in two batches, and a BatchNorm, whose buffers DDP broadcasts in every forward.
+    There are three dev clips in two batches, and a BatchNorm, whose buffers DDP broadcasts in every forward.
     """
     results, run_dir = two
     report = json.loads((run_dir / "report.json").read_text())

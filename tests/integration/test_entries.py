@@ -1,4 +1,4 @@
-"""One run, whichever way it is started: the same ``RunSpec``, the same plan, the same weights to the last bit."""
+"""A run gives the same plan and the same weights to the last bit, whichever way it is started."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_callbacks_of_the_caller_see_the_training(tones_once: Path, tmp_path: Pa
 def test_a_run_folder_that_holds_more_than_runs_is_refused(
     outcome: asr.Outcome, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be renamed by the next run, with the recordings in it."""
+    """The next run would rename it, with the recordings in it."""
     monkeypatch.chdir(tmp_path)
     for run_dir in (tones, tones.parent, "."):
         for _ in range(2):
@@ -148,7 +148,7 @@ def test_an_earlier_run_is_set_aside(outcome: asr.Outcome, tones_once: Path, tmp
 
 
 def test_a_script_of_four_lines(tones_once: Path, tmp_path: Path) -> None:
-    """As the page has it, in an interpreter of its own."""
+    """The script of the page runs in a fresh interpreter."""
     code = f"""
 import asr_lightning as asr
 outcome = asr.specialize({str(tones_once)!r}, model="toy", run_dir="here", epochs=2)
@@ -161,9 +161,9 @@ print("WER", outcome.test.wer.before, outcome.test.wer.after, outcome.verdict_wo
 
 
 def test_a_pair_of_texts_is_aligned_once(tones_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In validation, selection, test and report together, whoever asks; and each recording is decoded once.
+    """Validation, selection, test and report together align each pair once, and decode each recording once.
 
-    The page decodes those of the test split again, for its players, at a rate of its own.
+    The page decodes the recordings of the test split again, at another sample rate, for its players.
     """
     words, recordings = Counter[tuple[str, ...]](), Counter[str]()
     process, load = jiwer.process_words, audio.load

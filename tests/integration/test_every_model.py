@@ -1,6 +1,6 @@
-"""One command for every family: only the model's name changes. fit, test, predict and resume, on the synthetic tones.
+"""fit, test, predict and resume work for every family by the same command, in which only the model's name changes.
 
-The hub's cache holds a tiny random model under each real id, as a download would have left it.
+They run on the synthetic tones. The hub's cache holds a tiny random model under each real id, as after a download.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = [
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no network."""
+    """An empty cache of the hub, without a network."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -44,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put_into(cache: Path, name: str) -> None:
-    """A tiny model in the place of the one called ``name``, in the layout of the hub's own client."""
+    """Put a tiny model in the place of the one called ``name``, in the layout of the hub's own client."""
     kind, source = KINDS[name], registry.choose(name).source
     if kind == "toy":
         return
@@ -107,7 +107,7 @@ def checkpoint(run_dir: Path) -> dict:
 
 @pytest.mark.once
 def test_lora_by_one_line(cache: Path, tones: Path, tmp_path: Path) -> None:
-    """The same command with one option more; what is saved has the keys of the untouched model."""
+    """The same command takes one more option; the saved model has the keys of the untouched one."""
     from safetensors import safe_open
 
     put_into(cache, "moonshine-tiny")

@@ -1,4 +1,4 @@
-"""A few clips, as a user trains them: folds, their average, and what is said of them. With a toy that really learns."""
+"""Trains on a few clips as a user does: folds, their average, and their report, with a toy that really learns."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def arguments(folder: Path, run_dir: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def ran(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> lightning_cli.ASRCLI:
-    """Eleven clips of train and dev, in four folds."""
+    """A finished run on eleven clips of train and dev, in four folds."""
     run_dir = tmp_path_factory.mktemp("folds") / "run"
     return lightning_cli.main(arguments(tones_once, run_dir))
 
 
 @pytest.fixture(scope="module")
 def folds(ran: lightning_cli.ASRCLI, tones_once: Path) -> list[AudioFolderDataModule]:
-    """Their data, made anew."""
+    """The data of the four folds, made again."""
     data = toy_data(tones_once, batch_size=4)
     return [data.divided(splits) for splits in fold_splits(data.splits, 4)]
 
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_model(ran: lightning_cli.ASRCLI, tones_onc
 
 
 def test_poisoned_clips_keep_the_untouched_model(ran: lightning_cli.ASRCLI, tmp_path: Path) -> None:
-    """Transcripts of other clips, and a model that reads well: nothing is gained out of fold."""
+    """With transcripts of other clips and a model that is already good, nothing is gained out of fold."""
     folder = tmp_path / "poisoned"
     write_tones(folder)
     texts = list(PHRASES)
@@ -121,7 +121,7 @@ def test_few_repeated_clips_get_more_steps(tones_once: Path, tmp_path: Path) -> 
 
 
 def test_a_killed_run_goes_on_with_the_next_fold(ran: lightning_cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
-    """As if it had been killed in the third fold: the first two are not trained again, and the result is the same."""
+    """After a kill in the third fold, the first two are not trained again, and the result is the same."""
     run_dir = Path(shutil.copytree(ran.run_dir, tmp_path / "run"))
     folder = run_dir / "checkpoints" / "folds"
     for number in (3, 4):
@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_with_the_next_fold(ran: lightning_cli.ASRCLI, tone
 def test_a_run_killed_in_its_first_fold_starts_anew(
     tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """There is nothing to resume, and that is said; a new start removes what the one before has left."""
+    """An error says that there is nothing to resume; a new start removes what the first left behind."""
     run_dir = tmp_path / "run"
     stale = run_dir / "checkpoints" / "folds" / "fold-1-of-4.half"
     stale.parent.mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_folds_are_refused_where_they_cannot_be_had(
 
 
 def test_a_job_counts_all_folds(tones_once: Path, tmp_path: Path) -> None:
-    """Progress of the server goes from 0 to 1 once, and its baseline is that of every clip."""
+    """The progress that the server shows goes from 0 to 1 once, and its baseline is that of every clip."""
     from asr_lightning.callbacks.job_status import JobStatus
     from asr_lightning.job_folder.status import TrainerStatus
 

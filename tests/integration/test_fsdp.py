@@ -1,4 +1,4 @@
-"""FSDP by Lightning's flag: checkpoints, kept weights and the model are whole, for any number of processes."""
+"""With FSDP by Lightning's flag, checkpoints, stored weights and the model are complete for any number of processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def last(run_dir: Path) -> dict:
 
 
 def test_one_fsdp_ddp_one(tones_once: Path, tmp_path: Path) -> None:
-    """An epoch alone, one of each kind by two processes, one alone: as if it had been one process all the time."""
+    """One process, two with FSDP, two with DDP and one again, for an epoch each, equal one process all the time."""
     fit(tones_once, tmp_path / "alone", *PLAIN, *ALONE, "--trainer.max_epochs=4")
     run_dir = tmp_path / "run"
     states = []
@@ -47,7 +47,7 @@ def test_one_fsdp_ddp_one(tones_once: Path, tmp_path: Path) -> None:
 
 @pytest.mark.once
 def test_fsdp_trains_a_part_of_the_model(tones_once: Path, tmp_path: Path) -> None:
-    """Frozen weights stay; kept weights are those of the trained part, and make the model with the source's rest."""
+    """Frozen weights stay as they were; the stored weights of the trained part and the source's rest make the model."""
     results = fit(
         tones_once, tmp_path / "run", *pair("fsdp"), "--train_only.groups=[encoder]", "--trainer.max_epochs=8"
     )

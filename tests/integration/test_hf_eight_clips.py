@@ -1,4 +1,4 @@
-"""Every Hugging Face family learns eight clips by heart, and plain transformers reads the saved folder as we do."""
+"""Every Hugging Face family learns eight clips by heart, and plain transformers gets the same texts as this package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXTS = ["open the window", "close the door", "light on", "the time", "music", "
 
 
 def eight(kind: str) -> list[Utterance]:
-    """Synthetic chirps, a little longer for Parakeet, which has 12.5 frames a second for its labels."""
+    """Make synthetic chirps, a little longer for Parakeet, which has 12.5 frames per second for its labels."""
     shortest = 1.3 if kind.startswith("parakeet") else 0.8
     return [clip(shortest + 0.1 * number, text, str(number), number) for number, text in enumerate(TEXTS)]
 
@@ -41,7 +41,7 @@ def test_eight_clips_to_wer_0_and_back_through_plain_transformers(kind: str, tmp
 
 @torch.no_grad()
 def plain_texts(folder: Path, kind: str, clips: list[Utterance]) -> list[str]:
-    """As transformers' own documentation reads a clip: ``Auto`` classes, processor, ``generate`` or the best label."""
+    """Transcribe as transformers' documentation does: ``Auto`` classes, processor, ``generate`` or the best label."""
     from transformers import AutoModel, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor
 
     factory: Any = {"moonshine": AutoModelForSpeechSeq2Seq, "moonshine_streaming": AutoModelForSpeechSeq2Seq}.get(kind)

@@ -1,7 +1,7 @@
 """The same batches give the same steps, and the same weights the same figures, for any number of processes.
 
-Four batches of two clips in each step: accumulated by one process, shared by two or four. Nine training clips make five
-batches, so the last step of each epoch has one batch, which four processes fill up with three repeats. Dropout, masks
+Each step has four batches of two clips, accumulated by one process or shared by two or four. Nine training clips make
+five batches, so the last step of each epoch has one batch, to which four processes add three repeats. Dropout, masks
 and label smoothing are on: they are drawn by epoch and batch. Runs with compiled layers equal the one without.
 """
 
@@ -26,10 +26,11 @@ def run(kind: str, source: Path, data: Path, target: Path, *runs: str) -> Runs:
 
 
 def assert_equal_runs(runs: Runs) -> None:
-    """Each run beside that of one process: figures of equal weights to the last digit, weights after 20 steps nearly.
+    """Compare each run with that of one process.
 
-    Gradients are summed in another order: by 20 steps that is 1e-7 in most weights. The bias of an attention key has
-    no gradient but rounding, which Adam makes steps of: 5e-6 in NeMo's.
+    Equal weights have equal error rates to the last digit. After 20 steps, most weights differ by 1e-7, since gradients
+    are summed in another order. The gradient of the bias of an attention key consists of rounding errors, which Adam
+    turns into steps: 5e-6 in NeMo's.
     """
     one = runs.pop("auto1")
     assert one["steps"] == 20 and runs

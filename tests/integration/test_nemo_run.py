@@ -39,7 +39,7 @@ def eight() -> list[Utterance]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_clips_to_wer_0_and_back_through_plain_nemo(kind: str, eight: list[Utterance], tmp_path: Path) -> None:
-    """The loss of each kind teaches, and what was learned is in the saved file."""
+    """The model learns by the loss of each kind, and the saved file has what was learned."""
     from nemo.collections.asr.models import ASRModel
 
     # 128 pieces: with 64, one of these texts has more labels than its clip has frames
@@ -56,7 +56,7 @@ def test_eight_clips_to_wer_0_and_back_through_plain_nemo(kind: str, eight: list
 
 
 def test_wrapper_step_matches_reference_loss(tmp_path: Path) -> None:
-    """T33: step by step the loss of NeMo's own training, dropout, dither, masks and BatchNorm statistics included."""
+    """Each step has the loss of NeMo's own training, including dropout, dither, masks and BatchNorm statistics."""
     source = tiny_nemo(tmp_path / "m.nemo", "ctc", vocab_size=128)
     record, settings = ours(source, tmp_path / "run", ["frontend", "encoder", "head"], 2, CLIPS)
     other = theirs(source, record.batches, settings)
@@ -90,14 +90,14 @@ def run_dir(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(folder: Path, run_dir: Path, source: Path, *more: str) -> list[str]:
-    """Of ``fit``, with a NeMo configuration that ships."""
+    """Return arguments of ``fit`` with a NeMo configuration that ships."""
     config = ["--config", str(ROOT / "configs/models/fastconformer_hybrid.yaml")]
     places = [f"--model.adapter.init_args.source={source}", f"--data.audio_dir={folder}", f"--run_dir={run_dir}"]
     return ["fit", *config, *places, "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--folds=off", *more]
 
 
 def test_start_has_no_sleep(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T29: NeMo's own script waits 60 s on one device."""
+    """NeMo's own script waits 60 s on one device; ``fit`` does not."""
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
     source = tiny_nemo(tmp_path / "m.nemo", "hybrid")
@@ -113,7 +113,7 @@ def test_run_reports_like_any_other(run_dir: Path) -> None:
 
 
 def test_output_holds_no_noise(run_dir: Path) -> None:
-    """NeMo's log lines, its telemetry's and its advertisement stay off both streams."""
+    """Neither stream has NeMo's log lines, those of its telemetry or its advertisement."""
     printed = (run_dir.parent / "output.txt").read_text()
     assert not re.search(r"\[NeMo|OneLogger|telemetry|Lhotse|exporters|FutureWarning|UserWarning", printed), printed
 
@@ -157,7 +157,7 @@ def test_resumed_run_goes_on_as_an_undisturbed_one(folder: Path, tmp_path: Path)
 def test_unknown_character_is_reported_before_training(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """D23: by name, with the file and the remedy; nothing of the user's is changed, and no step is made."""
+    """The character is named with its file and a remedy; no file of the user is changed, and no step is made."""
     clips = Path(shutil.copytree(folder, tmp_path / "clips", ignore=shutil.ignore_patterns("*.csv")))
     victim = sorted(clips.glob("*.txt"))[3]
     victim.write_text("call me at 5 o'clock")
@@ -210,7 +210,7 @@ def test_hub_file_in_the_cache_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_state_of_the_checkpoint_is_complete(run_dir: Path) -> None:
-    """Everything that NeMo restores is in the file, buffers included."""
+    """The file has everything that NeMo restores, including buffers."""
     adapter = saved.load(run_dir / "model")
     before = copy.deepcopy(adapter.model.state_dict())
     again = NeMoAdapter(str(run_dir / "model")).model.state_dict()

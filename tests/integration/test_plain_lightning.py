@@ -1,4 +1,4 @@
-"""The parts with Lightning's own Trainer, without our command line: what a script or a notebook does."""
+"""Uses the classes with Lightning's own Trainer, without our command line, as a script or a notebook does."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_overfitting_sees_the_same_batches_in_every_epoch(tones_once: Path) -> N
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_own_loaders(tones_once: Path) -> None:
-    """Whatever makes batches of the contract will do: here a plain loader that shuffles."""
+    """Any loader works whose batches keep the contract, here a plain loader that shuffles."""
     module, data = parts(tones_once)
     data.setup("fit")
     collate = module.adapter.collator()

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends with the weights of one that was not."""
+"""A run that was killed and resumed ends with the weights of a run that was not killed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_killed_and_resumed_gives_the_same_weights(tones_once: Path, undisturbed
 
 
 def test_a_finished_run_is_concluded_anew(tones_once: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Nothing is trained; weights are chosen, tested and reported as before, such as by other rules of selection."""
+    """Nothing is trained; weights are chosen, tested and reported again, which other rules of selection can use."""
     copy = Path(shutil.copytree(undisturbed, tmp_path / "copy"))
     result = run(tones_once, copy, "--ckpt_path", "last")
     assert result.returncode == 0, result.stderr
@@ -78,7 +78,7 @@ def test_resume_keeps_other_run(tones_once: Path, undisturbed: Path, tmp_path: P
 
 
 def test_rerun_same_directory(tones_once: Path, undisturbed: Path) -> None:
-    """A second run in the same folder sets the first aside, whole."""
+    """A second run in the same folder renames the first, which stays complete."""
     before = (undisturbed / "results.json").read_bytes()
     result = run(tones_once, undisturbed, "--trainer.max_epochs", "1")
     assert result.returncode == 0, result.stderr
@@ -97,7 +97,7 @@ def test_nothing_to_resume_is_an_error(tones_once: Path, tmp_path: Path) -> None
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_resuming_with_max_steps_is_refused(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Lightning 2.6 would count an epoch that it never trains; without the limit the same run goes on."""
+    """Lightning 2.6 would count an epoch that it never trains; without the limit the same run can be resumed."""
     from asr_lightning.__main__ import main
 
     fit = ["fit", "--model", "toy", "--data.audio_dir", str(tones), "--run_dir", str(tmp_path / "run")]

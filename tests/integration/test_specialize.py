@@ -1,4 +1,4 @@
-"""The short way, as a user goes it: two arguments, a time, three seeds, and transcripts that belong to other clips."""
+"""Runs ``specialize`` as a user does: with two arguments, a budget, several seeds, and transcripts of other clips."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_two_arguments_suffice(tones: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_seeds_report_their_spread(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """At the top is the best of the seeds and their average on dev; the same seeds again give the same weights."""
+    """The run folder has the best on dev of the seeds and their average; the same seeds give the same weights again."""
     runs = [tmp_path / "once", tmp_path / "again"]
     for run_dir in runs:
         options = ["--model", "toy", "--seeds", "2", "--seed", "3", "--run_dir", str(run_dir)]
@@ -56,7 +56,7 @@ def test_seeds_report_their_spread(tones: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_seeds_are_averaged(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Fold by fold on dev, which both have learned to read; what is handed over is the mean of what both would."""
+    """Dev is scored fold by fold with the average; the result is the mean of the models that both seeds would give."""
     options = [
         "--model",
         "toy",
@@ -85,7 +85,7 @@ def test_seeds_are_averaged(tones: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.once
 def test_same_seed_same_weights(tmp_path: Path) -> None:
-    """Masked, varied and with replay: the kept weights of two runs of one seed are the same bytes."""
+    """With masks, augmentation and replay, the stored weights of two runs with one seed are the same bytes."""
     folder = tmp_path / "clips"
     shutil.copytree(CLIPS, folder, ignore=lambda _, names: [n for n in names if n[:1] in "12" or n.endswith("csv")])
     model = str(tiny_whisper(tmp_path / "tiny", multilingual=False))
@@ -100,7 +100,7 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.once
 def test_merged_lora_is_chosen_among_plain_weights(tmp_path: Path) -> None:
-    """Between a network with low-rank matrices and one without there is no line; between the merged ones there is."""
+    """Networks with and without low-rank matrices cannot be interpolated, but merged ones can."""
     folder = tmp_path / "clips"
     shutil.copytree(CLIPS, folder, ignore=lambda _, names: [n for n in names if n[:1] in "12" or n.endswith("csv")])
     model = tiny_whisper(tmp_path / "tiny", multilingual=False)
@@ -113,7 +113,7 @@ def test_merged_lora_is_chosen_among_plain_weights(tmp_path: Path) -> None:
 
 
 def test_a_budget_ends_a_run(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """The toy would take 200 epochs, which is far more than fits."""
+    """The 200 epochs of the toy take far longer than the budget."""
     options = ["--model", "toy", "--budget", "1s", "--run_dir", str(tmp_path / "run")]
     assert main(["specialize", str(tones), *options, "--trainer.max_epochs", "200"]) == 0
     assert "budget 1 s: 1 of 200 epochs" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_other_budgets_are_refused(text: str) -> None:
 
 
 def test_wrong_options_are_refused(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Before anything is trained, with the remedy."""
+    """They are refused before anything is trained, with a remedy."""
     fit = ["specialize", str(tones), "--model", "toy", "--run_dir", str(tmp_path / "run")]
     for more, message in (
         (["--seeds", "0"], "--seeds must be at least 1"),
@@ -151,7 +151,7 @@ def test_wrong_options_are_refused(tones: Path, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.once
 def test_a_poisoned_data_set_keeps_the_base(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """The real tiny.en, and every transcript belongs to another clip: alpha 0, and the untouched weights."""
+    """If every transcript belongs to another clip, the real tiny.en keeps its untouched weights, at alpha 0."""
     folder = tmp_path / "poisoned"
     folder.mkdir()
     for split, count in (("train", 24), ("dev", 12), ("test", 6)):

@@ -35,7 +35,7 @@ FORMATS = [
 
 
 def test_mixed_folder_trains_with_the_demo_command(tmp_path: Path) -> None:
-    """No CSVs, eight formats and rates; two arguments more than the demo, and a tiny model to be quick."""
+    """A folder without CSVs, with eight formats and rates, trains with two more arguments and a tiny model."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for number, (suffix, rate, channels) in enumerate(FORMATS):
@@ -55,7 +55,7 @@ def test_mixed_folder_trains_with_the_demo_command(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part of the sample data set: 64 clips to train on, 4 dev and 16 test clips."""
+    """Part of the sample data set: 64 clips to train on, 4 dev and 16 test clips."""
     folder = tmp_path_factory.mktemp("few")
     for split, count in {"train": 64, "dev": 4, "test": 16}.items():
         lines = (CLIPS / f"{split}_files.csv").read_text(encoding="utf-8").splitlines()[: count + 1]
@@ -85,7 +85,7 @@ def specialized(
 def test_saved_folder_reads_the_same_in_plain_transformers(
     specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path],
 ) -> None:
-    """30 s windows, upstream's own classes, features and ``generate``: within one word on sixteen test clips."""
+    """Upstream's classes, features and ``generate`` in 30 s windows differ by at most one word on sixteen clips."""
     from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
     adapter, data, directory = specialized
@@ -110,7 +110,7 @@ def test_saved_folder_reads_the_same_in_plain_transformers(
 def test_one_epoch_beats_the_untouched_model_in_both_modes(
     specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path],
 ) -> None:
-    """64 clips, once each. The untouched model is scored in its own window, where it is best."""
+    """It is trained on 64 clips, once each. The untouched model is scored in its window, where it is best."""
     _, data, directory = specialized
     comparison = Comparison(data)
     tested = comparison.test(WhisperAdapter("openai/whisper-tiny.en"), WhisperAdapter(str(directory)))
@@ -124,7 +124,7 @@ def test_one_epoch_beats_the_untouched_model_in_both_modes(
 def test_draft_equals_greedy_at_every_check() -> None:
     """The reference as a draft never changes a text: every third dev clip at each validation, beside decoding alone.
 
-    The real tiny.en, which goes from loops and errors to mostly right: drafts that fail, and drafts that hold.
+    The real tiny.en goes from loops and errors to mostly right texts, so that some drafts are right and some are wrong.
     """
     right: list[bool] = []
 
@@ -152,7 +152,7 @@ def test_draft_equals_greedy_at_every_check() -> None:
 
 @pytest.mark.once
 def test_no_cap_hits_on_fixture(specialized: tuple[WhisperAdapter, AudioFolderDataModule, Path]) -> None:
-    """A text as long as its cap is a loop; an adapted model stops by itself at true length (pitfall T13)."""
+    """A text that is as long as its limit repeats itself; a specialized model stops by itself at true length."""
     adapter, data, _ = specialized
     dataset = data.dataset("test")
     seconds = {row.uid: length for row, length in zip(dataset.rows, dataset.seconds, strict=True)}

@@ -1,4 +1,4 @@
-"""Real recordings in every format, made on the spot: soundfile writes what it can, PyAV the rest."""
+"""Fixtures with real recordings in every format, which soundfile writes where it can, and PyAV otherwise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUBTYPES = {".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
 
 
 def tone(seconds: float, sample_rate: int, channels: int = 1, pitch: float = 220.0) -> np.ndarray:
-    """A voiced sound with pauses and a little noise, ``[T, channels]``."""
+    """Make a voiced sound with pauses and a little noise, ``[T, channels]``."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     wave = 0.3 * np.sin(2 * np.pi * pitch * time) * (np.sin(2 * np.pi * 2 * time) > -0.5)
     noise = 0.001 * np.random.default_rng(0).standard_normal(len(time))
@@ -38,7 +38,7 @@ def tone(seconds: float, sample_rate: int, channels: int = 1, pitch: float = 220
 
 
 def write_audio(path: Path, seconds: float = 0.5, sample_rate: int = 16_000, channels: int = 1, pitch=220.0) -> Path:
-    """A recording in the format that the suffix of ``path`` says."""
+    """Write a recording in the format that the suffix of ``path`` names."""
     samples = tone(seconds, sample_rate, channels, pitch)
     suffix = path.suffix.lower()
     if suffix in PYAV_CODECS:

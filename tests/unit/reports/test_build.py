@@ -19,7 +19,7 @@ NAMES = ["Anna", "Bert", "Carl", "Dora", "Emil", "Fred", "Gina", "Hans", "Inge",
 
 
 def pairs(before_wrong: int, after_wrong: int) -> tuple[Pair, ...]:
-    """Twelve sentences of ten words; the first so many words of each are wrong."""
+    """Make twelve sentences of ten words, of which the first ``before_wrong`` or ``after_wrong`` words are wrong."""
     made = []
     for number, name in enumerate(NAMES):
         words = f"{name} would like some water with that bread and cheese.".split()
@@ -29,7 +29,7 @@ def pairs(before_wrong: int, after_wrong: int) -> tuple[Pair, ...]:
 
 
 def study(**changes: Any) -> Study:
-    """A run that cut the word error rate from 40 to 10 percent."""
+    """Make the study of a run that cut the word error rate from 40 to 10 percent."""
     plain = Study(
         model="toy",
         source="a folder",
@@ -118,7 +118,7 @@ def test_kept_base() -> None:
 
 
 def test_rates_are_those_of_scoring() -> None:
-    """Both normalisers, and every split apart; words and clips are counted by hand."""
+    """Both normalisers and every split are scored; words and clips are counted by hand."""
     report = build(study())
     for split, texts in (("test", pairs(4, 1)), ("dev", pairs(3, 1)), ("native", pairs(4, 2))):
         for side in ("before", "after"):
@@ -158,7 +158,7 @@ def test_short_test_is_warned_of() -> None:
 
 
 def test_empty_reference() -> None:
-    """It has no words to miss: what is written for it counts as inserted, and the report says so."""
+    """It has no words that could be wrong: what is written for it counts as inserted, and the report says so."""
     report = build(study(test=(*pairs(1, 0), Pair("cough", "[cough]", "uh um", ""))))
     assert report["test"]["before"]["insertions"] == 2
     assert report["test"]["empty_references"] == 1

@@ -1,4 +1,4 @@
-"""The page: its structure by a parser, and how it looks and behaves in a real browser."""
+"""Tests the page: its structure with a parser, and how it looks and behaves in a real browser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VOID = {"meta", "line", "polyline", "circle", "img", "br", "source"}
 
 
 class Parsed(HTMLParser):
-    """Elements with their attributes and text, and whether every element is closed in order."""
+    """Collects elements with their attributes and text, and makes sure that every element is closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture
 def recordings(tmp_path: Path, write_audio: Callable[..., Path]) -> dict[str, Path]:
-    """Of twelve clips the first three have a recording; the third is damaged."""
+    """Recordings of the first three of twelve clips; the third is damaged."""
     (tmp_path / "clips").mkdir()
     paths = {f"{number:03d}": tmp_path / "clips" / f"{number}.wav" for number in range(3)}
     for path in paths.values():
@@ -118,7 +118,7 @@ def test_every_test_clip_is_there(recordings: dict[str, Path]) -> None:
 
 
 def test_players_hold_the_recordings(recordings: dict[str, Path]) -> None:
-    """Ogg Opus, mono, of the right length; a clip whose file is missing or damaged has no player and says so."""
+    """Players hold mono Ogg Opus of the right length; a clip with a missing or damaged file has none and says so."""
     parsed = Parsed(page(build(study()), recordings))
     players = parsed.of("audio")
     assert [player["aria-label"] for player in players] == ["Recording 000", "Recording 001"]
@@ -292,7 +292,7 @@ def test_page_never_scrolls_sideways(
 
 @pytest.mark.once
 def test_browser_requests_nothing_and_runs_nothing(browser: Browser, hostile: Any, tmp_path: Path) -> None:
-    """Scripts are allowed here, so that only the page itself can hold them off."""
+    """Scripts are allowed in the browser, so that only the page itself can stop them."""
     write(hostile, tmp_path)
     browser.show(tmp_path / "report.html", 360, script=True)
     sent = [event["params"] for event in browser.events if event.get("method") == "Network.requestWillBeSent"]

@@ -14,13 +14,13 @@ WORDS = [f"w{number}" for number in range(50)]
 
 
 def written(reference: str, errors: int) -> str:
-    """``reference`` with its first ``errors`` words replaced."""
+    """Return ``reference`` with its first ``errors`` words replaced."""
     words = reference.split()
     return " ".join(["x"] * errors + words[errors:])
 
 
 def made(rng: random.Random, clips: int, before: float = 0.4, after: float = 0.2) -> list[Pair]:
-    """Clips of 3 to 9 words, each word wrong with the probability given."""
+    """Make clips of 3 to 9 words, in which each word is wrong with the probability ``before`` or ``after``."""
     pairs = []
     for number in range(clips):
         reference = " ".join([f"t{number}", *rng.choices(WORDS, k=rng.randint(2, 8))])
@@ -31,7 +31,7 @@ def made(rng: random.Random, clips: int, before: float = 0.4, after: float = 0.2
 
 
 def slow_bootstrap(pairs: list[Pair], draws: int, seed: int) -> tuple[list[float], float]:
-    """By the book and one draw at a time: sorted changes, and the share of draws that are better."""
+    """Bootstrap in the textbook way, one draw at a time; return sorted changes, and the share of better draws."""
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault(pair.reference, []).append(pair)
@@ -72,7 +72,7 @@ def test_equals_scipy() -> None:
 
 
 def test_interval_covers_the_truth() -> None:
-    """Of 200 data sets with a true change of -20 points, the 95 % interval holds it in about 95 %."""
+    """In about 95 % of 200 data sets with a true change of -20 points, the 95 % interval contains it."""
     rng = random.Random(3)
     intervals = [bootstrap(made(rng, 60), none, draws=1000, seed=number) for number in range(200)]
     covered = sum(interval.low <= -0.2 <= interval.high for interval in intervals) / len(intervals)
@@ -87,7 +87,7 @@ def test_no_change_is_seldom_called_one() -> None:
 
 
 def test_clips_of_one_text_count_as_one() -> None:
-    """Ten clips of each text carry no more evidence than one: the interval stays as wide."""
+    """Ten clips of each text give no more evidence than one, so the interval stays as wide."""
     pairs = made(random.Random(5), 12)
     copies = [pair._replace(uid=f"{pair.uid}-{number}") for pair in pairs for number in range(10)]
     apart = [pair._replace(reference=f"{pair.reference} n{number}") for number, pair in enumerate(copies)]
