@@ -23,7 +23,7 @@ from asr_lightning.cli.lightning_cli import TRAINER_DEFAULTS
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.module import ASRModule
 from asr_lightning.training.optim import OptimizerSettings
-from asr_lightning.training.quiet import quieten
+from asr_lightning.training.quiet import quiet
 from asr_lightning.training.sharded import ShardedStrategy
 
 TOGETHER = 4
@@ -127,12 +127,12 @@ def fork(processes: int, *arguments: Any) -> None:
 
 def main(kind: str, source: str, data_dir: str, target: str, *runs: str) -> None:
     """Train once for each of ``runs``: a strategy and a number of processes, such as ``ddp2`` or ``compiled_ddp2``."""
-    quieten()
     load(kind, source)  # imports
-    for run in runs:
-        strategy, processes = run.removeprefix("compiled_")[:-1], int(run[-1])
-        compiled = run.startswith("compiled_")
-        fork(processes, kind, source, data_dir, strategy, processes, compiled, Path(target) / f"{run}.pt")
+    with quiet():
+        for run in runs:
+            strategy, processes = run.removeprefix("compiled_")[:-1], int(run[-1])
+            compiled = run.startswith("compiled_")
+            fork(processes, kind, source, data_dir, strategy, processes, compiled, Path(target) / f"{run}.pt")
 
 
 if __name__ == "__main__":

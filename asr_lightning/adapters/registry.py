@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -194,37 +194,6 @@ def build(name: str, **options: Any) -> Any:
     if saved.record(choice.source) is not None:
         return saved.load(choice.source, **options)
     return kind(choice.source, **options)
-
-
-def expand(arguments: Sequence[str]) -> list[str]:
-    """Replace ``--model NAME`` among the arguments of a command by the options that it stands for.
-
-    The recipe comes first, so that every configuration and option overrides it; the adapter and its source take the
-    option's place.
-
-    Raises:
-        ValueError: There is no such model.
-    """
-    expanded = list(arguments)
-    recipe: Recipe = {}
-    for position in reversed(range(1, len(arguments))):
-        option, equals, value = arguments[position].partition("=")
-        if option != "--model":
-            continue
-        length = 1 if equals else 2
-        value = value if equals else "".join(arguments[position + 1 : position + 2])
-        if not value:
-            raise ValueError("--model needs a name: python -m asr_lightning models lists them")
-        choice = choose(value)
-        tell_recipe(value, choice)
-        # The parser does not know the adapter's options before its class is named.
-        if not recipe:  # the last of several names counts
-            recipe = merge(choice.recipe, {"model": {"adapter": {"class_path": choice.adapter}}})
-        expanded[position : position + length] = [
-            f"--model.adapter.class_path={choice.adapter}",
-            f"--model.adapter.init_args.source={choice.source}",
-        ]
-    return [*expanded[:1], *(["--config", json.dumps(recipe)] if recipe else []), *expanded[1:]]
 
 
 def warn_of_licence(source: str) -> None:

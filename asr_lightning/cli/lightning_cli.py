@@ -5,8 +5,6 @@ It puts together the parts of a run. It imports torch, so ``__main__`` imports i
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import sys
 import time
@@ -14,19 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from asr_lightning.adapters import old_names, registry, saved
+from asr_lightning.adapters import old_names, saved
 from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.train_only import TrainOnly
+from asr_lightning.cli.arguments import with_model, with_plan
 from asr_lightning.data.folds import HELP, FoldCount
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.errors import OptionError
@@ -37,11 +35,12 @@ from asr_lightning.run.folder import SaveConfig, loggers_of, run_dir_of
 from asr_lightning.run.outcome import Scores
 from asr_lightning.run.runner import Runner
 from asr_lightning.run.selection import SelectionSettings
-from asr_lightning.run.spec import Plan, RunSpec
+from asr_lightning.run.spec import RunSpec
 from asr_lightning.scoring.comparison import Comparison, rates_of, write_json, write_pairs
 from asr_lightning.training.checkpoints import VerifiedCheckpoints
+from asr_lightning.training.devices import matmul_precision
 from asr_lightning.training.precision import precision_options
-from asr_lightning.training.quiet import quieten
+from asr_lightning.training.quiet import quiet
 from asr_lightning.training.sharded import ShardedStrategy
 
 logger = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ class ASRCLI(LightningCLI):
         fit, plan = self._subcommand_parsers["fit"], args.plan()
         try:
             if self._more:
-                options = fit.parse_args(old_names.renamed_arguments(_with_plan(plan, self._more)))
+                options = fit.parse_args(old_names.renamed_arguments(with_plan(plan, self._more)))
             else:
                 options = fit.parse_object(old_names.renamed_options(plan.options))
         except ArgumentError as error:
@@ -234,19 +233,6 @@ class ASRCLI(LightningCLI):
         write_json(self.run_dir / "test.json", self.scores.as_results())
 
 
-def _with_plan(plan: Plan, typed: Sequence[str]) -> list[str]:
-    """A command line with the options of ``plan`` and those that were ``typed``, which override the plan.
-
-    A configuration file among the latter overrides the recipe, but not what the ``RunSpec`` asks for. The plan is
-    passed as a file too, because jsonargparse 4.53 refuses nested options in addition to a parsed namespace.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", action="append", default=[])
-    files, others = parser.parse_known_args(list(typed))
-    layers = [json.dumps(plan.options), *files.config, *([json.dumps(plan.asked)] if files.config else [])]
-    return [*(f"--config={layer}" for layer in layers), *others]
-
-
 def _as_list(value: Any) -> list[Any]:
     """The value of a trainer's option as a list: it may be one object, several of them, or None."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
@@ -264,7 +250,7 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
     is_finished = run_dir is not None and (run_dir / "config.yaml").is_file()
     if arguments[0] in ("validate", "test") and not has_help_or_config and not is_finished:
         raise OptionError(f"{run_dir or 'no folder'} is no finished run: give --run_dir FOLDER, such as runs/demo")
-    command, *options = registry.expand(arguments)
+    command, *options = with_model(arguments)
     recorded = [f"--config={run_dir / 'config.yaml'}"] if run_dir and is_finished and command != "fit" else []
     return _cli([command, *recorded, *options], started or time.monotonic())
 
@@ -297,6 +283,5 @@ def _cli(run_options: Sequence[str] | RunSpec, *options: Any) -> ASRCLI:
         for name, description in DESCRIPTIONS.items()
     }
     kwargs["exit_on_error"] = not isinstance(run_options, RunSpec)
-    quieten()
-    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on a CPU
-    return ASRCLI(*options, args=run_options, parser_kwargs=kwargs)
+    with quiet(), matmul_precision("high"):
+        return ASRCLI(*options, args=run_options, parser_kwargs=kwargs)

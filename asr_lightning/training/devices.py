@@ -46,14 +46,20 @@ def resolve_precision(requested: str) -> Precision:
 @contextmanager
 def in_float32(device: torch.device) -> Iterator[None]:
     """A context with true float32: without autocast and without TF32, whose 10-bit mantissa has an error of 1e-3."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
     has_autocast = torch.amp.is_autocast_available(device.type)
+    with matmul_precision("highest"), torch.autocast(device.type, enabled=False) if has_autocast else nullcontext():
+        yield
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """A context with the float32 matrix products of ``precision``: ``high`` is TF32 on GPUs that have it."""
+    outside = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
     try:
-        with torch.autocast(device.type, enabled=False) if has_autocast else nullcontext():
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision(outside)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

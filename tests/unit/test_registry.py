@@ -12,6 +12,7 @@ import yaml
 from asr_lightning.__main__ import main
 from asr_lightning.adapters import cards, registry, saved
 from asr_lightning.adapters.cards import CARDS, RECIPES, ModelCard
+from asr_lightning.cli.arguments import with_model
 from tests.tiny_hf import tiny_ctc, tiny_moonshine, tiny_transducer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
@@ -69,7 +70,7 @@ def assert_recipe(content: dict, choice: registry.Choice) -> None:
 
 def test_a_name_is_written_out() -> None:
     arguments = ["fit", "--model.optimizer.lr", "1e-3", "--model", "parakeet-ctc-0.6b", "--run_dir", "runs/x"]
-    command, option, recipe, *rest = registry.expand(arguments)
+    command, option, recipe, *rest = with_model(arguments)
     assert (command, option) == ("fit", "--config")
     model = json.loads(recipe)["model"]
     assert model["optimizer"] == {"lr": 2e-5, "warmup": 0.02, "floor": 0.05}
@@ -82,12 +83,12 @@ def test_a_name_is_written_out() -> None:
         "--run_dir",
         "runs/x",
     ]
-    assert registry.expand(["fit", "--model=parakeet-ctc-0.6b"])[3:] == rest[2:4]
+    assert with_model(["fit", "--model=parakeet-ctc-0.6b"])[3:] == rest[2:4]
 
 
 def test_other_arguments_are_left_alone() -> None:
     arguments = ["fit", "--config", "a.yaml", "--model.optimizer.lr=1"]
-    assert registry.expand(arguments) == arguments
+    assert with_model(arguments) == arguments
 
 
 def test_options_override_the_recipe(tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
