@@ -1,4 +1,4 @@
-"""Fetch the result of a training, and believe it only when its hashes are those that the trainer wrote down."""
+"""Downloads the result of a training, and accepts it only if its hashes are those that the trainer recorded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from asr_lightning.cloud.endings import incomplete_folder
 from asr_lightning.cloud.follow import LOG, Show
@@ -20,10 +19,10 @@ TRIES = 3
 
 
 def fetch(entry: Entry, provider: Provider, show: Show) -> None:
-    """Put model, report and log into the record's ``output``; nothing is there under its name before all is verified.
+    """Download model, report and log into the record's ``output``. They get their names once all files are verified.
 
     Raises:
-        OSError: It did not arrive whole.
+        OSError: A file did not arrive whole.
     """
     volume, folder = entry.record.volume, Path(entry.record.output)
     assert volume is not None, "it was made"
@@ -46,28 +45,28 @@ def fetch(entry: Entry, provider: Provider, show: Show) -> None:
     entry.save(outcome="succeeded", metrics=ending.metrics, error=None)
 
 
-def _artifacts(found: Mapping[str, Any]) -> dict[str, str]:
+def _artifacts(found: Mapping[str, object]) -> dict[str, str]:
     """Only the names that are known: they become files."""
     given = found.get("artifacts")
     return {name: str(given[name]) for name in ARTIFACTS if name in given} if isinstance(given, dict) else {}
 
 
 def _download(provider: Provider, volume: str, name: str, target: Path, digest: str, show: Show) -> None:
-    """Download a file until it is the one that was announced."""
+    """Download a file, again if its hash is not ``digest``."""
     cause: Exception | None = None
     for _ in range(TRIES):
         try:
             provider.download(volume, f"artifacts/{name}", target, show.moved(f"download {name}"))
             if digest_of(target) == digest:
                 return
-            cause = OSError("its hash is another")
-        except Exception as error:  # whatever the provider's client raises
+            cause = OSError("its hash is not that of the trained one")
+        except Exception as error:  # any error of the provider's client
             cause = error
     raise OSError(f"{name} did not arrive: {cause}") from cause
 
 
 def free_folder(folder: Path) -> Path:
-    """``folder``, or with -2, -3, … where it holds a result already."""
+    """``folder``, or one with -2, -3, … appended if it holds a result already."""
     number, candidate = 1, folder
     while (candidate / "model.tar.gz").exists():
         number += 1

@@ -1,4 +1,4 @@
-"""Watch a training on a rented machine from outside, and stop it where its own ceiling did not."""
+"""Watches a training on a rented machine from outside, and cancels it if its own time limit does not stop it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from asr_lightning.cloud.remote import STATE
 
 POLL_S = 2.0
 FIRST_POLL_S, SLOWER = 0.1, 1.2
-"""The looks at what has just begun are closer together."""
+"""Seconds before the second poll, and the factor by which each further pause is longer."""
 PATIENCE_S = 60.0
-"""How much later than the machine itself the client stops a training."""
+"""Seconds after the machine's own time limit at which the client cancels the training."""
 START_WITHIN_S = 1800.0
 TRIES = 5
 PAUSE_S = 3.0
@@ -26,29 +26,30 @@ Answer = TypeVar("Answer")
 
 
 class Show(Protocol):
-    """What a person gets to see."""
+    """Shows a rental to a person."""
 
     def say(self, text: str) -> None:
-        """A line."""
+        """Show a line."""
 
     def log(self, data: bytes) -> None:
-        """More of the trainer's log."""
+        """Show a further part of the trainer's log."""
 
     def progress(self, found: dict[str, Any], cost: float) -> None:
         """Of ``progress.json``, and USD so far."""
 
     def moved(self, what: str) -> Moved:
-        """A bar."""
+        """Open a progress bar for ``what``; returns the function that moves it."""
 
 
 class Watch:
-    """One training, watched.
+    """Watches one training.
 
     Args:
-        entry: Of the rental; its ``seconds`` are kept up to date.
-        provider: Its own.
-        show: Told what there is to see.
-        poll_s, pause_s: Most seconds between two looks, and those after one that failed.
+        entry: Entry of the rental, whose ``seconds`` are kept up to date.
+        provider: Provider of the rental.
+        show: Shows progress and log.
+        poll_s: Longest pause between two polls, in seconds.
+        pause_s: Pause after a failure of the provider, in seconds.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Watch:
     ) -> None:
         self.entry, self.provider, self.show = entry, provider, show
         self._poll_s, self._pause_s = poll_s, pause_s
-        self._read_log = 0
+        self._log_offset = 0
         self._last: dict[str, Any] = {}
         self._began = self._seen = time.monotonic()
         self._seconds: float | None = None
@@ -83,11 +84,11 @@ class Watch:
             time.sleep(pause_s)
 
     def look(self) -> None:
-        """Show what is new."""
-        more = self._read(LOG, self._read_log)
-        if more:
-            self._read_log += len(more)
-            self.show.log(more)
+        """Show the progress, and what is new in the log."""
+        data = self._read(LOG, self._log_offset)
+        if data:
+            self._log_offset += len(data)
+            self.show.log(data)
         state = self._json(STATE)
         if "seconds" in state and state["seconds"] != self._seconds:
             self._seconds, self._seen = float(state["seconds"]), time.monotonic()
@@ -130,10 +131,11 @@ class Watch:
         return found if isinstance(found, dict) else {}
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        for left in range(TRIES - 1, 0, -1):
+        """The result of ``ask``, which is called again if the provider fails."""
+        for tries_left in range(TRIES - 1, 0, -1):
             try:
                 return ask()
-            except Exception as error:  # whatever the provider's client raises: networks fail for a moment
-                self.show.say(f"{self.provider.name} gives no answer ({error}); {left} more tries")
+            except Exception as error:  # any error of the provider's client: networks fail for a moment
+                self.show.say(f"{self.provider.name} gives no answer ({error}); {tries_left} more tries")
                 time.sleep(self._pause_s)
         return ask()

@@ -1,7 +1,7 @@
-"""What this machine has rented: one small file for each rental, written before each step that leaves something behind.
+"""Records what this machine has rented: a small file for each rental, written before each step that creates something.
 
-A client that is killed leaves what the next one needs to delete its data. The lock beside the file is held as long as a
-client works on the rental; the kernel frees it with the process. No recording and no transcript is ever in it.
+If a client is killed, the next one finds in the record what it has to delete. A client holds the lock beside the file
+while it works on the rental; the kernel frees it when the process ends. No record has recordings or transcripts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOME, DEFAULT_HOME = "ASR_CLOUD_HOME", "~/.asr_lightning/cloud"
 
 
 def home() -> Path:
-    """``$ASR_CLOUD_HOME``, private to this user."""
+    """Folder of the records, which only this user can read: ``$ASR_CLOUD_HOME``, or the default."""
     return Path(os.environ.get(HOME) or DEFAULT_HOME).expanduser().absolute()
 
 
@@ -31,22 +31,24 @@ class Record:
     """One rental.
 
     Attributes:
-        id: Of the rental, its volume and its job.
-        provider, gpu: Where, and on what.
-        price: USD an hour, as the provider listed it.
+        id: Id of the rental, which its volume and its job share.
+        provider: Name of the provider.
+        gpu: The provider's name of the GPU.
+        price: List price in USD an hour.
         spec: What is trained, as JSON.
-        max_seconds: Ceiling of the training.
+        max_seconds: Time limit of the training.
         output: Folder for the result.
-        step: What the client does or did last: preparing, creating, uploading, spawning, running, downloading,
-            deleting, ended.
-        volume: Its name, from the moment at which it may exist, until it is known to be gone.
-        call: Id of the call at the provider, once it is known.
-        detached: Goes on without a client.
-        created_at, spawned_at: Seconds since the epoch.
-        seconds: The training took so long.
+        step: What the client is doing, or did last: preparing, creating, uploading, spawning, running, downloading,
+            deleting or ended.
+        volume: Name of the volume, from the moment at which it may exist until it is known to be deleted.
+        call: The provider's id of the call, once it is known.
+        detached: Whether the training runs without a client.
+        created_at: Time at which the rental began, in seconds since the epoch.
+        spawned_at: Time at which the training was started, in seconds since the epoch.
+        seconds: Time that the training has taken.
         outcome: succeeded, failed or cancelled; None until it is known.
-        error: Why not.
-        metrics: WER before and after, and the like.
+        error: Why the training did not succeed.
+        metrics: Scores such as WER before and after; None unless the training succeeded.
     """
 
     id: str
@@ -69,17 +71,17 @@ class Record:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it is left anywhere but this record, and its result."""
+        """Whether nothing of the rental is left but this record and the result."""
         return self.step == "ended" and self.volume is None
 
     @property
     def cost(self) -> float:
-        """USD for the seconds that are known, by the list price."""
+        """Cost in USD so far, by the list price."""
         return self.price * (self.seconds or 0.0) / 3600
 
 
 class Ledger:
-    """The records under ``path``."""
+    """The records in the folder ``path``, by default ``home()``."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or home()
@@ -87,17 +89,17 @@ class Ledger:
             (self.path / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.chmod(0o700)
 
-    def open(self, **given: Any) -> Entry:
-        """A new record, whose lock is held."""
+    def open(self, **fields: Any) -> Entry:
+        """Write a new record with these fields, and hold its lock."""
         rental = new_id()
         lock = self._lock(rental)
         assert lock is not None, "ids are random"
-        entry = Entry(self, Record(id=rental, **given), lock)
+        entry = Entry(self, Record(id=rental, **fields), lock)
         entry.save()
         return entry
 
     def take(self, rental: str) -> Entry | None:
-        """A record to work on, whose lock is held; None while another client works on it.
+        """Take the lock of a record to work on it; None while another client works on it.
 
         Raises:
             ValueError: There is no such rental.
@@ -107,27 +109,28 @@ class Ledger:
         return None if lock is None else Entry(self, self.record(rental), lock)
 
     def record(self, rental: str) -> Record:
-        """A record to look at.
+        """Read a record, without its lock.
 
         Raises:
             ValueError: There is no such rental.
         """
-        found = read_json(self._file(rental)) if is_id(rental) else None
-        if found is None:
+        document = read_json(self._file(rental)) if is_id(rental) else None
+        if document is None:
             raise ValueError(f"there is no rental {rental!r} on this machine: cloud status lists them")
-        return _record_of(found)
+        return _record_of(document)
 
     def records(self) -> list[Record]:
-        """All of them, the oldest first."""
-        found = (read_json(path) for path in (self.path / "rentals").glob("*.json"))
-        return sorted((_record_of(each) for each in found if each), key=lambda record: (record.created_at, record.id))
+        """All records, the oldest first."""
+        documents = (read_json(path) for path in (self.path / "rentals").glob("*.json"))
+        records = (_record_of(document) for document in documents if document)
+        return sorted(records, key=lambda record: (record.created_at, record.id))
 
     def is_attended(self, rental: str) -> bool:
-        """Whether a client works on it now."""
+        """Whether a client works on a rental now."""
         return is_held(self._lock_file(rental))
 
     def packed(self, rental: str) -> Path:
-        """Folder of the recordings that are being packed and checked."""
+        """Folder in which the recordings of a rental are packed and inspected."""
         return self.path / "packed" / rental
 
     def _file(self, rental: str) -> Path:
@@ -147,27 +150,27 @@ class Entry:
         self.ledger, self.record, self._lock = ledger, record, lock
 
     def save(self, **changes: Any) -> None:
-        """Change the record, on the disk when this returns."""
+        """Change fields of the record; the change is on the disk when this returns."""
         for name, value in changes.items():
             setattr(self.record, name, value)
         write_json(self.ledger._file(self.record.id), asdict(self.record))
 
     @property
     def packed(self) -> Path:
-        """See ``Ledger.packed``."""
+        """Folder in which the recordings of the rental are packed and inspected."""
         return self.ledger.packed(self.record.id)
 
     def forget(self) -> None:
-        """Remove the record."""
+        """Delete the record."""
         for path in (self.ledger._file(self.record.id), self.ledger._lock_file(self.record.id)):
             path.unlink(missing_ok=True)
 
     def unpack(self) -> None:
-        """Remove the packed recordings from this machine."""
+        """Delete the packed recordings from this machine."""
         shutil.rmtree(self.packed, ignore_errors=True)
 
     def close(self) -> None:
-        """Let others work on it."""
+        """Free the lock, so that other clients can work on the rental."""
         os.close(self._lock)
 
 

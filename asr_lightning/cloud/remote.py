@@ -1,7 +1,7 @@
-"""What runs on the rented machine: one function, the same for every provider, and the same two commands as a server's.
+"""The function that runs on a rented machine, the same for every provider. It runs the two commands of a server's job.
 
-The volume is laid out as a job's folder of the server. The function may be killed at any moment and called again on
-what it had committed by then: it reads the data once, goes on from the last whole checkpoint, and trains nothing twice.
+The volume has the layout of a job's folder on the server. The function may be killed at any moment and called again on
+its last commit: it then does not read the data again, and continues from the last whole checkpoint.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ STATE = "remote.json"
 POLL_S = 0.1
 COMMIT_S = 4.0
 COMMIT_SHARE = 0.1
-"""Most of the time that commits may take while the trainer waits."""
+"""Largest share of the time that commits may take, because the trainer is paused meanwhile."""
 COMMIT_FAILURES = 5
 DEATHS = 3
-"""As often a trainer may end without a result, which a restart of the machine does not count for."""
+"""How often a worker may end without a result; a restart of the machine does not count."""
 STOPS_WITHIN_S = 2.0
 MAX_LOG_BYTES = 8 << 20
 PRIVATE = ("input", "dataset", "run", "tmp")
-"""What an ended training needs no more."""
+"""Folders that are deleted when the training has ended."""
 AGAIN = ("interrupted", "cancelled")
 
 
 class StoppedError(Exception):
-    """The training is over for good; ``error`` goes into ``exit.json``."""
+    """The training must not continue; ``error`` goes into ``exit.json``."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -70,13 +70,14 @@ def train(
     intake: Sequence[str] = INTAKE,
     commit_s: float = COMMIT_S,
 ) -> None:
-    """Train on the volume in ``folder``; when it returns, the committed ``exit.json`` says how it ended.
+    """Train on the volume in ``folder``; when this returns, the committed ``exit.json`` says how it ended.
 
     Args:
         folder: The mounted volume, with ``input/archive.tar.gz``.
-        request: Of ``Request.as_dict``.
-        commit: Makes what was written last, and visible from outside.
-        trainer, intake: Command lines; the folder is added.
+        request: The request, as ``Request.as_dict`` returns it.
+        commit: Commits the volume: what was written becomes permanent, and visible from outside.
+        trainer: Command line of the trainer, to which the folder is added.
+        intake: Command line of the intake, to which the folder is added.
         commit_s: Seconds between two commits.
 
     Raises:
@@ -105,12 +106,12 @@ class _Training:
         except StoppedError as stopped:
             processes.end_all(self.request.id)
             self._write_ending(stopped.error)
-        finally:  # also when the provider takes the machine away, and says so
+        finally:  # also if the provider announces that it takes the machine away
             processes.end_all(self.request.id)
             self._commit_last()
 
     def _ending(self) -> Ending | None:
-        """How the training ended for good; None where it is to go on."""
+        """How the training ended; None if it has to continue."""
         ending = read_ending(self.folder, self._state["attempt"])
         return None if ending is None or (ending.error or {}).get("code") in AGAIN else ending
 
@@ -119,9 +120,9 @@ class _Training:
         write_json(self.folder / "exit.json", found)
 
     def _read_data(self, intake: Sequence[str]) -> None:
-        """Make the data set of the archive, once.
+        """Create the data set from the archive, unless an earlier call has done so.
 
-        That it was made is written down only after it was committed, so that no half of it is taken for the whole.
+        This is recorded only after the data set was committed, so that half of one is never taken for a whole one.
         """
         if self._state["intake"]:
             return
@@ -141,7 +142,7 @@ class _Training:
         (self.folder / "input" / "archive.tar.gz").unlink(missing_ok=True)
 
     def _attempt(self, trainer: Sequence[str]) -> None:
-        """Start the trainer on what there is, and wait for it."""
+        """Run the trainer once; it resumes from the last checkpoint if there is one."""
         self._save(attempt=self._state["attempt"] + 1)
         for name in ("exit.json", "progress.json"):
             (self.folder / name).unlink(missing_ok=True)
@@ -159,7 +160,7 @@ class _Training:
             self._died(f"the training ended without a result, with status {status}", None)
 
     def _died(self, what: str, param: str | None) -> None:
-        """Try again, but not for ever: the memory of the machine may be too small."""
+        """Count a death of a worker; after ``DEATHS`` of them, stop: the machine may have too little memory."""
         self._save(deaths=self._state["deaths"] + 1)
         logger.warning("%s", what)
         if self._state["deaths"] >= DEATHS:
@@ -168,14 +169,14 @@ class _Training:
 
     def _start(self, command: Sequence[str], name: str) -> subprocess.Popen[bytes]:
         env = processes.environment(self.request.id, self.folder, secrets=name == "trainer")
-        env["TMPDIR"] = tempfile.mkdtemp(prefix="asr-")  # not on the volume, which is slower and kept
+        env["TMPDIR"] = tempfile.mkdtemp(prefix="asr-")  # the volume is slower, and its files are kept
         return processes.start(command, self.folder, self.folder / "logs" / f"{name}.log", env, [])
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
-        """Wait for a worker while what it writes is committed now and then; returns its status.
+        """Wait for a worker to end, and commit the volume now and then; returns the exit status.
 
         Raises:
-            StoppedError: The time is over.
+            StoppedError: The time limit is reached.
         """
         try:
             while True:
@@ -190,17 +191,17 @@ class _Training:
                     with self._paused():
                         self._commit()
         finally:
-            processes.end_all(self.request.id)  # also what it left behind
+            processes.end_all(self.request.id)  # also processes that the worker left behind
             child.wait()
 
     @property
     def seconds(self) -> float:
-        """Time so far, with that of earlier calls as far as it was committed."""
+        """Time that the training has taken so far, including earlier calls as far as it was committed."""
         return self._before + time.monotonic() - self._started
 
     @contextlib.contextmanager
     def _paused(self) -> Iterator[None]:
-        """Hold the worker still: what is committed is then the state of one moment, as after a kill."""
+        """Pause the worker, so that a commit has the state of a single moment, as after a kill."""
         processes.signal_all(self.request.id, signal.SIGSTOP)
         deadline = time.monotonic() + STOPS_WITHIN_S
         try:
@@ -211,9 +212,9 @@ class _Training:
             processes.signal_all(self.request.id, signal.SIGCONT)
 
     def _stands_still(self) -> bool:
-        found = processes.of_job(self.request.id)
+        workers = processes.of_job(self.request.id)
         with contextlib.suppress(psutil.Error):
-            return all(process.status() == psutil.STATUS_STOPPED for process in found)
+            return all(process.status() == psutil.STATUS_STOPPED for process in workers)
         return False
 
     def _save(self, **changes: Any) -> None:
@@ -226,13 +227,13 @@ class _Training:
         self._commit()
 
     def _commit(self) -> None:
-        """Commit; a failure is told, and ends the training only when it repeats."""
+        """Commit the volume. A failure is logged; only several in a row end the training."""
         started = time.monotonic()
         self._save()
         try:
             self._commit_volume()
             self._failures = 0
-        except Exception as error:  # whatever the provider's client raises
+        except Exception as error:  # any error of the provider's client
             self._failures += 1
             logger.warning("the volume cannot be committed: %s", error)
             if self._failures >= COMMIT_FAILURES:
@@ -241,7 +242,7 @@ class _Training:
         self._next = now + max(self._commit_s, (now - started) / COMMIT_SHARE)
 
     def _commit_last(self) -> None:
-        """Commit; once the ending is safe, without the recordings, whether or not a client comes for the rest."""
+        """Commit the volume; if the training has ended, then delete the recordings, whether or not a client comes."""
         self._commit_surely()
         if self._ending() is not None:
             for name in PRIVATE:
@@ -250,12 +251,12 @@ class _Training:
 
     def _commit_surely(self) -> None:
         self._save()
-        for left in range(COMMIT_FAILURES, 0, -1):
+        for tries_left in range(COMMIT_FAILURES, 0, -1):
             try:
                 self._commit_volume()
                 return
             except Exception as error:
                 logger.warning("the volume cannot be committed: %s", error)
-                if left == 1:
+                if tries_left == 1:
                     raise
                 time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""One rental, from a folder of recordings to a verified model: check, pack, send, train, fetch, and leave nothing."""
+"""Carries out a rental: packs, inspects and sends the recordings, trains, downloads the model and deletes the data."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SHOWN_ISSUES = 10
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted.
+    """What a user wants to train.
 
     Attributes:
         data: Folder of recordings.
         spec: What to train.
-        source: What the trainer's ``--model`` takes.
-        parameters_m: The model's weights, in millions.
-        gpu: As the provider names it.
+        source: The model, as the trainer's ``--model`` takes it.
+        parameters_m: Number of the model's weights, in millions.
+        gpu: The provider's name of the GPU.
         output: Folder for the result.
-        max_cost: USD; None leaves it to ``max_seconds``.
-        max_seconds: None leaves it to ``max_cost``.
-        detach: Return once it trains.
+        max_cost: Most that the training may cost, in USD; None sets no such limit.
+        max_seconds: Most time that the training may take; None sets no such limit, unless ``max_cost`` is None too.
+        detach: Whether to return once the training runs.
     """
 
     data: Path
@@ -54,12 +54,13 @@ class Renter:
     """Rents from one provider.
 
     Args:
-        ledger: Of this machine.
-        provider: Where to rent.
-        show: What a person gets to see.
-        agree: Asked whether to rent, with what it will take and cost.
-        intake: Command line of the check of the data.
-        poll_s, pause_s: Most seconds between two looks at the training, and those after a failure of the provider.
+        ledger: The ledger of this machine.
+        provider: Provider to rent from.
+        show: Shows the rental to a person.
+        agree: Called with the estimated time and cost; returns whether to rent.
+        intake: Command line that inspects the data.
+        poll_s: Longest pause between two polls of the training, in seconds.
+        pause_s: Pause after a failure of the provider, in seconds.
     """
 
     def __init__(
@@ -76,12 +77,12 @@ class Renter:
         self._intake, self._poll_s, self._pause_s = intake, poll_s, pause_s
 
     def rent(self, order: Order) -> Record:
-        """Train as ordered; the record says how it ended, and its data are gone whatever happened.
+        """Carry out an order. The record says how it ended; the data are deleted whatever happens.
 
         Raises:
-            ValueError: The data, the order or its price are refused; nothing was rented.
+            ValueError: The data, the order or its cost are refused; nothing was rented.
             OSError: The provider failed, or the data could not be deleted.
-            StoppedError: A signal stopped it.
+            StoppedError: A signal stopped the client.
         """
         price = self.provider.price(order.gpu)
         limit = budget.ceiling(price, order.max_cost, order.max_seconds)
@@ -104,15 +105,16 @@ class Renter:
             finally:
                 try:
                     stops.clearing = True
-                finally:  # a signal may come between the two
+                finally:  # a signal may come just before the assignment
                     self._close(entry)
         return entry.record
 
     def finish(self, entry: Entry) -> Record:
-        """Wait for a detached training, fetch its result and clear it away.
+        """Wait for the end of a detached training, download its result, and delete its data.
 
         Raises:
-            OSError: The provider failed, or the data could not be deleted; a detached one is kept for another try.
+            OSError: The provider failed, or the data could not be deleted. After a failure of the provider, the data
+                are kept for another try.
         """
         self._conclude(entry)
         self._clear(entry)
@@ -146,7 +148,7 @@ class Renter:
             self._conclude(entry)
 
     def _prepare(self, entry: Entry, order: Order) -> Path:
-        """Pack and check the data, say what it will cost, and ask."""
+        """Pack and inspect the data, and ask whether to rent at the estimated cost; returns the archive."""
         archive = entry.packed / ARCHIVE
         archive.parent.mkdir(parents=True, mode=0o700)
         faults.point("cloud.packing")
@@ -199,7 +201,7 @@ class Renter:
         return dataset or {}
 
     def _conclude(self, entry: Entry) -> None:
-        """Watch until it is over, and fetch the result if there is one."""
+        """Watch the training until it ends, and download the result if there is one."""
         error = Watch(entry, self.provider, self.show, self._poll_s, self._pause_s).until_over()
         if error is None:
             fetch.fetch(entry, self.provider, self.show)
@@ -207,7 +209,7 @@ class Renter:
             entry.save(outcome="failed", error=error)
 
     def _note(self, entry: Entry, error: BaseException) -> None:
-        """Write down why it is over, for ``cloud status``, and the most that it can have used."""
+        """Record why the rental ended, for ``cloud status``, and the longest time that it can have used."""
         if entry.record.seconds is None and entry.record.spawned_at is not None:
             entry.record.seconds = time.time() - entry.record.spawned_at
         if entry.record.outcome is None:
@@ -216,7 +218,7 @@ class Renter:
             entry.save(outcome=found["code"], error=found)
 
     def _close(self, entry: Entry) -> None:
-        """Clear away what nobody will come back for."""
+        """Delete the data, unless the rental is detached; then free the lock."""
         try:
             if not entry.record.detached:
                 self._clear(entry)
@@ -231,7 +233,7 @@ class Renter:
 
 
 def _as_os_error(name: str, error: BaseException) -> BaseException:
-    """What a provider's client raised, as an error that the command line tells in a line."""
+    """An error of a provider's client as an ``OSError``, which the command line prints in one line."""
     if isinstance(error, (OSError, ValueError)) or not isinstance(error, Exception):
         return error
     return OSError(f"{name}: {type(error).__name__}: {error}")
