@@ -91,7 +91,7 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
     from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
     from asr_lightning.datamodules.augment import Augmentation
     from asr_lightning.module import ASRModule
-    from asr_lightning.run.selection import Line
+    from asr_lightning.run.interpolation import Interpolation
     from asr_lightning.scoring.comparison import Comparison
     from asr_lightning.training.optim import OptimizerSettings
     from asr_lightning.training.precision import precision_options
@@ -124,7 +124,7 @@ def run(voice: quality.Voice, model: str, variant: str, seed: int, human: Path) 
         best_weights = [load_file(best.path(validation)) for validation in best.best]
         adapter.model.load_state_dict(average(best_weights), strict=False)
     untouched = saved.build(type(adapter), choice.source, init) if init else registry.build(model)
-    line, compare = Line(untouched, adapter), {}
+    line, compare = Interpolation(untouched, adapter), {}
     comparison = Comparison(clips)
     for alpha in ALPHAS:
         compare[f"dev {alpha:g}"] = comparison.rates(line.at(alpha), "dev").wer

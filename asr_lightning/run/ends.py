@@ -1,4 +1,4 @@
-"""What training leaves for selection: weights at the far end of the line from the untouched model. Knows no model.
+"""The specialized weights that training leaves for selection. Knows no model.
 
 Validations, folds and seeds come in this one form. An end has one part, or several whose average is handed over, each
 with the dev clips that it was not trained on.
@@ -23,11 +23,11 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """Weights, and the clips that judge them.
+    """Specialized weights, and the dev clips on which they are scored.
 
     Attributes:
-        data: The data module whose dev is read.
-        load: Gives the weights by name; those that training did not change may be missing.
+        data: The data module of these dev clips.
+        load: Loads the weights, by name. Weights that training did not change may be missing.
     """
 
     data: Any
@@ -36,11 +36,11 @@ class Part:
 
 @dataclass(frozen=True)
 class End:
-    """Specialized weights that could be handed over, as they are or with a step back.
+    """Specialized weights that could be handed over, or interpolated with the untouched ones.
 
     Attributes:
-        name: In words.
-        parts: Together they read every dev clip once; their average is handed over.
+        name: Name for reports, such as ``average of 4 folds``.
+        parts: Weights whose average is handed over. Together they read every dev clip once.
     """
 
     name: str
@@ -63,5 +63,5 @@ def ends_of_validations(best: KeepBest, steps: AverageSteps, data: Any, count: i
 
 
 def average_of(paths: list[Path]) -> State:
-    """The mean of the weights in files."""
+    """The mean of the weights in the files."""
     return average([load_file(path) for path in paths])

@@ -1,8 +1,8 @@
-"""Chooses the weights of a run: its best validation's, an average, a step back to the untouched model, or that itself.
+"""Chooses the weights of a run: those of a validation, an average, an interpolation or the untouched model.
 
-The speaker comes first: the lowest dev WER wins. What other people lose counts against it only as far as the canary
-shows it beyond chance. The untouched model is always a candidate. Test is never read here. Knows the adapter's contract
-and no model.
+The speaker comes first: the lowest dev WER wins. A loss of other people counts only as far as it is significant on the
+canary. The untouched model is always a candidate. The test clips are never read here. Knows the adapter contract and no
+model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports.statistics import bootstrap
 from asr_lightning.run.ends import End, State
 from asr_lightning.run.forgetting import Forgetting, Loss
-from asr_lightning.run.line import Line, Walk, loaded, walk_to
+from asr_lightning.run.interpolation import Interpolation, Walk, loaded, walk_to
 from asr_lightning.scoring.comparison import pairs
 from asr_lightning.scoring.edits import Transcript, score
 from asr_lightning.scoring.evaluation import Evaluation, evaluate, pooled
@@ -29,12 +29,12 @@ from asr_lightning.scoring.text import Normalizer
 logger = logging.getLogger(__name__)
 
 UNREADABLE = 0.9
-"""Dev WER above which no weights are handed over. Transcripts that belong to other clips lower a WER of over 100 %:
-the model learns to write less, which is no gain."""
+"""Weights with a higher dev WER are never handed over. If the transcripts belong to other clips, training can lower a
+WER of more than 100 % by teaching the model to write less, which is no gain."""
 
 SLACK = 0.005
-"""Rise of dev WER that does not end the walk: the lowest point may lie behind a word or two. A German voice, read by
-whisper-base with 15.8 % at alpha 1, was read with 14.2 % at 0.5."""
+"""A rise of dev WER by no more than this does not end the walk: a lower point may follow after a rise by a word or two.
+whisper-base read a Dutch voice with 15.8 % dev WER at alpha 1, and with 14.2 % at alpha 0.5."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class SelectionSettings:
     """How weights are chosen when training is over.
 
     Attributes:
-        average: How many of the best validations are averaged for one more candidate; 1 for none.
-        alphas: Steps between the untouched model, 0, and the specialized one, 1, that are tried as well.
+        average: Number of the best validations whose weights are averaged into one more candidate; 1 for no average.
+        alphas: Further candidates between the untouched model, at 0, and the specialized one, at 1.
             Source: WiSE-FT, Wortsman et al. 2022.
-        min_probability: Of being better than the untouched model on dev, by paired bootstrap; below it that is kept.
-            0.975 is where the 95 % interval of the report ends.
-        canary: Folder of general speech; ``bundled``, or ``off`` for none.
-        canary_limit: Points of WER, absolute, that other people's speech may lose before the loss counts.
-        canary_weight: What one point of loss beyond the limit weighs, in points of the speaker's dev WER. Only a loss
-            that is shown counts: the lower end of the 95 % interval of the paired bootstrap over the canary. ``inf``
-            refuses all weights with such a loss, 0 never takes a step back for other people.
+        min_probability: Required probability, by paired bootstrap, of being better than the untouched model on dev.
+            Otherwise the untouched model is kept. 0.975 corresponds to the 95 % interval of the report.
+        canary: Folder with speech of other people; ``bundled``, or ``off`` for none.
+        canary_limit: Percentage points of WER that other people's speech may lose before the loss counts.
+        canary_weight: Weight of one point of loss beyond the limit, in points of the speaker's dev WER. Only a
+            significant loss counts: the lower end of the 95 % interval of the paired bootstrap over the canary.
+            ``inf`` refuses all weights with such a loss; with 0, other people's speech has no influence.
     """
 
     average: int = 4
@@ -77,12 +77,12 @@ class Candidate:
     """Weights that could be handed over.
 
     Attributes:
-        name: In words.
-        alpha: 0 is the untouched model, 1 the specialized one.
-        wer: Corpus WER on dev.
-        dev: What it wrote for dev.
-        lost: On the canary; None where it was not read.
-        note: Why it was left out.
+        name: Name for reports, such as ``average of 4 folds``.
+        alpha: Position between the untouched model, at 0, and the specialized one, at 1.
+        wer: Corpus WER on dev, as a fraction.
+        dev: Transcripts and loss on dev.
+        lost: Loss on the canary; None if the canary was not read.
+        note: Why the candidate was left out; empty if it was not.
         chosen: Whether it is handed over.
     """
 
@@ -96,27 +96,27 @@ class Candidate:
 
     @property
     def order(self) -> tuple[float, float]:
-        """On dev alone; the lower the better."""
+        """Sort key by dev alone; the lower the better."""
         return self.wer, self.dev.loss
 
     @property
     def cost(self) -> tuple[float, float]:
-        """With what other people lose; the lower the better."""
+        """Sort key by dev and by what other people lose; the lower the better."""
         return self.wer + (self.lost.penalty if self.lost else 0.0), self.dev.loss
 
 
 @dataclass
 class Selection:
-    """Scores candidates on dev and on the canary, and keeps what it found.
+    """Scores candidates on dev and on the canary, and records them.
 
     Attributes:
-        device: Where to compute.
-        normalize: Of every WER.
+        device: Device that the models run on.
+        normalize: Text normaliser of every WER.
         settings: The rules.
-        forgetting: What other people lose; None where no canary was given.
-        base_dev: What the untouched model wrote for dev, natively.
-        candidates: All that was scored, in order.
-        parts: All weights at the chosen step, for each part of the end that was walked to.
+        forgetting: Measures what other people lose; None without a canary.
+        base_dev: Transcripts and loss of the untouched model on dev, in its native mode.
+        candidates: All candidates that were scored, in order.
+        parts: The complete weights of each part of the chosen end, at the chosen alpha.
     """
 
     device: torch.device | str
@@ -132,9 +132,9 @@ class Selection:
 
         Args:
             live: The adapter that was trained.
-            source: The untouched one, as the run started from.
-            ends: What training has left.
-            target: Folder of the model.
+            source: The adapter of the untouched model.
+            ends: The specialized weights that training has left.
+            target: Folder of the model that is handed over.
         """
         live.model.to(self.device)
         base = Candidate("untouched model", 0.0, self.wer(self.base_dev.transcripts), self.base_dev)
@@ -153,7 +153,7 @@ class Selection:
         return self._hand_over(chosen, tuned if chosen.alpha else walk.average.untouched.native(), target)
 
     def _best_end(self, live: ASRAdapter, ends: Sequence[End]) -> End:
-        """The one with the lowest dev WER."""
+        """The end with the lowest dev WER."""
         for end in ends:
             self._score(end.name, 1.0, ((loaded(live, part.load()), part.data) for part in end.parts))
         best, *others = sorted(self.candidates[1:], key=lambda candidate: candidate.order)
@@ -173,16 +173,16 @@ class Selection:
         return evaluate(adapter, data.loader("dev", adapter.collator(), distributed=False), self.device)
 
     def _walk(self, base: Candidate, name: str, walk: Walk) -> Candidate:
-        """From the specialized weights back towards the untouched ones, no farther than needed.
+        """Score weights from the specialized ones back towards the untouched ones, no farther than needed.
 
-        While dev WER falls, or rises by no more than ``SLACK``, the next step is scored. Once it rises, the canary is
-        read for what has been found, and the walk ends as soon as no later step can win. Returns the candidate of the
-        lowest cost.
+        The next alpha is scored while dev WER falls, or rises by no more than ``SLACK``. After a larger rise, the canary
+        is read with the candidates so far, and the walk ends as soon as no later one can win. Returns the candidate of
+        the lowest cost.
         """
         chosen = base
         waiting = [next(candidate for candidate in self.candidates if candidate.name == name)]
         for alpha in sorted(self.settings.alphas, reverse=True):
-            step = self._score(name, alpha, ((line.at(alpha), data) for line, data in walk.parts))
+            step = self._score(name, alpha, ((path.at(alpha), data) for path, data in walk.parts))
             rises = not waiting or step.wer > min(candidate.wer for candidate in waiting) + SLACK
             waiting.append(step)
             if rises:
@@ -191,7 +191,9 @@ class Selection:
                     return chosen
         return self._cheapest(chosen, waiting, base, walk.average)
 
-    def _cheapest(self, chosen: Candidate, waiting: list[Candidate], base: Candidate, line: Line) -> Candidate:
+    def _cheapest(
+        self, chosen: Candidate, waiting: list[Candidate], base: Candidate, average: Interpolation
+    ) -> Candidate:
         """The candidate of the lowest cost among ``chosen`` and those in ``waiting`` that pass dev."""
         for candidate in sorted(waiting, key=lambda candidate: candidate.order):
             if chosen is not base and candidate.wer >= chosen.cost[0]:
@@ -200,7 +202,7 @@ class Selection:
                 continue
             if self.forgetting:
                 most = chosen.cost[0] - candidate.wer
-                candidate.lost = self.forgetting.loss(line.untouched, line.at(candidate.alpha), most)
+                candidate.lost = self.forgetting.loss(average.untouched, average.at(candidate.alpha), most)
                 _log_loss(candidate)
             if candidate.cost < chosen.cost:
                 chosen = candidate

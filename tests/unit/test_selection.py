@@ -18,7 +18,7 @@ from asr_lightning.datamodules.canary import Canary, open_canary
 from asr_lightning.module import ASRModule
 from asr_lightning.run.ends import ends_of_validations
 from asr_lightning.run.forgetting import Forgetting
-from asr_lightning.run.line import Line
+from asr_lightning.run.interpolation import Interpolation
 from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
 from asr_lightning.scoring.edits import Transcript
 from asr_lightning.scoring.evaluation import evaluate
@@ -193,7 +193,7 @@ def test_line_goes_from_one_to_the_other() -> None:
         torch.nn.init.normal_(norm.weight)
     tuned.num_batches_tracked.fill_(7)
     start, end = base.weight.detach().clone(), tuned.weight.detach().clone()
-    line = Line(Holder(base), Holder(tuned))
+    line = Interpolation(Holder(base), Holder(tuned))
     for alpha, expected in ((0.25, start + 0.25 * (end - start)), (0.0, start), (1.0, end)):
         line.at(alpha)
         torch.testing.assert_close(tuned.weight.detach(), expected)
@@ -205,7 +205,7 @@ def test_line_goes_from_one_to_the_other() -> None:
 def test_line_is_walked_after_a_move_to_another_device() -> None:
     """``Module.to`` gives parameters other memory, as this does: what was held before would no longer be theirs."""
     base, tuned = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    line = Line(Holder(base), Holder(tuned))
+    line = Interpolation(Holder(base), Holder(tuned))
     for parameter in tuned.parameters():
         parameter.data = parameter.data.clone()
     line.at(0.0)

@@ -1,4 +1,4 @@
-"""The straight line from the untouched model to specialized weights (WiSE-FT, Wortsman et al. 2022). Knows no model."""
+"""Weights between those of the untouched model and specialized ones (WiSE-FT, Wortsman et al. 2022). Knows no model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from asr_lightning.protocols import ASRAdapter
 from asr_lightning.run.ends import End, State
 
 
-class Line:
-    """The straight line between two sets of weights of one architecture, walked inside ``tuned``.
+class Interpolation:
+    """Linear interpolation between the weights of the untouched model and specialized weights.
 
-    Several lines may share both adapters.
+    Several interpolations may share both adapters.
 
     Args:
-        untouched: The adapter of the model as it was.
-        tuned: That of the specialized one, whose weights ``at`` changes.
+        untouched: Adapter of the untouched model.
+        tuned: Adapter of a specialized model of the same architecture. ``at`` overwrites its weights.
         end: The specialized weights; None for those that ``tuned`` has now.
     """
 
@@ -37,7 +37,7 @@ class Line:
         """The specialized weights that differ from the untouched ones."""
 
     def weights(self, alpha: float) -> State:
-        """``untouched + alpha * (end - untouched)`` on the CPU, where that is no untouched weight; the end for 1."""
+        """``untouched + alpha * (end - untouched)`` on the CPU, for the weights that training has changed."""
         start = self.untouched.model.state_dict()
         return {
             name: end if alpha == 1 else torch.lerp(start[name].cpu(), end, alpha) for name, end in self.end.items()
@@ -45,7 +45,7 @@ class Line:
 
     @torch.no_grad()
     def at(self, alpha: float) -> ASRAdapter:
-        """``tuned`` with the weights at ``alpha``; exactly the end's for 1."""
+        """``tuned`` with the weights at ``alpha``; for 1 exactly the specialized ones."""
         start, moved = self.untouched.model.state_dict(), self.weights(alpha)
         # The state is read anew each time: a model that moves to a GPU gets other tensors.
         for name, tensor in self.tuned.model.state_dict().items():
@@ -56,42 +56,42 @@ class Line:
 
 @dataclass(frozen=True)
 class Walk:
-    """The lines to all parts of an end, in step, and the line to their average, which is handed over.
+    """The interpolations towards all parts of an end, and the one towards their average, which is handed over.
 
     Attributes:
-        parts: Each with the data whose dev it reads.
-        average: For one part its own line.
+        parts: The interpolation towards each part, with the data module whose dev clips it reads.
+        average: The interpolation towards the average of the parts.
     """
 
-    parts: tuple[tuple[Line, Any], ...]
-    average: Line
+    parts: tuple[tuple[Interpolation, Any], ...]
+    average: Interpolation
 
     def states(self, alpha: float) -> list[State]:
-        """All weights of each part at ``alpha``, on the CPU."""
+        """The complete weights of each part at ``alpha``, on the CPU."""
         start = {name: tensor.cpu() for name, tensor in self.average.untouched.model.state_dict().items()}
-        return [start | line.weights(alpha) for line, _ in self.parts]
+        return [start | path.weights(alpha) for path, _ in self.parts]
 
 
 def walk_to(end: End, live: ASRAdapter, source: ASRAdapter, folder: Path) -> Walk:
-    """The way from the untouched model to ``end``.
+    """The interpolations between the untouched model and ``end``.
 
     Args:
-        end: Where it goes.
-        live: The adapter that was trained; its weights are changed.
-        source: The untouched one.
-        folder: For files that are removed again.
+        end: The specialized weights.
+        live: The adapter that was trained. Its weights are overwritten.
+        source: The adapter of the untouched model.
+        folder: Folder for temporary files, which are removed again.
     """
     with tempfile.TemporaryDirectory(dir=folder) as place:
         untouched = _written(source, Path(place) / "base")
-        lines: list[Line] = []
+        paths: list[Interpolation] = []
         for number, part in enumerate(end.parts):
             written = _written(loaded(live, part.load()), Path(place) / f"part-{number}")
-            lines.append(Line(untouched, lines[0].tuned if lines else written, written.model.state_dict()))
-    if len(lines) == 1:
-        return Walk(((lines[0], end.parts[0].data),), lines[0])
+            paths.append(Interpolation(untouched, paths[0].tuned if paths else written, written.model.state_dict()))
+    if len(paths) == 1:
+        return Walk(((paths[0], end.parts[0].data),), paths[0])
     start = untouched.model.state_dict()
-    mean = Line(untouched, lines[0].tuned, average([start | line.end for line in lines]))
-    return Walk(tuple((line, part.data) for line, part in zip(lines, end.parts, strict=True)), mean)
+    mean = Interpolation(untouched, paths[0].tuned, average([start | path.end for path in paths]))
+    return Walk(tuple((path, part.data) for path, part in zip(paths, end.parts, strict=True)), mean)
 
 
 def loaded(adapter: ASRAdapter, state: State) -> ASRAdapter:
@@ -101,7 +101,7 @@ def loaded(adapter: ASRAdapter, state: State) -> ASRAdapter:
 
 
 def _written(adapter: ASRAdapter, folder: Path) -> ASRAdapter:
-    """``adapter`` as any user would load it: low-rank matrices and the like are merged, so names can be compared."""
+    """``adapter``, saved and loaded as a user would. Saving merges LoRA's matrices, so that names can be compared."""
     folder.mkdir()
     adapter.save(folder)
     written: ASRAdapter = saved.load(folder)
