@@ -36,7 +36,7 @@ from asr_lightning.run.outcome import Scores
 from asr_lightning.run.runner import Runner
 from asr_lightning.run.selection import SelectionSettings
 from asr_lightning.run.spec import RunSpec
-from asr_lightning.scoring.comparison import Comparison, rates_of, write_json, write_pairs
+from asr_lightning.scoring.comparison import Comparison, rates_of, write_pairs, write_readable_json
 from asr_lightning.training.checkpoints import VerifiedCheckpoints
 from asr_lightning.training.devices import matmul_precision
 from asr_lightning.training.precision import precision_options
@@ -230,7 +230,7 @@ class ASRCLI(LightningCLI):
             test=rates_of(tested.pairs, compare.normalize),
             native=rates_of(tested.native or tested.pairs, compare.normalize).wer,
         )
-        write_json(self.run_dir / "test.json", self.scores.as_results())
+        write_readable_json(self.run_dir / "test.json", self.scores.as_results())
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -91,7 +91,7 @@ def _run_seeds(spec: RunSpec, count: int, fit_options: list[str]) -> int:
 
 def _show_spread(results: list[Seed], kept: Seed, run_dir: Path) -> None:
     """Print and write the WER of every seed, and copy the model and the report of ``kept`` to ``run_dir``."""
-    from asr_lightning.scoring.comparison import write_json
+    from asr_lightning.scoring.comparison import write_readable_json
 
     averaged = kept not in results
     print(f"\n{'seed':>7}{'dev after':>12}{'test before':>14}{'after':>9}{'cut':>8}{'alpha':>8}")
@@ -108,7 +108,7 @@ def _show_spread(results: list[Seed], kept: Seed, run_dir: Path) -> None:
         source, target = kept.finished.run_dir / name, run_dir / name
         shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
     seeds = {str(result.number): result.outcome.as_results() for result in results}
-    write_json(run_dir / "seeds.json", {"kept": "average" if averaged else kept.number, "seeds": seeds})
+    write_readable_json(run_dir / "seeds.json", {"kept": "average" if averaged else kept.number, "seeds": seeds})
     choice = f"the {kept.outcome.chosen}" if averaged else f"seed {kept.number}, the best on dev"
     print(f"kept: {choice}\nmodel:   {run_dir / 'model'}\nreport:  {run_dir / 'report.html'}")
     print(f"\n{kept.outcome.verdict}")

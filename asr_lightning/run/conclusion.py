@@ -1,16 +1,16 @@
-"""What happens once training is over: choose the weights, save them, score test once, write results and report.
+"""The end of a run: chooses the weights, saves them, scores test once, and writes results and report.
 
-``fit`` and ``specialize`` end here. Knows the adapter's contract and no model.
+Knows the adapter contract and no model.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,7 +25,7 @@ from asr_lightning.run.ends import End
 from asr_lightning.run.forgetting import AS_TRAINED, NATIVE, Forgetting
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
-from asr_lightning.scoring.comparison import Comparison, Tested, pairs, write_json, write_pairs
+from asr_lightning.scoring.comparison import Comparison, Tested, pairs, write_pairs, write_readable_json
 from asr_lightning.scoring.edits import score
 from asr_lightning.scoring.evaluation import Evaluation
 from asr_lightning.scoring.rates import Pair
@@ -47,18 +47,18 @@ class Finished:
     """A run that has been trained.
 
     Attributes:
-        run_dir: Its folder.
-        model: As the user named it.
-        seed: Of everything random.
-        comparison: Data, device and normaliser.
-        settings: How weights are chosen.
-        canary: General speech; None for none.
+        run_dir: Folder of the run.
+        model: The model as the user named it.
+        seed: Seed of every random choice.
+        comparison: Scores models on the splits of the data.
+        settings: How the weights are chosen.
+        canary: Speech of other people; None for a run without a canary.
         live: The adapter that was trained.
-        source: The untouched one.
-        ends: The weights that training has left.
-        validations: The learning curve; empty where there were several.
-        base_dev: What the untouched model wrote for dev, natively.
-        cost: What the run took so far.
+        source: The adapter of the untouched model.
+        ends: The specialized weights that training has left.
+        validations: All validations of the training; empty for folds, each of which has its own.
+        base_dev: Transcripts and loss of the untouched model on dev, in its native mode.
+        cost: Computes the cost of the run so far.
     """
 
     run_dir: Path
@@ -77,7 +77,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run hands over, and what else it looked at."""
+    """The candidate that a run hands over, and the selection with all others."""
 
     selection: Selection
     chosen: Candidate
@@ -87,8 +87,9 @@ def choose(run: Finished, forgetting: Forgetting | None = None) -> Choice:
     """Choose the weights, and write ``model/``; test is not read.
 
     Args:
-        run: Trained.
-        forgetting: Of an earlier run of the same model, which has read the canary; None reads it where there is one.
+        run: The run after training.
+        forgetting: The measure of an earlier run of the same model, which has read the canary already; None for a
+            new one.
     """
     compare = run.comparison
     forgetting = forgetting or _forgetting(run)
@@ -101,9 +102,9 @@ def report(run: Finished, choice: Choice) -> Outcome:
     shipped = saved.load(run.run_dir / "model")
     tested = run.comparison.test(run.source, shipped)
     write_pairs(run.run_dir / "test_transcripts.csv", tested.pairs)
-    study = _study(run, choice, tested, _of_silence(run.source.native(), run), _of_silence(shipped, run))
+    study = _study(run, choice, tested, _silence_text(run.source.native(), run), _silence_text(shipped, run))
     outcome = Outcome.from_report(write(study, run.run_dir), run.run_dir)
-    write_json(run.run_dir / "results.json", outcome.as_results())
+    write_readable_json(run.run_dir / "results.json", outcome.as_results())
     return outcome
 
 
@@ -119,9 +120,9 @@ def _canary_normalizer(run: Finished) -> str:
 
 
 def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
-    """What is handed over and why, and what was given up on either side for it; then ``remark``.
+    """A sentence on what is handed over, why, and what is given up for it; then ``remark``.
 
-    Where that is the untouched model, the reason alone: the report says the rest.
+    For the untouched model it is the reason alone, because the report says the rest.
     """
     remark = f"; {remark}" if remark else ""
     if not chosen.alpha:
@@ -140,20 +141,23 @@ def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
 
 
 def _canary(selection: Selection, chosen: Candidate) -> dict[str, tuple[Pair, ...]]:
-    """Pairs by mode, then those of people apart where machines speak too; none where the canary was not read."""
+    """The pairs of the canary by mode; empty if it was not read.
+
+    If it holds synthetic clips too, those of people are listed separately as well.
+    """
     guard = selection.forgetting
     if guard is None or chosen.lost is None:
         return {}
-    found = {mode: pairs(guard.before, after) for mode, after in chosen.lost.transcripts.items()}
-    for mode, everything in tuple(found.items()):
+    modes = {mode: pairs(guard.before, after) for mode, after in chosen.lost.transcripts.items()}
+    for mode, everything in tuple(modes.items()):
         people = tuple(pair for pair in everything if guard.canary.kind(pair.uid) == "human")
         if 0 < len(people) < len(everything):
-            found[f"{mode}, human speech"] = people
-    return found
+            modes[f"{mode}, human speech"] = people
+    return modes
 
 
-def _of_silence(adapter: ASRAdapter, run: Finished) -> str:
-    """What ``adapter`` writes for three seconds in which nobody speaks."""
+def _silence_text(adapter: ASRAdapter, run: Finished) -> str:
+    """The transcript of ``adapter`` for three seconds without speech."""
     rate, device = adapter.limits.sample_rate, run.comparison.device
     noise = torch.randn(int(SILENT_SECONDS * rate), generator=torch.Generator().manual_seed(0)) * SILENT_LEVEL
     adapter.model.to(device)
@@ -211,7 +215,7 @@ def _candidate(candidate: Candidate, selection: Selection) -> reports.Candidate:
 
 
 def _canary_wer(candidate: Candidate, selection: Selection) -> float | None:
-    """Of the mode that the candidate would be used in; None where it was not read, or not to its end."""
+    """WER on the canary in the mode in which the candidate would be used; None if it was not read completely."""
     guard = selection.forgetting
     if guard is None or not guard.before or (candidate.alpha and not (candidate.lost and candidate.lost.complete)):
         return None
@@ -220,11 +224,9 @@ def _canary_wer(candidate: Candidate, selection: Selection) -> float | None:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """Version of Python and of each installed package among ``names``."""
-    found: dict[str, Any] = {"python": platform.python_version()}
+    """The versions of Python and of the installed packages among ``names``."""
+    installed = {"python": platform.python_version()}
     for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed

@@ -1,9 +1,9 @@
-"""Trains one model for each fold of the clips, all from the same weights. Knows the contract and no model.
+"""Trains one model for each fold of the clips, all from the same weights. Knows the adapter contract and no model.
 
-What is handed over is the average of their weights: every clip has trained all of them but one, and no further
-training is needed. Source: model soups, Wortsman et al. 2022. What one model forgets of other people's speech is mostly
-chance, and the average forgets less (docs/recipes.md). A fold decides nothing about its own weights: they are the mean
-of its later steps.
+The average of their weights is handed over. Every clip has trained all of the models but one, so no further training
+is needed. Source: model soups, Wortsman et al. 2022. What a single model forgets of other people's speech is mostly
+chance, and the average forgets less (docs/recipes.md). The weights of each fold are the mean over its later steps, so
+the dev clips of a fold choose nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ FOLDER, NAME = Path("checkpoints", "folds"), "fold-{}-of-{}.safetensors"
 def folds_of(
     wanted: FoldCount, data: AudioFolderDataModule, trainer: Trainer, from_checkpoint: bool
 ) -> list[AudioFolderDataModule]:
-    """The data of each fold; empty for a run without folds.
+    """The data module of each fold; empty for a run without folds.
 
     Raises:
-        ValueError: Folds were asked for by number, and cannot be had.
+        ValueError: A number of folds was asked for, but this run cannot be trained in folds.
     """
     obstacle = "several processes" if trainer.world_size > 1 else "a checkpoint" if from_checkpoint else ""
     if obstacle and isinstance(wanted, int):
@@ -54,12 +54,12 @@ def folds_of(
 
 
 def together(data: AudioFolderDataModule) -> AudioFolderDataModule:
-    """Every clip of train and dev as dev."""
+    """A data module whose dev split has the clips of both train and dev."""
     return data.divided(pooled(data.splits))
 
 
 def finished(run_dir: Path) -> list[Path]:
-    """The weights of the folds that a run has finished, first to last; a kill leaves no half of one."""
+    """Files with the weights of the finished folds, in order. A killed run leaves no incomplete file among them."""
     return sorted((run_dir / FOLDER).glob(NAME.format("*", "*")))
 
 
@@ -73,15 +73,15 @@ def train(
     """Train ``model`` once for each fold, from the weights that it has now.
 
     Args:
-        folds: Data of each.
-        model: Trained; the weights of the last fold are left in it.
-        make_trainer: A fresh trainer; its argument names what it logs.
-        run_dir: Gets the weights of the folds; those that an earlier start has left there are removed.
-        resumed: Keep the folds that an earlier start has finished instead. The last one is trained in any case: what
-            comes after training needs a trainer that has run.
+        folds: The data module of each fold.
+        model: The module to train. It ends with the weights of the last fold.
+        make_trainer: Makes the trainer of a fold; its argument names the folder of the logs.
+        run_dir: Folder for the weights of the folds. Weights that an earlier start has left there are removed.
+        resumed: Whether folds that an earlier start has finished are kept instead. The last fold is always trained,
+            because the steps after training need a trainer that has run.
 
     Returns:
-        The weights of all folds, and the last trainer.
+        The weights of all folds, and the trainer of the last one.
     """
     directory = run_dir / FOLDER
     if not resumed:
@@ -111,13 +111,13 @@ def train(
 
 
 def _averaged(trainer: Trainer) -> State:
-    """The mean of its later steps; empty if none were averaged."""
+    """The mean of the weights over the later steps; empty if no steps were averaged."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return next(callback.weights for callback in callbacks if isinstance(callback, AverageSteps))
 
 
 def _make_part(trainer: Trainer, data: AudioFolderDataModule) -> None:
-    """Give ``trainer`` its share of the epochs. Its dev stops and chooses nothing: one validation an epoch shows it."""
+    """Give ``trainer`` its share of the epochs, and one validation for each epoch, which stops and chooses nothing."""
     if trainer.max_epochs not in (None, -1):
         trainer.fit_loop.max_epochs = epochs_each(data.fold.count, trainer.max_epochs, data.splits)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -175,9 +175,9 @@ class Selection:
     def _walk(self, base: Candidate, name: str, walk: Walk) -> Candidate:
         """Score weights from the specialized ones back towards the untouched ones, no farther than needed.
 
-        The next alpha is scored while dev WER falls, or rises by no more than ``SLACK``. After a larger rise, the canary
-        is read with the candidates so far, and the walk ends as soon as no later one can win. Returns the candidate of
-        the lowest cost.
+        The next alpha is scored while dev WER falls, or rises by no more than ``SLACK``. After a larger rise, the
+        canary is read with the candidates so far, and the walk ends as soon as no later one can win. Returns the
+        candidate of the lowest cost.
         """
         chosen = base
         waiting = [next(candidate for candidate in self.candidates if candidate.name == name)]

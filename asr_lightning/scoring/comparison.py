@@ -85,7 +85,7 @@ def rates_of(pairs: Sequence[Pair], normalize: Normalizer) -> Rates:
     return Rates(*(Change(getattr(before, name), getattr(after, name)) for name in ("wer", "cer", "mean_wer")))
 
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
+def write_readable_json(path: Path, content: Mapping[str, object]) -> None:
     """Write ``content`` as indented JSON, for people to read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
