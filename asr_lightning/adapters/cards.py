@@ -128,7 +128,7 @@ RECIPES: dict[str, Recipe] = {
     "parakeet": _FROM_NVIDIA,
     "nemo": _FROM_NVIDIA,
 }
-"""Recipes by family. Those of Whisper and Moonshine result from the experiments in docs/recipes.md. The learning rate of
+"""Recipes by family. Those of Whisper and Moonshine result from experiments in docs/recipes.md. The learning rate of
 wav2vec2 is a starting point: nobody has published one for a few hundred clips. Families that were not measured in folds
 train in folds only if there are few clips, since then nothing else can choose the weights."""
 
