@@ -97,7 +97,7 @@ def test_alpha_is_twice_the_rank_unless_given(load: Callable[..., Any]) -> None:
 def test_merged_keys_equal_base(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """T24: a network that merging has changed is not written."""
     adapter = load("moonshine", lora=SETTINGS)
-    adapter._network._keys.add("model.encoder.gone.weight")
+    adapter._lora._keys.add("model.encoder.gone.weight")
     with pytest.raises(ValueError, match=r"merging LoRA changed what the model consists of \(model.encoder.gone"):
         adapter.save(tmp_path)
     assert not list(tmp_path.iterdir())
