@@ -1,4 +1,4 @@
-"""Tells the server where a training is, and stops it at the next batch once it is cancelled. Knows no model."""
+"""Report the progress of a training to the server, and stop it at the next batch once it is cancelled."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from asr_lightning.callbacks.baseline import BaselineWER
 from asr_lightning.callbacks.keep_best import KeepBest, epochs_done, steps_done
 from asr_lightning.durable import faults
+from asr_lightning.job_folder.progress import Position, ValidationResult
 from asr_lightning.job_folder.status import TrainerStatus
 from asr_lightning.scoring.edits import score
 
 PREPARED, TRAINED = 0.05, 0.85
-"""Shares of the whole job that are done before and after training: rough, since models differ."""
+"""Rough shares of the whole job that are done when training starts and when it ends; models differ."""
 
 Kind = TypeVar("Kind", bound=Callback)
 
 
 class JobStatus(Callback):
-    """Turns what Lightning does into phases, fractions and checks.
+    """Reports phase, position and validation results to the server.
 
-    It stops by an exception and not by ``should_stop``, after which Lightning would write a checkpoint of half an epoch
-    (lightning#21406 is about signals; the loop is the same).
+    It stops a cancelled training by an exception: after ``should_stop``, Lightning would write a checkpoint of half an
+    epoch (lightning#21406 is about signals; the loop is the same).
 
     Args:
-        status: Of the job.
+        status: The status of the job.
     """
 
     def __init__(self, status: TrainerStatus) -> None:
@@ -36,50 +37,50 @@ class JobStatus(Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is loaded; ``BaselineWER``, which comes after, scores it before the first fold."""
+        """Report that the model is loaded: ``BaselineWER``, the next callback, scores it before the first fold."""
         if trainer.datamodule.fold.number:
             return
         self.status.phase("preparing", "running base model evaluation", fraction=PREPARED / 2)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say which epoch it is."""
+        """Report the epoch."""
         if not self._started:
             self._started, self._first_step = time.monotonic(), steps_done(trainer)
         number, count = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
         fold = trainer.datamodule.fold
         message = f"training, epoch {number} of {count}" + (f", {fold}" if fold.count > 1 else "")
         base_wer = _base_wer(trainer, pl_module)
-        self.status.phase("running", message, epochs=count, base_wer=base_wer, **self._place(trainer))
+        self.status.phase("running", message, epochs=count, base_wer=base_wer, **self._position(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop here if the job was cancelled."""
+        """Stop here if the user cancelled the job."""
         self.status.check()
         faults.point("training.batch")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say how far it is."""
-        self.status.update(**self._place(trainer))
+        """Report the position."""
+        self.status.update(**self._position(trainer))
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stop here if the job was cancelled."""
+        """Stop here if the user cancelled the job."""
         self.status.check()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Weights are chosen and scored after this; also where a finished run is resumed, and nothing is trained."""
+        """Report that weights are chosen and scored next. This also runs when a finished training is resumed."""
         fold = trainer.datamodule.fold
         if fold.number + 1 < fold.count:
             return
-        base_wer, checks = _base_wer(trainer, pl_module), _checks(trainer)
+        base_wer, checks = _base_wer(trainer, pl_module), _validation_results(trainer)
         message = "running fine-tuned model evaluation"
         self.status.phase("evaluating", message, fraction=TRAINED, eta_s=None, base_wer=base_wer, checks=checks)
         faults.point("training.evaluating")
 
-    def _place(self, trainer: Trainer) -> dict[str, Any]:
-        """Epoch of this fold; step, share and time left of all folds."""
+    def _position(self, trainer: Trainer) -> Position:
+        """The epoch of this fold, and the step, the finished share and the time left of all folds."""
         step, steps = steps_done(trainer), trainer.datamodule.fold.count * int(trainer.estimated_stepping_batches)
         done = step - self._first_step
         eta = (time.monotonic() - self._started) / done * max(steps - step, 0) if done else None
@@ -89,17 +90,17 @@ class JobStatus(Callback):
             "steps": steps,
             "fraction": round(PREPARED + (TRAINED - PREPARED) * min(1.0, step / max(steps, 1)), 4),
             "eta_s": None if eta is None else round(eta, 1),
-            "checks": _checks(trainer),
+            "checks": _validation_results(trainer),
         }
 
 
-def _of(trainer: Trainer, kind: type[Kind]) -> Kind:
+def _callback(trainer: Trainer, kind: type[Kind]) -> Kind:
     """The trainer's callback of exactly this class."""
     return next(callback for callback in trainer.callbacks if type(callback) is kind)
 
 
-def _checks(trainer: Trainer) -> list[dict[str, Any]]:
-    checks = _of(trainer, KeepBest).checks
+def _validation_results(trainer: Trainer) -> list[ValidationResult]:
+    checks = _callback(trainer, KeepBest).checks
     return [
         {"epoch": c.epoch, "step": c.step, "wer": c.wer, "loss": c.loss if math.isfinite(c.loss) else None}
         for c in checks
@@ -107,5 +108,5 @@ def _checks(trainer: Trainer) -> list[dict[str, Any]]:
 
 
 def _base_wer(trainer: Trainer, pl_module: LightningModule) -> float | None:
-    dev = _of(trainer, BaselineWER).dev
+    dev = _callback(trainer, BaselineWER).dev
     return None if dev is None else score(dev.transcripts, pl_module.normalize).wer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asr_lightning.cloud.ledger import Record
+    from asr_lightning.job_folder.progress import Progress
 
 
 class Screen:
@@ -35,11 +36,11 @@ class Screen:
 
             tqdm.write(visible_text(data), file=sys.stderr, end="")
 
-    def progress(self, found: dict[str, Any], cost: float) -> None:
+    def progress(self, progress: Progress, cost: float) -> None:
         """Move the bar, and say what is being done."""
         self._training = self._training or self.moved("training", "%")
-        text = one_line(str(found.get("message") or found.get("phase") or ""))
-        self._training(round(100 * float(found.get("fraction") or 0)), 100, f"{text}, ${cost:.2f}" if cost else text)
+        text = one_line(progress.message or progress.phase)
+        self._training(round(100 * progress.fraction), 100, f"{text}, ${cost:.2f}" if cost else text)
 
     def moved(self, what: str, unit: str = "") -> Any:
         """A bar; the one before is closed."""
@@ -57,7 +58,7 @@ def record_lines(record: Record, state: str) -> list[str]:
         f"used     {used(record)}",
     ]
     if record.error:
-        lines.append(f"error    {one_line(record.error.get('message', ''))} ({record.error.get('code')})")
+        lines.append(f"error    {one_line(record.error.message)} ({record.error.code})")
     if record.outcome == "succeeded":
         lines += _result(record)
     return lines
