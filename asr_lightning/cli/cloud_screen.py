@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asr_lightning.cli.terminal import Advance, bar, one_line, visible_text
 
 if TYPE_CHECKING:
     from asr_lightning.cloud.ledger import Record
+    from asr_lightning.job_folder.progress import Progress
 
 
 class Screen:
@@ -41,11 +42,11 @@ class Screen:
 
             tqdm.write(visible_text(data.decode("utf-8", "replace")), file=sys.stderr, end="")
 
-    def progress(self, found: dict[str, Any], cost: float) -> None:
+    def progress(self, progress: Progress, cost: float) -> None:
         """Move the bar, and say what is being done."""
         self._training = self._training or self.moved("training", "%")
-        text = one_line(str(found.get("message") or found.get("phase") or ""))
-        self._training(round(100 * float(found.get("fraction") or 0)), 100, f"{text}, ${cost:.2f}" if cost else text)
+        text = one_line(progress.message or progress.phase)
+        self._training(round(100 * progress.fraction), 100, f"{text}, ${cost:.2f}" if cost else text)
 
     def moved(self, what: str, unit: str = "") -> Advance:
         """Open a bar for ``what``, and close the previous one."""
@@ -61,7 +62,7 @@ def record_lines(record: Record, state: str) -> list[str]:
         f"used     {used(record)}",
     ]
     if record.error:
-        lines.append(f"error    {one_line(record.error.get('message', ''))} ({record.error.get('code')})")
+        lines.append(f"error    {one_line(record.error.message)} ({record.error.code})")
     if record.outcome == "succeeded":
         lines += _result_lines(record)
     return lines

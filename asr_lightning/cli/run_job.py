@@ -1,7 +1,7 @@
 """``run-job``: one job of the training server, from its data set to verified artifacts and ``exit.json``.
 
-Makes a ``RunSpec`` of what the server asks for; there is no second training path. The server starts it; a person needs
-it only to see what a job does.
+It turns the server's assignment into a ``RunSpec``, and so trains as every other command does. The server starts it; a
+person needs it only to see what a job does.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 from asr_lightning.data.manifest import CSV_NAMES
 from asr_lightning.durable import faults
 from asr_lightning.durable.files import read_json, write_json
 from asr_lightning.errors import OptionError
-from asr_lightning.job_folder import ending
+from asr_lightning.job_folder import failure, layout
 from asr_lightning.job_folder.assignment import Assignment
+from asr_lightning.job_folder.ending import Ending, Metrics, metrics_of
+from asr_lightning.job_folder.failure import CANCELLED, Failure
 from asr_lightning.job_folder.status import TrainerStatus
 from asr_lightning.job_folder.worker import hold_locks, is_cancelled
 from asr_lightning.run.spec import RunSpec
@@ -32,7 +33,9 @@ from asr_lightning.scoring import cache
 logger = logging.getLogger(__name__)
 
 STARTED = time.monotonic()
-DATASET, RUN, ARTIFACTS, GIVEN = Path("dataset"), Path("run"), Path("artifacts"), Path("given.json")
+DATASET, RUN, ARTIFACTS = Path(layout.DATASET), Path(layout.RUN), Path(layout.ARTIFACTS)
+CLIENT_SPLITS = Path("given.json")
+"""Names the split files that came from the client, so that they are told from those that a killed attempt wrote."""
 LEFTOVERS = (
     "run/tmp*",
     "run/model.new",
@@ -42,94 +45,93 @@ LEFTOVERS = (
     "artifacts.new",
     "dataset/.*_files.csv.*.tmp",
 )
-"""What a kill or a full disk leaves half written; never read."""
+"""Files that a kill or a full disk may leave half written. Nothing reads them."""
 
 
 def run(command: str, arguments: list[str]) -> int:
-    """Do the job; returns 0 only after a success that ``exit.json`` tells of."""
+    """Do the job; returns 0 only after a success that ``exit.json`` records."""
     parser = argparse.ArgumentParser(prog="python -m asr_lightning run-job", description=__doc__, allow_abbrev=False)
     parser.add_argument("job", type=Path, help="folder of the job, with assignment.json and dataset/")
     job = parser.parse_args(arguments).job.resolve()
     hold_locks()
-    os.environ[cache.VARIABLE] = cache.OFF  # a job leaves no text outside its folder: deleting it deletes all
+    os.environ[cache.VARIABLE] = cache.OFF  # deleting the job's folder must delete every text of it
     assignment = Assignment.read(job)
     if temporary := os.environ.get("TMPDIR"):
         Path(temporary).mkdir(exist_ok=True)
     status = TrainerStatus(job, assignment.attempt, assignment.spec.epochs)
     with contextlib.chdir(job):  # relative paths keep the host's layout out of reports and configurations
-        return _ended(job, assignment, status)
+        return _train_and_record(job, assignment, status)
 
 
-def _ended(job: Path, assignment: Assignment, status: TrainerStatus) -> int:
-    """Work, and write ``exit.json`` last; a stop from outside writes none, so that the server tries again."""
+def _train_and_record(job: Path, assignment: Assignment, status: TrainerStatus) -> int:
+    """Do the job, and write ``exit.json`` last. A stop from outside writes none, so that the server tries again."""
     try:
         status.start()
-        artifacts, metrics = _work(assignment, status)
-        found: dict[str, Any] = {"code": 0, "error": None, "artifacts": artifacts, "metrics": metrics}
+        artifacts, metrics = _train(assignment, status)
+        ending = Ending(assignment.attempt, None, artifacts, metrics)
     except BaseException as error:
         traceback.print_exc()
         if type(error).__name__ == "SIGTERMException" and not is_cancelled(job):  # Lightning's, of 2.4 and 2.6
             status.close()
             return 128 + signal.SIGTERM
         _remove_leftovers()
-        found = {"code": 1, "error": _error(error, job, assignment), "artifacts": {}, "metrics": None}
+        ending = Ending.failed(assignment.attempt, _failure(error, job, assignment))
     try:
         faults.point("training.ending")
         status.close()
-        status.end(found)
+        status.end(ending)
     except OSError as error:
         sys.stderr.write(f"error: exit.json cannot be written: {error}\n")
         return 1
-    return int(found["code"])
+    return ending.code
 
 
-def _error(error: BaseException, job: Path, assignment: Assignment) -> ending.Error:
-    """The error of ``exit.json``; after SIGTERM on a cancelled job that it was cancelled."""
+def _failure(error: BaseException, job: Path, assignment: Assignment) -> Failure:
+    """The failure for ``exit.json``. SIGTERM on a cancelled job counts as the cancellation."""
     if is_cancelled(job) and type(error).__name__ == "SIGTERMException":
-        return ending.error_of(ending.CancelledError(), job)
-    refused = {"code": "invalid_parameter", "param": "language"}
-    if isinstance(error, OptionError) and error.param == "language":  # the adapter's
-        return refused | {"message": ending.one_line(str(error), job)}
-    if isinstance(error, OptionError) and assignment.spec.language is not None:  # the parser's: there is no such option
-        return refused | {"message": f"{assignment.spec.model} takes no language: leave it out"}
-    return ending.error_of(error, job)
+        return CANCELLED
+    if isinstance(error, OptionError) and error.param == "language":  # the adapter refuses this language
+        return Failure("invalid_parameter", failure.one_line(str(error), job), "language")
+    if isinstance(error, OptionError) and assignment.spec.language is not None:  # the adapter has no such option
+        return Failure("invalid_parameter", f"{assignment.spec.model} takes no language: leave it out", "language")
+    return failure.failure_of(error, job)
 
 
-def _work(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str], dict[str, Any]]:
-    """Train and package; returns hashes of the artifacts, and metrics."""
+def _train(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str], Metrics | None]:
+    """Train and package; returns the hash of each artifact by name, and the metrics."""
     from asr_lightning.callbacks.job_status import JobStatus
     from asr_lightning.cli import lightning_cli
     from asr_lightning.job_folder import packaging
 
     _remove_leftovers()
-    last = _last() if assignment.resume else None
-    if last is None:
-        shutil.rmtree(RUN, ignore_errors=True)  # from an attempt that never got to a checkpoint, or is not wanted
-        _remove_made_splits()
+    checkpoint = _last_checkpoint() if assignment.resume else None
+    if checkpoint is None:
+        shutil.rmtree(RUN, ignore_errors=True)  # of an attempt without a checkpoint, or one that is not to be resumed
+        _remove_our_splits()
     else:
-        status.update(resumed_from=last.name)
+        status.update(resumed_from=checkpoint.name)
     faults.point("training.loading")
-    spec = spec_of(assignment, resumed=last is not None)
+    spec = spec_of(assignment, resumed=checkpoint is not None)
     outcome = lightning_cli.run(spec, started=STARTED, callbacks=[JobStatus(status)], log_clips=False).outcome
     assert outcome is not None, "a job is one process"
     status.phase("packaging", "packaging model", fraction=0.97)
     artifacts = packaging.package(RUN, ARTIFACTS)
     faults.point("training.packaged")
     status.update(fraction=1.0)
-    return artifacts, outcome.as_metrics()
+    return artifacts, metrics_of({"metrics": outcome.as_metrics()})
 
 
-def _last() -> Path | None:
-    """What an earlier attempt got to: its last finished fold, or the last whole checkpoint."""
+def _last_checkpoint() -> Path | None:
+    """The file that a resumed training starts from: the last finished fold, or the last whole checkpoint."""
     from asr_lightning.run import folds
     from asr_lightning.training import checkpoints
 
-    done = folds.finished(RUN)
-    return done[-1] if done else checkpoints.newest(RUN / "checkpoints")
+    finished = folds.finished(RUN)
+    return finished[-1] if finished else checkpoints.newest(RUN / "checkpoints")
 
 
 def spec_of(assignment: Assignment, resumed: bool) -> RunSpec:
-    """The run that it asks for, in the job's folder."""
+    """The run that an assignment asks for, in the job's folder."""
     kind, _, number = assignment.device.partition(":")
     return RunSpec(
         data=DATASET,
@@ -144,14 +146,14 @@ def spec_of(assignment: Assignment, resumed: bool) -> RunSpec:
     )
 
 
-def _remove_made_splits() -> None:
+def _remove_our_splits() -> None:
     """Leave only the client's CSVs in the data set: a kill between the three that we write would give another split."""
-    given = read_json(GIVEN)
-    if given is None:
-        given = {"splits": [name for name in CSV_NAMES.values() if (DATASET / name).exists()]}
-        write_json(GIVEN, given)
+    record = read_json(CLIENT_SPLITS)
+    if record is None:
+        record = {"splits": [name for name in CSV_NAMES.values() if (DATASET / name).exists()]}
+        write_json(CLIENT_SPLITS, record)
     for name in CSV_NAMES.values():
-        if name not in given["splits"]:
+        if name not in record["splits"]:
             (DATASET / name).unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from asr_lightning.cloud.ledger import Entry, Ledger
 from asr_lightning.cloud.provider import Provider
 from asr_lightning.durable import faults
+from asr_lightning.job_folder.failure import Failure
 
 TRIES = 3
 PAUSE_S = 1.0
@@ -152,6 +153,6 @@ def clear_leftovers(
 
 def _clear_leftover(entry: Entry, open_provider: Callable[[str], Provider], pause_s: float) -> None:
     if entry.record.outcome is None:
-        error = {"code": "abandoned", "message": "the client was ended before the training was", "param": None}
+        error = Failure("abandoned", "the client was ended before the training was")
         entry.save(outcome="failed", error=error)
     clear(entry, None if entry.record.volume is None else open_provider(entry.record.provider), pause_s)

@@ -13,7 +13,9 @@ from asr_lightning.cloud.ledger import Entry
 from asr_lightning.cloud.provider import Provider
 from asr_lightning.durable import faults
 from asr_lightning.durable.files import write_json
-from asr_lightning.job_folder.proof import ARTIFACTS, digest_of, read_ending
+from asr_lightning.job_folder import layout
+from asr_lightning.job_folder.digests import digest_of
+from asr_lightning.job_folder.ending import Ending
 
 TRIES = 3
 
@@ -28,13 +30,13 @@ def fetch(entry: Entry, provider: Provider, show: Show) -> None:
     assert volume is not None, "it was made"
     entry.save(step="downloading")
     faults.point("cloud.downloading")
-    found = json.loads(provider.read(volume, "exit.json") or b"{}")
+    found = json.loads(provider.read(volume, layout.EXIT_RECORD) or b"{}")
     kept = incomplete_folder(entry)
     (kept / "artifacts").mkdir(parents=True, exist_ok=True)
-    write_json(kept / "exit.json", found)
+    write_json(kept / layout.EXIT_RECORD, found)
     for name, digest in _artifacts(found).items():
         _download(provider, volume, name, kept / "artifacts" / name, digest, show)
-    ending = read_ending(kept, int(found.get("attempt") or 0))
+    ending = Ending.read(kept, int(found.get("attempt") or 0))
     if ending is None or not ending.succeeded:
         raise OSError("what was downloaded is not what was trained: start again, the hashes of the model do not match")
     faults.point("cloud.downloaded")
@@ -48,7 +50,9 @@ def fetch(entry: Entry, provider: Provider, show: Show) -> None:
 def _artifacts(found: Mapping[str, object]) -> dict[str, str]:
     """Only the names that are known: they become files."""
     given = found.get("artifacts")
-    return {name: str(given[name]) for name in ARTIFACTS if name in given} if isinstance(given, dict) else {}
+    return (
+        {name: str(given[name]) for name in layout.ARTIFACT_NAMES if name in given} if isinstance(given, dict) else {}
+    )
 
 
 def _download(provider: Provider, volume: str, name: str, target: Path, digest: str, show: Show) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from asr_lightning.cloud.ledger import Entry
 from asr_lightning.cloud.provider import Moved, Provider
 from asr_lightning.cloud.remote import STATE
+from asr_lightning.job_folder import layout
+from asr_lightning.job_folder.ending import Ending
+from asr_lightning.job_folder.failure import Failure
+from asr_lightning.job_folder.progress import Progress
 
 POLL_S = 2.0
 FIRST_POLL_S, SLOWER = 0.1, 1.2
@@ -34,8 +38,8 @@ class Show(Protocol):
     def log(self, data: bytes) -> None:
         """Show a further part of the trainer's log."""
 
-    def progress(self, found: dict[str, Any], cost: float) -> None:
-        """Of ``progress.json``, and USD so far."""
+    def progress(self, progress: Progress, cost: float) -> None:
+        """How far the training is, and what it has cost so far, in USD."""
 
     def moved(self, what: str) -> Moved:
         """Open a progress bar for ``what``; returns the function that moves it."""
@@ -58,12 +62,12 @@ class Watch:
         self.entry, self.provider, self.show = entry, provider, show
         self._poll_s, self._pause_s = poll_s, pause_s
         self._log_offset = 0
-        self._last: dict[str, Any] = {}
+        self._last: Progress | None = None
         self._began = self._seen = time.monotonic()
         self._seconds: float | None = None
 
-    def until_over(self) -> dict[str, Any] | None:
-        """Wait for the end; returns the error, or None after a success.
+    def until_over(self) -> Failure | None:
+        """Wait for the end; returns the failure, or None after a success.
 
         Raises:
             Exception: The provider gave no answer several times in a row.
@@ -93,42 +97,39 @@ class Watch:
         if "seconds" in state and state["seconds"] != self._seconds:
             self._seconds, self._seen = float(state["seconds"]), time.monotonic()
             self.entry.record.seconds = self._seconds
-        found = self._json("progress.json")
-        if found and found != self._last:
-            self._last = found
-            self.show.progress(found, self.entry.record.cost)
+        progress = Progress.from_json(self._json(layout.PROGRESS))
+        if progress is not None and progress != self._last:
+            self._last = progress
+            self.show.progress(progress, self.entry.record.cost)
 
-    def _result(self) -> dict[str, Any] | None:
-        found = self._json("exit.json")
+    def _result(self) -> Failure | None:
+        ending = Ending.from_json(self._json(layout.EXIT_RECORD))
         self.entry.save()
-        if found.get("code") == 0:
-            return None
-        error = found.get("error")
-        return error if isinstance(error, dict) else {"code": "interrupted", "message": NO_RESULT, "param": None}
+        return Failure("interrupted", NO_RESULT) if ending is None else ending.error
 
-    def _over_ceiling(self) -> dict[str, Any] | None:
+    def _over_ceiling(self) -> Failure | None:
         now, limit = time.monotonic(), self.entry.record.max_seconds
         if self._seconds is None:
             if now - self._began < START_WITHIN_S:
                 return None
             message = f"no machine in {START_WITHIN_S / 60:.0f} minutes: ask for another --gpu, or try again later"
-            return {"code": "no_machine", "message": message, "param": "gpu"}
+            return Failure("no_machine", message, "gpu")
         if self._seconds + now - self._seen < limit + PATIENCE_S:
             return None
         message = f"the time of {limit / 60:.3g} minutes is over, and the machine did not stop: it was cancelled"
-        return {"code": "timeout", "message": message, "param": "max_time"}
+        return Failure("timeout", message, "max_time")
 
     def _read(self, path: str, offset: int = 0) -> bytes:
         volume = self.entry.record.volume
         assert volume is not None, "it was made"
         return self._patiently(lambda: self.provider.read(volume, path, offset)) or b""
 
-    def _json(self, path: str) -> dict[str, Any]:
+    def _json(self, path: str) -> Mapping[str, Any]:
         try:
-            found = json.loads(self._read(path) or b"{}")
+            document = json.loads(self._read(path) or b"{}")
         except ValueError:
             return {}  # cut off: there is another look
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """The result of ``ask``, which is called again if the provider fails."""

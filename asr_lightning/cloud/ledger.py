@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from asr_lightning.cloud.provider import SpecDocument
 from asr_lightning.durable.files import read_json, write_json
 from asr_lightning.durable.ids import is_id, new_id
 from asr_lightning.durable.locks import is_held, take_lock
+from asr_lightning.job_folder.ending import Metrics, metrics_of
+from asr_lightning.job_folder.failure import Failure
 
 HOME, DEFAULT_HOME = "ASR_CLOUD_HOME", "~/.asr_lightning/cloud"
 
@@ -66,8 +68,8 @@ class Record:
     spawned_at: float | None = None
     seconds: float | None = None
     outcome: str | None = None
-    error: dict[str, Any] | None = None
-    metrics: dict[str, Any] | None = field(default=None)
+    error: Failure | None = None
+    metrics: Metrics | None = None
 
     @property
     def is_over(self) -> bool:
@@ -177,4 +179,6 @@ class Entry:
 def _record_of(found: Mapping[str, Any]) -> Record:
     """Entries that a later version added are left out."""
     known = {each.name for each in fields(Record)}
-    return Record(**{name: value for name, value in found.items() if name in known})
+    record = Record(**{name: value for name, value in found.items() if name in known})
+    error = found.get("error")
+    return replace(record, error=None if error is None else Failure.from_json(error), metrics=metrics_of(found))

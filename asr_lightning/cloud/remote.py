@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,9 +22,12 @@ import psutil
 
 from asr_lightning.cloud.provider import Request, RequestDocument
 from asr_lightning.durable.files import read_json, write_json
-from asr_lightning.job_folder import processes
+from asr_lightning.job_folder import layout, processes
 from asr_lightning.job_folder.assignment import Assignment
-from asr_lightning.job_folder.proof import Ending, read_ending, read_intake
+from asr_lightning.job_folder.ending import Ending
+from asr_lightning.job_folder.failure import AGAIN, Failure
+from asr_lightning.job_folder.intake_report import IntakeReport
+from asr_lightning.job_folder.progress import PREPARING, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,6 @@ STOPS_WITHIN_S = 2.0
 MAX_LOG_BYTES = 8 << 20
 PRIVATE = ("input", "dataset", "run", "tmp")
 """Folders that are deleted when the training has ended."""
-AGAIN = ("interrupted", "cancelled")
 
 
 class StoppedError(Exception):
@@ -50,7 +52,7 @@ class StoppedError(Exception):
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.error = {"code": code, "message": message, "param": param}
+        self.error = Failure(code, message, param)
 
 
 class Options(TypedDict, total=False):
@@ -105,19 +107,15 @@ class _Training:
                 self._attempt(trainer)
         except StoppedError as stopped:
             processes.end_all(self.request.id)
-            self._write_ending(stopped.error)
+            Ending.failed(self._state["attempt"], stopped.error).write(self.folder)
         finally:  # also if the provider announces that it takes the machine away
             processes.end_all(self.request.id)
             self._commit_last()
 
     def _ending(self) -> Ending | None:
         """How the training ended; None if it has to continue."""
-        ending = read_ending(self.folder, self._state["attempt"])
-        return None if ending is None or (ending.error or {}).get("code") in AGAIN else ending
-
-    def _write_ending(self, error: Mapping[str, Any]) -> None:
-        found = {"attempt": self._state["attempt"], "code": 1, "error": dict(error), "artifacts": {}, "metrics": None}
-        write_json(self.folder / "exit.json", found)
+        ending = Ending.read(self.folder, self._state["attempt"])
+        return None if ending is None or (ending.error and ending.error.code in AGAIN) else ending
 
     def _read_data(self, intake: Sequence[str]) -> None:
         """Create the data set from the archive, unless an earlier call has done so.
@@ -127,24 +125,24 @@ class _Training:
         if self._state["intake"]:
             return
         self._say("reading the data")
-        (self.folder / "intake.json").unlink(missing_ok=True)
+        (self.folder / layout.INTAKE_REPORT).unlink(missing_ok=True)
         status = self._wait(self._start(intake, "intake"))
-        found = read_intake(self.folder)
-        if found is None:
+        report = IntakeReport.read(self.folder)
+        if report is None:
             self._died(f"the reading of the data broke off with status {status}", "data")
             self._read_data(intake)
             return
-        if found[1] is not None:
-            raise StoppedError(found[1]["code"], found[1]["message"], found[1].get("param"))
+        if report.error is not None:
+            raise StoppedError(report.error.code, report.error.message, report.error.param)
         self._commit()
         self._save(intake=True)
         self._commit()
-        (self.folder / "input" / "archive.tar.gz").unlink(missing_ok=True)
+        (self.folder / layout.ARCHIVE).unlink(missing_ok=True)
 
     def _attempt(self, trainer: Sequence[str]) -> None:
         """Run the trainer once; it resumes from the last checkpoint if there is one."""
         self._save(attempt=self._state["attempt"] + 1)
-        for name in ("exit.json", "progress.json"):
+        for name in (layout.EXIT_RECORD, layout.PROGRESS):
             (self.folder / name).unlink(missing_ok=True)
         assignment = Assignment(
             job=self.request.id,
@@ -170,7 +168,7 @@ class _Training:
     def _start(self, command: Sequence[str], name: str) -> subprocess.Popen[bytes]:
         env = processes.environment(self.request.id, self.folder, secrets=name == "trainer")
         env["TMPDIR"] = tempfile.mkdtemp(prefix="asr-")  # the volume is slower, and its files are kept
-        return processes.start(command, self.folder, self.folder / "logs" / f"{name}.log", env, [])
+        return processes.start(command, self.folder, name, env, [])
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
         """Wait for a worker to end, and commit the volume now and then; returns the exit status.
@@ -222,8 +220,7 @@ class _Training:
         write_json(self.folder / STATE, self._state)
 
     def _say(self, message: str) -> None:
-        found = {"attempt": 0, "phase": "preparing", "message": message, "fraction": 0.0}
-        write_json(self.folder / "progress.json", found)
+        Progress(attempt=0, phase=PREPARING, message=message, checks=[]).write(self.folder)
         self._commit()
 
     def _commit(self) -> None:

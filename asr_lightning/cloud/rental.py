@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from asr_lightning.client.pack import pack
 from asr_lightning.cloud import budget, endings, fetch
@@ -16,10 +15,11 @@ from asr_lightning.cloud.provider import Provider, Request, device_of, spec_docu
 from asr_lightning.cloud.remote import INTAKE
 from asr_lightning.durable import faults
 from asr_lightning.job_folder import processes
-from asr_lightning.job_folder.proof import read_intake
+from asr_lightning.job_folder.failure import Failure
+from asr_lightning.job_folder.intake_report import Dataset, IntakeReport
+from asr_lightning.job_folder.layout import ARCHIVE
 from asr_lightning.job_folder.spec import JobSpec
 
-ARCHIVE = "input/archive.tar.gz"
 SHOWN_ISSUES = 10
 
 
@@ -156,7 +156,7 @@ class Renter:
         faults.point("cloud.packed")
         dataset = self._check(entry.packed, entry.record.id)
         expected = budget.estimate(
-            dataset["utterances"], dataset["seconds"], order.spec.epochs, order.parameters_m, order.gpu,
+            dataset["utterances"] or 0, dataset["seconds"] or 0.0, order.spec.epochs, order.parameters_m, order.gpu,
             entry.record.price,
         )  # fmt: skip
         limit = entry.record.max_seconds
@@ -173,7 +173,7 @@ class Renter:
             raise ValueError("nothing was rented")
         return archive
 
-    def _check(self, folder: Path, rental: str) -> dict[str, Any]:
+    def _check(self, folder: Path, rental: str) -> Dataset:
         """What the intake says of the packed recordings: the same check as on the rented machine.
 
         Raises:
@@ -181,24 +181,23 @@ class Renter:
         """
         env = processes.environment(rental, folder, secrets=False)
         command = [*self._intake, "--check_only"]
-        child = processes.start(command, folder, folder / "logs" / "intake.log", env, [])
+        child = processes.start(command, folder, "intake", env, [])
         try:
             status = child.wait()
         finally:
             processes.end_all(rental)
             child.wait()
-        found = read_intake(folder)
-        if found is None:
+        report = IntakeReport.read(folder)
+        if report is None:
             raise OSError(f"the check of the data broke off with status {status}")
-        dataset, error = found
-        issues = (dataset or {}).get("issues") or []
+        issues = report.dataset["issues"] or []
         for issue in issues[:SHOWN_ISSUES]:
             self.show.say(f"{issue['code']} {issue['name'] or ''} {issue['message']}")
         if len(issues) > SHOWN_ISSUES:
             self.show.say(f"and {len(issues) - SHOWN_ISSUES} more")
-        if error is not None:
-            raise ValueError(error["message"])
-        return dataset or {}
+        if report.error is not None:
+            raise ValueError(report.error.message)
+        return report.dataset
 
     def _conclude(self, entry: Entry) -> None:
         """Watch the training until it ends, and download the result if there is one."""
@@ -214,8 +213,8 @@ class Renter:
             entry.record.seconds = time.time() - entry.record.spawned_at
         if entry.record.outcome is None:
             stopped = isinstance(error, KeyboardInterrupt)
-            found = {"code": "cancelled" if stopped else "failed", "message": str(error), "param": None}
-            entry.save(outcome=found["code"], error=found)
+            failure = Failure("cancelled" if stopped else "failed", str(error))
+            entry.save(outcome=failure.code, error=failure)
 
     def _close(self, entry: Entry) -> None:
         """Delete the data, unless the rental is detached; then free the lock."""

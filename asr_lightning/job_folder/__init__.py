@@ -1,1 +1,1 @@
-"""What the server, a rented machine and a trainer tell each other through the folder of a job. Loads no torch."""
+"""The files by which the server, a rented machine and the workers of a job communicate. Loads no torch."""

@@ -1,27 +1,26 @@
-"""What a trainer is to do: written by whoever starts it, a server or a rented machine, and read by ``run-job``."""
+"""``assignment.json``: what a trainer is to do. The server or a rented machine writes it, and ``run-job`` reads it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.spec import JobSpec
-
-NAME = "assignment.json"
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is asked of one trainer.
+    """The task of one trainer.
 
     Attributes:
         job: Id of the job.
-        attempt: Of the job, from 1 on.
-        device: cpu, mps, cuda or cuda:<number>.
-        source: What ``--model`` takes.
-        spec: The job's.
-        resume: Go on from the folds that are finished, or from the last whole checkpoint, if there are any.
+        attempt: Number of this attempt, from 1 on.
+        device: Device to train on: cpu, mps, cuda or cuda:<number>.
+        source: The model, as ``--model`` takes it.
+        spec: What the client asked for.
+        resume: Whether to continue from the finished folds or the last whole checkpoint, if there are any.
     """
 
     job: str
@@ -32,32 +31,32 @@ class Assignment:
     resume: bool
 
     def write(self, folder: Path) -> None:
-        """Put it into the job's ``folder``, as a whole.
+        """Write the ``assignment.json`` of the job in ``folder``.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
-        write_json(folder / NAME, asdict(self))
+        write_json(folder / layout.ASSIGNMENT, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Assignment:
-        """That of the job's ``folder``.
+        """The assignment of the job in ``folder``.
 
         Raises:
-            ValueError: It is missing, or not one.
+            ValueError: The file is missing or damaged.
         """
-        found = read_json(folder / NAME)
+        path = folder / layout.ASSIGNMENT
+        document = read_json(path)
         try:
-            if found is None:
+            if document is None:
                 raise TypeError("it is missing or cut off")
-            known = {field.name for field in fields(JobSpec)}
             return cls(
-                job=str(found["job"]),
-                attempt=int(found["attempt"]),
-                device=str(found["device"]),
-                source=str(found["source"]),
-                spec=JobSpec(**{name: value for name, value in found["spec"].items() if name in known}),
-                resume=bool(found["resume"]),
+                job=str(document["job"]),
+                attempt=int(document["attempt"]),
+                device=str(document["device"]),
+                source=str(document["source"]),
+                spec=JobSpec.from_json(document["spec"]),
+                resume=bool(document["resume"]),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder / NAME} is no assignment ({error}): let the server start this job") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no assignment ({error}): let the server start this job") from error

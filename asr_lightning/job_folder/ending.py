@@ -1,98 +1,115 @@
-"""How a trainer's exception is told to whoever waits for the job: a code, and a line that shows nothing of the host."""
+"""``exit.json``: how a training ended. Without it, nothing proves that a training ended by itself."""
 
 from __future__ import annotations
 
-import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
-from asr_lightning.durable.files import FULL
-from asr_lightning.errors import DataError
+from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.job_folder import layout
+from asr_lightning.job_folder.digests import digest_of
+from asr_lightning.job_folder.failure import Failure
 
-Error = dict[str, Any]
-
-FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "(os error 28)", "(os error 122)")
-OOM_TEXTS = (
-    "out of memory",  # CUDA and MPS
-    "can't allocate memory",  # DefaultCPUAllocator
-    "not enough memory: you tried to allocate",
-    "unable to allocate",  # NumPy
-    "cublas_status_alloc_failed",
-)
-ADVICE = "choose a smaller model, or run the server where more memory is free"
-LONGEST = 500
-LONGEST_LIST = 4000  # of a message that lists recordings
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class CancelledError(Exception):
-    """The job's cancel flag was seen."""
+class Metrics(TypedDict, total=False):
+    """The main scores of a finished training, from ``Outcome.as_metrics``. They are passed on to clients unread.
 
-
-class ExportVerificationError(RuntimeError):
-    """What was packed is not what was trained."""
-
-
-def error_of(error: BaseException, job: Path) -> Error:
-    """The ``error`` of ``exit.json``.
-
-    Args:
-        error: What ended the trainer.
-        job: The job's folder, left out of the message.
+    ``before``, ``after`` and ``delta`` are word error rates on the test clips and their difference, with its confidence
+    ``interval`` and the probability ``p_better`` that the model improved. ``canary`` holds rates on general speech.
     """
-    code, message, param = _told(list(_chain(error)), job)
-    return {"code": code, "message": message, "param": param}
+
+    before: float
+    after: float
+    delta: float
+    interval: list[float]
+    p_better: float
+    canary: dict[str, dict[str, float]] | None
+    verdict: str
 
 
-def _told(errors: list[BaseException], job: Path) -> tuple[str, str, str | None]:
-    """Code, message and parameter: what lies beneath counts, since libraries wrap a full disk in what they like."""
-    if any(isinstance(error, CancelledError) for error in errors):
-        return "cancelled", "cancelled", None
-    if any(is_full(error) for error in errors):
-        return "disk_full", "the server's disk is full: free some space, then resume the job", None
-    if any(is_oom(error) for error in errors):
-        return "oom", f"the model and its batches need more memory than there is: {ADVICE}", "model"
-    first = errors[0]
-    if isinstance(first, ExportVerificationError):
-        return "export_verification_failed", one_line(str(first), job), None
-    if any(isinstance(error, DataError) for error in errors):
-        return "dataset_invalid", one_line(str(first), job, LONGEST_LIST), "data"
-    text = one_line(str(first), job)
-    return "internal", f"{type(first).__name__}: {text}" if text else type(first).__name__, None
+@dataclass(frozen=True)
+class Ending:
+    """How one attempt at a training ended.
+
+    Attributes:
+        attempt: Number of the attempt.
+        error: Why it failed; None after a success.
+        artifacts: SHA-256 of each artifact by its name; empty after a failure.
+        metrics: Scores before and after training; None after a failure.
+    """
+
+    attempt: int
+    error: Failure | None
+    artifacts: Mapping[str, str]
+    metrics: Metrics | None
+
+    @classmethod
+    def failed(cls, attempt: int, error: Failure) -> Ending:
+        """The ending of an attempt that failed or was stopped."""
+        return cls(attempt, error, {}, None)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the training did everything that it was asked to do."""
+        return self.error is None
+
+    @property
+    def code(self) -> int:
+        """The exit status of the trainer."""
+        return 0 if self.succeeded else 1
+
+    def write(self, folder: Path) -> None:
+        """Write the ``exit.json`` of the job in ``folder``.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        content = {
+            "attempt": self.attempt,
+            "code": self.code,
+            "error": None if self.error is None else self.error.as_dict(),
+            "artifacts": dict(self.artifacts),
+            "metrics": self.metrics,
+        }
+        write_json(folder / layout.EXIT_RECORD, content)
+
+    @classmethod
+    def from_json(cls, document: object) -> Ending | None:
+        """What ``exit.json`` claims; None if it is missing or damaged. The artifacts are not compared with it."""
+        if not isinstance(document, dict) or not isinstance(document.get("attempt"), int):
+            return None
+        attempt = document["attempt"]
+        if document.get("code") != 0:
+            return cls.failed(attempt, Failure.from_json(document.get("error")))
+        artifacts = document.get("artifacts")
+        named = artifacts.items() if isinstance(artifacts, dict) else ()
+        return cls(attempt, None, {str(name): str(sha256) for name, sha256 in named}, metrics_of(document))
+
+    @classmethod
+    def read(cls, folder: Path, attempt: int) -> Ending | None:
+        """How ``attempt`` of the job in ``folder`` ended; None if nothing proves that it ended.
+
+        A success counts only if the artifacts on the disk are those whose hashes ``exit.json`` names.
+        """
+        ending = cls.from_json(read_json(folder / layout.EXIT_RECORD))
+        if ending is None or ending.attempt != attempt:
+            return None
+        if ending.error is not None:
+            return ending
+        if not {layout.MODEL_ARCHIVE} <= set(ending.artifacts) <= set(layout.ARTIFACT_NAMES):
+            return None
+        for name, sha256 in ending.artifacts.items():
+            if not SHA256.fullmatch(sha256) or digest_of(folder / layout.ARTIFACTS / name) != sha256:
+                return None
+        return ending
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what it was raised from or during."""
-    found: BaseException | None = error
-    seen: set[int] = set()
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether ``error`` says that no more can be written."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    return any(text in str(error).lower() for text in FULL_TEXTS)  # safetensors, torch and zip have errors of their own
-
-
-def is_oom(error: BaseException) -> bool:
-    """Whether ``error`` says that memory is used up, on the device or off it."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return True
-    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OOM_TEXTS)
-
-
-def one_line(text: str, job: Path, longest: int = LONGEST) -> str:
-    """``text`` on one line, without control characters, and with no path from outside the job's folder."""
-    text = text.replace(f"{job}/", "").replace(str(job), ".")
-    text = re.sub(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\":,]+[/\\])*([^\s/\\'\":,]+)", r"\1", text)
-    lines = [line.strip() for line in text.splitlines()]
-    text = "; ".join(line for line in lines if line)
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def metrics_of(document: Mapping[str, object]) -> Metrics | None:
+    """The ``metrics`` of a JSON document; None if there are none."""
+    metrics = document.get("metrics")
+    return cast(Metrics, metrics) if isinstance(metrics, dict) else None

@@ -1,4 +1,4 @@
-"""A finished run -> what a job hands out: an archive that was read back, the report, and the hash of each file.
+"""Make the artifacts of a job from its finished run: a verified archive of the model, the report, and checksums.
 
 Knows no model. Loads no torch.
 """
@@ -6,24 +6,25 @@ Knows no model. Loads no torch.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import os
 import shutil
 import tarfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from asr_lightning.adapters import registry, saved
 from asr_lightning.durable import faults
 from asr_lightning.durable.files import sync_folder
-from asr_lightning.job_folder.ending import ExportVerificationError
+from asr_lightning.job_folder.digests import stream_digest
+from asr_lightning.job_folder.failure import ExportVerificationError
+from asr_lightning.job_folder.layout import CHECKSUMS, MODEL_ARCHIVE, REPORT_HTML, REPORT_JSON
 
-ARCHIVE, SUMS = "model.tar.gz", "SHA256SUMS"
-REPORTS = ("report.html", "report.json", "report.md")
-HANDED_OUT = ("report.html", "report.json")
+COPIED = (REPORT_HTML, REPORT_JSON)
+IN_ARCHIVE = (*COPIED, "report.md")
 README = """# {name}, specialized
 
 {verdict}
@@ -41,30 +42,29 @@ README = """# {name}, specialized
 
 
 def package(run_dir: Path, target: Path) -> dict[str, str]:
-    """Fill ``target`` from the finished run in ``run_dir``; it appears as a whole, and only if the archive is right.
+    """Fill ``target`` from the finished run in ``run_dir``. It appears as a whole, and only if the archive is right.
 
     Returns:
-        sha256 by name of each file in ``target``.
+        The SHA-256 of each file in ``target``, by name.
 
     Raises:
         ExportVerificationError: The archive does not hold what the run does.
-        OSError: Something cannot be read or written.
+        OSError: A file cannot be read or written.
     """
     digests: dict[str, str] = {}
 
     def write(folder: Path) -> None:
         members = contents(run_dir)
-        expected = {name: hashlib.sha256(data).hexdigest() for name, data in _small(members).items()}
-        expected |= {name: _sha256(path) for name, path in members.items() if isinstance(path, Path)}
-        pack(members, folder / ARCHIVE)
+        expected = {name: _content_digest(content) for name, content in members.items()}
+        pack(members, folder / MODEL_ARCHIVE)
         faults.point("training.packed")
-        verify(folder / ARCHIVE, expected)
-        for name in HANDED_OUT:
+        verify(folder / MODEL_ARCHIVE, expected)
+        for name in COPIED:
             shutil.copyfile(run_dir / name, folder / name)
-        digests.update({name: _sha256(folder / name) for name in (ARCHIVE, *HANDED_OUT)})
+        digests.update({name: _content_digest(folder / name) for name in (MODEL_ARCHIVE, *COPIED)})
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
-        (folder / SUMS).write_text(lines, encoding="utf-8")
-        digests[SUMS] = _sha256(folder / SUMS)
+        (folder / CHECKSUMS).write_text(lines, encoding="utf-8")
+        digests[CHECKSUMS] = _content_digest(folder / CHECKSUMS)
         _sync(folder)
 
     saved.replace(target, write)
@@ -73,20 +73,20 @@ def package(run_dir: Path, target: Path) -> dict[str, str]:
 
 
 def contents(run_dir: Path) -> dict[str, Path | bytes]:
-    """What goes into the archive: path, or content where no file holds it, by name; sorted."""
+    """The members of the archive, sorted by name: a path, or the bytes of a member that no file holds."""
     model = run_dir / "model"
-    found: dict[str, Path | bytes] = {
+    members: dict[str, Path | bytes] = {
         f"model/{path.relative_to(model).as_posix()}": path for path in model.rglob("*") if path.is_file()
     }
-    if not found:
+    if not members:
         raise ExportVerificationError(f"{model.name} holds no file")
-    found |= {name: run_dir / name for name in REPORTS}
-    found["README.md"] = readme(json.loads((run_dir / "results.json").read_text(encoding="utf-8"))).encode()
-    return dict(sorted(found.items()))
+    members |= {name: run_dir / name for name in IN_ARCHIVE}
+    members["README.md"] = readme(json.loads((run_dir / "results.json").read_text(encoding="utf-8"))).encode()
+    return dict(sorted(members.items()))
 
 
-def readme(results: dict[str, Any]) -> str:
-    """A model card: what this is, what it is worth, and what it must not be used for."""
+def readme(results: Mapping[str, Any]) -> str:
+    """A model card from ``results.json``: what the model is, how good it is, and what it must not be used for."""
     card = registry.card_of(results["model"])
     wer = results["test"]["wer"]
     return README.format(
@@ -100,8 +100,8 @@ def readme(results: dict[str, Any]) -> str:
     )
 
 
-def pack(members: dict[str, Path | bytes], archive: Path) -> None:
-    """Write ``members`` into a new gzip tar, the same bytes for the same content."""
+def pack(members: Mapping[str, Path | bytes], archive: Path) -> None:
+    """Write ``members`` into a new gzip tar archive; the same content gives the same bytes."""
     with (
         archive.open("xb") as file,
         gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=1) as packed,
@@ -116,52 +116,44 @@ def pack(members: dict[str, Path | bytes], archive: Path) -> None:
                 tar.addfile(entry, source)
 
 
-def verify(archive: Path, expected: dict[str, str]) -> None:
+def verify(archive: Path, expected: Mapping[str, str]) -> None:
     """Read ``archive`` back from the disk.
 
+    Args:
+        archive: The packed model.
+        expected: The SHA-256 of each member, by name.
+
     Raises:
-        ExportVerificationError: It does not hold exactly the files of ``expected``, sha256 by name.
+        ExportVerificationError: The archive cannot be read, or does not hold exactly these members.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     try:
         with gzip.open(archive) as packed:
             with tarfile.open(fileobj=packed, mode="r|") as tar:
                 for entry in tar:
                     content = tar.extractfile(entry) if entry.isreg() else None
-                    if content is None or entry.name in found:
+                    if content is None or entry.name in digests:
                         raise ExportVerificationError(f"{archive.name}: {entry.name} is not one file")
-                    found[entry.name] = _digest(content)
-            _digest(packed)  # to the end, where gzip keeps its checksum: tarfile stops before
+                    digests[entry.name] = stream_digest(content)
+            stream_digest(packed)  # to the end, where gzip keeps its checksum: tarfile stops before
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ExportVerificationError(f"{archive.name} cannot be read back: {error}") from error
-    wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    wrong = sorted(name for name in {*digests, *expected} if digests.get(name) != expected.get(name))
     if wrong:
         raise ExportVerificationError(f"{archive.name} differs from the model in {', '.join(wrong[:5])}")
 
 
-def _opened(content: Path | bytes) -> Any:
+def _opened(content: Path | bytes) -> BinaryIO:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
-def _small(members: dict[str, Path | bytes]) -> dict[str, bytes]:
-    return {name: content for name, content in members.items() if isinstance(content, bytes)}
-
-
-def _digest(file: Any) -> str:
-    """sha256 of an open file; ``hashlib.file_digest`` wants more of it than tarfile's have."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return _digest(file)
+def _content_digest(content: Path | bytes) -> str:
+    with _opened(content) as file:
+        return stream_digest(file)
 
 
 def _sync(folder: Path) -> None:
-    """Make the files of ``folder`` last through a power cut."""
+    """Make sure that the files of ``folder`` survive a power cut."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,10 +1,9 @@
-"""What a client asks for: typed, bounded, and never a path, a class or an option of the command line."""
+"""What a client asks for: typed and bounded values, never a path, a class or an option of the command line."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
 
 MAX_EPOCHS = 100
 MAX_SEED = 2**31 - 1
@@ -16,7 +15,7 @@ class SpecError(ValueError):
     """A field is out of range.
 
     Attributes:
-        param: Its name.
+        param: Name of the field.
     """
 
     def __init__(self, param: str, message: str) -> None:
@@ -29,10 +28,10 @@ class JobSpec:
     """One training.
 
     Attributes:
-        model: A name of the server's list.
-        language: Of a multilingual model, such as "de"; None leaves it to the model.
-        epochs: 1 to 100.
-        seed: 0 to 2**31 - 1; the same seed gives the same weights on one machine.
+        model: Name of a base model in the server's list.
+        language: Language of a multilingual model, such as "de"; None leaves the choice to the model.
+        epochs: Number of epochs, from 1 to 100.
+        seed: Seed of every random choice, from 0 to 2**31 - 1; the same seed gives the same weights on one machine.
 
     Raises:
         SpecError: A field is out of range.
@@ -51,6 +50,19 @@ class JobSpec:
         if self.language is not None and not LANGUAGE.fullmatch(self.language):
             raise SpecError("language", "language must be a code such as en or de")
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+    def as_dict(self) -> dict[str, str | int | None]:
+        """The specification as a JSON object."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: object) -> JobSpec:
+        """The inverse of ``as_dict``. Fields that another version added are ignored.
+
+        Raises:
+            TypeError: ``document`` is no specification.
+            SpecError: A field is out of range.
+        """
+        if not isinstance(document, dict):
+            raise TypeError("it holds no job specification")
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in document.items() if name in known})

@@ -1,16 +1,20 @@
-"""What a worker process owes the server that started it: to hold its locks for life, and to look for a cancel flag."""
+"""What a worker process does for the server that started it: hold its locks for life, and look for the cancel flag."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from asr_lightning.job_folder import layout
+
 LOCKS = "ASR_LOCK_FD"
+"""Environment variable with the descriptors of the locks."""
 JOB = "ASR_JOB"
+"""Environment variable with the id of the job."""
 
 
 def hold_locks() -> None:
-    """Keep the inherited lock descriptors until this process ends, and in no process that it starts.
+    """Keep the inherited lock descriptors until this process ends, and out of every process that it starts.
 
     The kernel frees a lock when its last descriptor is closed, so a data loader that outlives its trainer would keep
     the job alive: forked children close them, executed ones never get them.
@@ -19,14 +23,14 @@ def hold_locks() -> None:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
 
-    def let_go() -> None:
+    def close_all() -> None:
         for descriptor in descriptors:
             os.close(descriptor)
 
     if descriptors:
-        os.register_at_fork(after_in_child=let_go)
+        os.register_at_fork(after_in_child=close_all)
 
 
 def is_cancelled(folder: Path) -> bool:
-    """Whether the job in ``folder`` is to stop."""
-    return (folder / "cancel").exists()
+    """Whether the user cancelled the job in ``folder``."""
+    return (folder / layout.CANCEL_FLAG).exists()

@@ -19,6 +19,7 @@ from asr_lightning.cloud.remote import Options
 from asr_lightning.cloud.rental import Order, Renter
 from asr_lightning.durable import faults
 from asr_lightning.job_folder import processes
+from asr_lightning.job_folder.progress import Progress
 from asr_lightning.job_folder.spec import JobSpec
 
 FORK = multiprocessing.get_context("forkserver")
@@ -49,7 +50,7 @@ class Shown:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.progressed: list[dict[str, Any]] = []
+        self.progressed: list[Progress] = []
         self.logged = b""
         self.moves: list[str] = []
 
@@ -59,8 +60,8 @@ class Shown:
     def log(self, data: bytes) -> None:
         self.logged += data
 
-    def progress(self, found: dict[str, Any], cost: float) -> None:
-        self.progressed.append(found)
+    def progress(self, progress: Progress, cost: float) -> None:
+        self.progressed.append(progress)
 
     def moved(self, what: str) -> Callable[[int, int], None]:
         self.moves.append(what)

@@ -166,7 +166,7 @@ def test_a_machine_that_does_not_stop_is_cancelled(home: Path, monkeypatch: pyte
     provider = Endless(home)
     for code in ("timeout", "no_machine"):
         error = follow.Watch(entry, provider, Shown(), poll_s=0.01).until_over()
-        assert error is not None and error["code"] == code
+        assert error is not None and error.code == code
         provider.has_started = False
     assert ended == ["call", "call"]
     entry.close()

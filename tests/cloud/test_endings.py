@@ -138,7 +138,7 @@ def test_a_training_that_fails_is_told_and_leaves_nothing(name: str, home: Path,
     behaviour, options, code = TRAININGS[name]
     provider = quick(home, **options)
     record = rent(home, provider, order(clips, home.parent / "out", behaviour))
-    assert record.outcome == "failed" and record.error is not None and record.error["code"] == code
+    assert record.outcome == "failed" and record.error is not None and record.error.code == code
     assert leftovers(home, provider) == []
 
 
@@ -152,7 +152,7 @@ def test_the_time_is_a_ceiling_there_and_a_child_that_ignores_it_is_ended(
         provider,
         order(clips, home.parent / "out", {"steps": 3000, "ignore": True, "child": True}, max_seconds=2.0),
     )
-    assert record.error is not None and record.error["code"] == "timeout"
+    assert record.error is not None and record.error.code == "timeout"
     assert record.seconds is not None and 2 <= record.seconds < 6
     assert leftovers(home, provider) == []
 
@@ -161,7 +161,7 @@ def test_the_clock_of_the_provider_kills(home: Path, clips: Path) -> None:
     """Here it comes before the function's own time limit, so that no ending is written."""
     provider = LocalProvider(home / "local", {"trainer": TRAINER, "intake": INTAKE}, patience_s=-599.0)
     record = rent(home, provider, order(clips, home.parent / "out", {"steps": 3000, "child": True}))
-    assert record.error is not None and record.error["code"] == "interrupted"
+    assert record.error is not None and record.error.code == "interrupted"
     assert leftovers(home, provider) == []
 
 

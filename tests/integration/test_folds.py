@@ -177,7 +177,7 @@ def test_a_job_counts_all_folds(tones_once: Path, tmp_path: Path) -> None:
     lightning_cli.run(spec, callbacks=[JobStatus(status)], log_clips=False)
     fractions = [changes["fraction"] for changes in seen if "fraction" in changes]
     assert fractions == sorted(fractions) and fractions[-1] == 0.85
-    assert status.progress["step"] == status.progress["steps"]
+    assert status.progress.step == status.progress.steps
     phases = [changes["phase"] for changes in seen if "phase" in changes]
     assert phases == ["preparing", *["running"] * 8, "evaluating"]
     assert "fold 4 of 4" in next(c["message"] for c in reversed(seen) if c.get("phase") == "running")

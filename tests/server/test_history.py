@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psutil
 
-from asr_lightning.job_folder.proof import digest_of
+from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.store import Store
 from tests.server import driver

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from asr_lightning.durable import faults
 from asr_lightning.server.engine import states
@@ -13,16 +13,32 @@ from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.store import Store
 
 
-def purge(home: Home, store: Store, job: Job) -> dict[str, Any]:
-    """Delete every byte of a job's data, model and logs; only its id, spec and dates stay.
+@dataclass(frozen=True)
+class Receipt:
+    """What a deletion removed.
 
-    The store says so first: a crash after that is mended at the next start.
+    Attributes:
+        id: Id of the job.
+        deleted: The deleted files, relative to the server's home.
+        bytes: Their total size.
+    """
 
-    Returns:
-        ``id``, the ``deleted`` files relative to the home, and their ``bytes``.
+    id: str
+    deleted: list[str]
+    bytes: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The receipt as a JSON object."""
+        return asdict(self)
+
+
+def purge(home: Home, store: Store, job: Job) -> Receipt:
+    """Delete every byte of a job's data, model and logs; only its id, its specification and its dates stay.
+
+    The store records the deletion first: the next start of the server finishes one that a crash cut short.
 
     Raises:
-        WrongStateError: It is under way: cancel it first.
+        WrongStateError: The job is active: cancel it first.
     """
     folder = home.job(job.id)
     if job.state in states.ACTIVE:
@@ -33,7 +49,7 @@ def purge(home: Home, store: Store, job: Job) -> dict[str, Any]:
     faults.point("purge.recorded")
     home.discard(folder)
     store.shrink()
-    return {"id": job.id, "deleted": sorted(sizes), "bytes": sum(sizes.values())}
+    return Receipt(job.id, sorted(sizes), sum(sizes.values()))
 
 
 def purge_old(home: Home, store: Store, retention_s: float) -> None:

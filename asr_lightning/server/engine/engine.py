@@ -1,4 +1,4 @@
-"""What the HTTP layer talks to: submit, look, cancel, resume, delete. Every answer comes from the store."""
+"""The interface of the job engine to the HTTP layer: submit, look up, cancel, resume and delete jobs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from asr_lightning.durable import faults
-from asr_lightning.durable.files import read_json
 from asr_lightning.durable.ids import new_id
-from asr_lightning.job_folder.proof import digest_of, read_intake
+from asr_lightning.job_folder import layout
+from asr_lightning.job_folder.digests import digest_of
+from asr_lightning.job_folder.intake_report import IntakeReport
+from asr_lightning.job_folder.progress import Progress
 from asr_lightning.job_folder.spec import JobSpec
-from asr_lightning.server.engine import recovery, states, submission
-from asr_lightning.server.engine.checking import check
-from asr_lightning.server.engine.deletion import purge
+from asr_lightning.server.engine import deletion, inspection, recovery, states, submission
+from asr_lightning.server.engine.deletion import Receipt
 from asr_lightning.server.engine.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.records import Event, Job, new_job, now
 from asr_lightning.server.engine.settings import EngineSettings
+from asr_lightning.server.engine.submission import Submission
 from asr_lightning.server.engine.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -31,19 +33,19 @@ STALLED_S = 60.0  # hashing a large model may take the supervisor some seconds
 
 
 class Engine:
-    """Jobs under one home. Safe to use from several threads.
+    """The jobs under one home. Every answer comes from the store. Several threads may use it.
 
     Args:
-        settings: Where, on which devices, and the limits.
+        settings: The home, the devices and the limits.
 
     Raises:
-        HomeError: The home cannot be used, or another server has it.
+        HomeError: The home cannot be used, or another server uses it.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.home = Home(settings.home)
-        # A process that a killed server was about to start has a copy of the lock until it is executed.
+        # A process that a killed server had just forked holds a copy of the lock until it executes its program.
         lock = self.home.lock("server.lock", patience_s=1.0)
         if lock is None:
             raise HomeError(f"another server uses {self.home.path}: stop it, or name another --home")
@@ -57,11 +59,11 @@ class Engine:
         self._supervisor = Supervisor(settings, self.home, self.store)
 
     def start(self) -> None:
-        """Start to move jobs on; those whose workers lived on are taken up again."""
+        """Start to process jobs. Those whose workers outlived the last server continue."""
         self._supervisor.start()
 
     def stop(self) -> None:
-        """Stop moving jobs on, and free the home. Workers live on; the next start takes them up again."""
+        """Stop processing jobs, and release the home. Workers continue, and the next server finds them again."""
         self._supervisor.ending.set()
         self._supervisor.wake.set()
         if self._supervisor.ident is not None:
@@ -70,20 +72,24 @@ class Engine:
         os.close(self._lock)
 
     def is_supervised(self) -> bool:
-        """Whether jobs are being moved on."""
+        """Whether the supervisor is processing jobs."""
         return self._supervisor.is_alive() and time.monotonic() - self._supervisor.last_step < STALLED_S
 
-    def check_space(self) -> None:
-        """Raise ``DiskFullError`` where nothing more is accepted."""
-        self.home.check_space(self.settings.min_free_bytes)
-
-    def new_upload(self) -> Path:
-        """A fresh, empty file for the body of a request; private, and removed at the next start if nobody takes it.
+    def require_space(self) -> None:
+        """Require enough free space for another job.
 
         Raises:
             DiskFullError: Too little space is left.
         """
-        self.check_space()
+        self.home.require_space(self.settings.min_free_bytes)
+
+    def new_upload(self) -> Path:
+        """A new, empty, private file for the body of a request. The next start removes it if no job took it.
+
+        Raises:
+            DiskFullError: Too little space is left.
+        """
+        self.require_space()
         path = self.home.uploads / new_id()
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
         return path
@@ -96,41 +102,42 @@ class Engine:
         key: str | None = None,
         source: Literal["seed", "v1"] = "v1",
     ) -> tuple[Job, bool]:
-        """Record a job. When this returns, it is on the disk; when it raises, nothing of it is.
+        """Record a job. When this returns, the job is on the disk; when it raises, nothing of it is.
 
         Args:
             spec: What to train.
-            archive: A file of ``new_upload``. It is taken when this returns, and stays when it raises.
-            key: Of the client; the same one again, with the same spec and archive, gives the same job.
-            source: "seed" admits one active job on the whole server.
+            archive: A file of ``new_upload``. It is moved when this returns, and stays when this raises.
+            key: The client's Idempotency-Key: a second request with the same key, specification and archive gets the
+                same job.
+            source: See ``Job.source``. With "seed", only one job may be active on the whole server.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
-            BusyError: Another is active (seed), or too many are.
+            BusyError: Another job is active, or the queue is full.
             KeyConflictError: ``key`` belongs to another request.
             OSError: The disk is full, or cannot be written.
         """
-        found = self._submit(spec, archive, key, source)
+        job, is_new = self._submit(spec, archive, key, source)
         archive.unlink(missing_ok=True)
-        return found
+        return job, is_new
 
     def _submit(self, spec: JobSpec, archive: Path, key: str | None, source: str) -> tuple[Job, bool]:
         digest = digest_of(archive) or ""
         body_hash = hashlib.sha256(f"{spec}{digest}".encode()).hexdigest()
-        if key is not None and (known := self.store.keyed(key, body_hash)) is not None:
-            return known, False
-        self.check_space()
+        if key is not None and (earlier := self.store.keyed(key, body_hash)) is not None:
+            return earlier, False
+        self.require_space()
         job = new_job(new_id(), spec, source)
-        folder = submission.fill(self.home, job, archive, key, body_hash, digest)
+        folder = submission.fill(self.home, Submission.of(job, key, body_hash), archive, digest)
         try:
             faults.point("submit.moved")
             self.store.add(job, key, body_hash, 1 if source == "seed" else self.settings.queue_cap)
             faults.point("submit.recorded")
         except Exception as error:
             if not self._is_recorded(job.id):
-                submission.give_back(self.home, folder, archive)
+                submission.undo(self.home, folder, archive)
                 if key is not None and isinstance(error, sqlite3.IntegrityError):  # the same key, at the same time
                     return self.store.keyed(key, body_hash) or job, False
                 if isinstance(error, OverflowError):
@@ -140,7 +147,7 @@ class Engine:
         return self.job(job.id), True
 
     def _is_recorded(self, job_id: str) -> bool:
-        """Whether the commit was done although it raised."""
+        """Whether a commit took effect although it raised."""
         try:
             self.store.job(job_id)
         except NoSuchJobError:
@@ -153,20 +160,20 @@ class Engine:
         return BusyError(f"{running}: wait for it, or cancel it", current.id if current else None)
 
     def job(self, job_id: str) -> Job:
-        """The job called ``job_id``, with what its trainer last said.
+        """The job ``job_id`` with its current progress.
 
         Raises:
-            NoSuchJobError: There is none.
+            NoSuchJobError: There is no such job.
         """
         return self._with_progress(self.store.job(job_id))
 
     def jobs(self, state: str | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
-        """Newest first.
+        """The jobs with their current progress, newest first.
 
         Args:
-            state: Only those in it.
-            limit: At most so many.
-            after: Only those older than this one.
+            state: Return only jobs in this state.
+            limit: Largest number of jobs to return.
+            after: Id of a job: return only older ones.
         """
         wanted = None if state is None else frozenset({state})
         return [self._with_progress(job) for job in self.store.jobs(wanted, limit, after)]
@@ -174,29 +181,29 @@ class Engine:
     def _with_progress(self, job: Job) -> Job:
         if not job.attempt or job.state == states.PURGED:
             return job
-        found = read_json(self.home.job(job.id) / "progress.json")
-        current = found is not None and found.get("attempt") == job.attempt
-        return replace(job, progress=found) if current else job
+        progress = Progress.read(self.home.job(job.id))
+        current = progress is not None and progress.attempt == job.attempt
+        return replace(job, progress=progress) if current else job
 
     def active(self) -> Job | None:
-        """The oldest job that is under way, or waiting to be."""
-        found = self.store.jobs(states.ACTIVE)
-        return self._with_progress(found[-1]) if found else None
+        """The oldest job that is running or waiting."""
+        jobs = self.store.jobs(states.ACTIVE)
+        return self._with_progress(jobs[-1]) if jobs else None
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[Event]:
-        """What happened to a job later than event ``after``, oldest first.
+        """The events of a job with a number above ``after``, oldest first.
 
         Raises:
-            NoSuchJobError: There is none.
+            NoSuchJobError: There is no such job.
         """
         self.store.job(job_id)
         return self.store.events(job_id, after, limit)
 
     def cancel(self, job_id: str) -> Job:
-        """End a job; one that has ended stays as it is. It is cancelled when nothing of it runs any more.
+        """Cancel a job; one that has ended stays as it is. Its state is "cancelled" once no process of it is left.
 
         Raises:
-            NoSuchJobError: There is none.
+            NoSuchJobError: There is no such job.
         """
         while True:
             job = self.store.job(job_id)
@@ -212,20 +219,20 @@ class Engine:
                 return self._with_progress(changed)
 
     def resume(self, job_id: str) -> Job:
-        """Start a new attempt of a job that was interrupted, failed or was cancelled, from its last good checkpoint.
+        """Start a new attempt of an interrupted, failed or cancelled job, from its last good checkpoint.
 
         Raises:
-            NoSuchJobError: There is none.
-            WrongStateError: It is in another state, or its data are gone.
+            NoSuchJobError: There is no such job.
+            WrongStateError: The job is in another state, or its data are deleted.
         """
         job, folder = self.store.job(job_id), self.home.job(job_id)
-        intake = read_intake(folder)
-        has_data = intake is not None and intake[1] is None
-        if job.state not in states.RESUMABLE or not (has_data or (folder / "input" / "archive.tar.gz").is_file()):
+        intake = IntakeReport.read(folder)
+        has_data = intake is not None and intake.error is None
+        if job.state not in states.RESUMABLE or not (has_data or (folder / layout.ARCHIVE).is_file()):
             raise WrongStateError(job, "resumed")
-        self.check_space()
-        (folder / "cancel").unlink(missing_ok=True)
-        self.home.discard(folder / "artifacts")
+        self.require_space()
+        (folder / layout.CANCEL_FLAG).unlink(missing_ok=True)
+        self.home.discard(folder / layout.ARTIFACTS)
         faults.point("resume.unflagged")
         state = states.QUEUED if has_data else states.CREATED
         changed = self.store.change(job, state, error=None, ended_at=None, auto_resumes=0)
@@ -234,32 +241,29 @@ class Engine:
         self._supervisor.wake.set()
         return changed
 
-    def purge(self, job_id: str) -> dict[str, Any]:
+    def purge(self, job_id: str) -> Receipt:
         """Delete a job that has ended, with every byte of its data and model.
 
-        Returns:
-            ``id``, the ``deleted`` files relative to the home, and their ``bytes``.
-
         Raises:
-            NoSuchJobError: There is none.
-            WrongStateError: It is under way: cancel it first.
+            NoSuchJobError: There is no such job.
+            WrongStateError: The job is active: cancel it first.
         """
-        return purge(self.home, self.store, self.store.job(job_id))
+        return deletion.purge(self.home, self.store, self.store.job(job_id))
 
     def folder(self, job_id: str) -> Path:
-        """Where a job keeps its files.
+        """The folder of a job.
 
         Raises:
-            NoSuchJobError: There is none.
+            NoSuchJobError: There is no such job.
         """
         return self.home.job(self.store.job(job_id).id)
 
-    def check(self, archive: Path) -> dict[str, Any]:
-        """Check a data set without training: what ``intake.json`` would hold. Takes ``archive``, and keeps nothing.
+    def inspect(self, archive: Path) -> IntakeReport:
+        """Inspect a data set without training. ``archive`` is deleted, and so is everything made of it.
 
         Raises:
             OSError: The disk is full.
-            TimeoutError: It took longer than ten minutes.
-            RuntimeError: The check itself broke off.
+            TimeoutError: The inspection took longer than ten minutes.
+            RuntimeError: The intake ended without a report.
         """
-        return check(self.home, self.settings.intake, archive)
+        return inspection.inspect(self.home, self.settings.intake, archive)

@@ -1,4 +1,4 @@
-"""What the engine refuses. The HTTP layer turns each into one problem code."""
+"""The errors that the engine raises. The HTTP layer turns each into one problem code."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 class NoSuchJobError(LookupError):
-    """No job has this id."""
+    """There is no job with this id."""
 
 
 class WrongStateError(RuntimeError):
-    """The job's state does not allow it.
+    """The job's state does not allow the requested action.
 
     Attributes:
-        job: As it is now.
+        job: The job as it is now.
     """
 
     def __init__(self, job: Job, wanted: str) -> None:
@@ -25,10 +25,10 @@ class WrongStateError(RuntimeError):
 
 
 class BusyError(RuntimeError):
-    """A training is active, or the queue is full.
+    """Another job is active, or the queue is full.
 
     Attributes:
-        current: Id of the job in the way, if there is one.
+        current: Id of the active job, if there is one.
     """
 
     def __init__(self, message: str, current: str | None) -> None:
@@ -41,8 +41,8 @@ class KeyConflictError(ValueError):
 
 
 class DiskFullError(OSError):
-    """Too little space is left under the server's home."""
+    """Too little space is left on the disk of the server's home."""
 
 
 class HomeError(OSError):
-    """The server's home cannot be used; the message has the remedy."""
+    """The server's home cannot be used; the message says what to do."""

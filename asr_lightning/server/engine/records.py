@@ -1,72 +1,96 @@
-"""A job and its events, as the store has them."""
+"""A job and its events, as the store holds them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypedDict
 
+from asr_lightning.job_folder.ending import Metrics
+from asr_lightning.job_folder.failure import Failure
+from asr_lightning.job_folder.intake_report import Dataset
+from asr_lightning.job_folder.progress import Progress
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine import states
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as the store has it.
+    """A job as the store holds it.
 
     Attributes:
-        id: Opaque.
-        state: One of ``states``.
-        attempt: Trainings started so far; the current one's number.
+        id: Opaque, random id.
+        state: One of ``states.STATES``.
+        attempt: Number of trainings started so far, which is the number of the current one.
         auto_resumes: How many of them the server started by itself after a crash.
-        source: "seed" for POST /training, "v1" for POST /v1/jobs.
-        created_at, started_at, ended_at: UTC, ISO 8601; shown, never used to decide a state.
-        device: Held now; None else.
-        resumed_from: Checkpoint that the current attempt went on from.
-        error: ``code``, ``message``, ``param``.
-        dataset: Utterances, seconds, sha256 and counts of issues, from the intake.
-        metrics: WER before and after, and what the report says of them.
-        artifacts: sha256 by name.
-        progress: What the trainer last said of itself; from its file, not from the store.
+        source: The API that the job came by: "seed" for ``POST /training``, "v1" for ``POST /v1/jobs``.
+        spec: What the client asked for.
+        created_at, started_at, ended_at: UTC, ISO 8601. They are shown, and never decide a state.
+        device: Device that the job holds now; None if it holds none.
+        resumed_from: Checkpoint that the current attempt started from.
+        error: Why the job failed.
+        dataset: What the intake says of the data.
+        metrics: Scores before and after training.
+        artifacts: SHA-256 of each artifact, by name.
+        progress: What the trainer last wrote of its progress; it comes from its file, not from the store.
     """
 
     id: str
     state: str
-    attempt: int
-    auto_resumes: int
+    attempt: int = 0
+    auto_resumes: int = 0
     source: str
     spec: JobSpec
     created_at: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    device: str | None = None
+    resumed_from: str | None = None
+    error: Failure | None = None
+    dataset: Dataset | None = None
+    metrics: Metrics | None = None
+    artifacts: Mapping[str, str]
+    progress: Progress | None = None
+
+
+class JobChanges(TypedDict, total=False):
+    """The columns of a job that a change of its state may set."""
+
+    attempt: int
+    auto_resumes: int
     started_at: str | None
     ended_at: str | None
     device: str | None
     resumed_from: str | None
-    error: dict[str, Any] | None
-    dataset: dict[str, Any] | None
-    metrics: dict[str, Any] | None
-    artifacts: dict[str, str]
-    progress: dict[str, Any] | None = None
+    error: Failure | None
+    dataset: Dataset | None
+    metrics: Metrics | None
+    artifacts: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Event:
-    """One change of a job; ``seq`` counts from 1 without a gap."""
+    """One change of a job.
+
+    Attributes:
+        seq: Number of the event among those of its job, from 1 on without a gap.
+        time: UTC, ISO 8601.
+        kind: "state", "progress" or "purged".
+        data: JSON object that clients get as it is.
+    """
 
     seq: int
     time: str
     kind: str
-    data: dict[str, Any]
+    data: Mapping[str, object]
 
 
 def now() -> str:
-    """UTC, ISO 8601."""
+    """The current time: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def new_job(job_id: str, spec: JobSpec, source: str) -> Job:
-    """A job that has just been asked for."""
-    return Job(
-        id=job_id, state=states.CREATED, attempt=0, auto_resumes=0, source=source, spec=spec, created_at=now(),
-        started_at=None, ended_at=None, device=None, resumed_from=None, error=None, dataset=None, metrics=None,
-        artifacts={},
-    )  # fmt: skip
+    """A job that was just submitted."""
+    return Job(id=job_id, state=states.CREATED, source=source, spec=spec, created_at=now(), artifacts={})

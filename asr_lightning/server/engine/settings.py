@@ -1,4 +1,4 @@
-"""How one engine works: where, on which devices, and its limits."""
+"""The settings of an engine: its home, its devices, and its limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MODULE = (sys.executable, "-m")
+MIN_FREE_BYTES = 1 << 30
+"""Free bytes on the disk that the server leaves untouched."""
+_MODULE = (sys.executable, "-m")
 
 
 @dataclass(frozen=True)
@@ -15,20 +17,20 @@ class EngineSettings:
     """Settings of an engine.
 
     Attributes:
-        home: Everything that the server writes is under it.
-        devices: One trainer runs on each: "cpu", "mps", "cuda:0", …
-        models: What the trainer's ``--model`` takes, by the name that clients may ask for.
-        queue_cap: Most active jobs.
-        grace_s: How long a cancelled worker may take to stop by itself, in seconds.
-        auto_resumes: How often a job goes on by itself after its trainer died.
-        keep_archives: Keep the uploaded archive after it was read.
-        retention_s: Jobs that ended so long ago are deleted; None keeps them.
-        max_wall_s: A trainer that runs longer is stopped, in seconds.
-        inspection_s: The same for the intake.
-        max_log_bytes: A worker's log that grows longer keeps only its end.
-        min_free_bytes: With less space on the disk nothing is accepted.
-        poll_s: Pause of the supervisor, in seconds.
-        trainer, intake: Command lines of the workers; the job's folder is added.
+        home: The folder that holds everything the server writes.
+        devices: The devices to train on, such as "cpu", "mps" or "cuda:0". Each runs one trainer at a time.
+        models: The models as the trainer's ``--model`` takes them, by the name that clients may ask for.
+        queue_cap: Largest number of active jobs.
+        grace_s: Seconds that a cancelled worker gets to stop by itself.
+        auto_resumes: How often a job is resumed automatically after its trainer died.
+        keep_archives: Whether uploaded archives are kept after they were read.
+        retention_s: Seconds after its end until a job is deleted; None keeps all jobs.
+        max_wall_s: Seconds after which a trainer is stopped.
+        inspection_s: Seconds after which an intake is stopped.
+        max_log_bytes: Size from which a worker's log keeps only its end.
+        min_free_bytes: Free bytes on the disk below which nothing is accepted.
+        poll_s: Seconds that the supervisor sleeps between two steps.
+        trainer, intake: Command lines of the workers, to which the job's folder is added.
     """
 
     home: Path
@@ -42,7 +44,7 @@ class EngineSettings:
     max_wall_s: float = 24 * 3600.0
     inspection_s: float = 3600.0
     max_log_bytes: int = 8 << 20
-    min_free_bytes: int = 1 << 30
+    min_free_bytes: int = MIN_FREE_BYTES
     poll_s: float = 0.2
-    trainer: tuple[str, ...] = (*MODULE, "asr_lightning", "run-job")
-    intake: tuple[str, ...] = (*MODULE, "asr_lightning.server.intake")
+    trainer: tuple[str, ...] = (*_MODULE, "asr_lightning", "run-job")
+    intake: tuple[str, ...] = (*_MODULE, "asr_lightning.server.intake")

@@ -1,7 +1,7 @@
-"""The one record of every job: SQLite, each change a compare-and-set with its event in one transaction.
+"""The store of all jobs, in SQLite. Each change is a compare-and-set, in one transaction with its event.
 
-Holds no audio and no transcript. WAL with ``synchronous=FULL``: at NORMAL a commit may be lost with the power
-(https://sqlite.org/pragma.html#pragma_synchronous).
+The store holds no audio and no transcript. It uses WAL with ``synchronous=FULL``: with NORMAL, a power cut may lose a
+commit (https://sqlite.org/pragma.html#pragma_synchronous).
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from asr_lightning.durable import faults
+from asr_lightning.job_folder.failure import Failure
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.errors import KeyConflictError, NoSuchJobError
-from asr_lightning.server.engine.records import Event, Job, now
+from asr_lightning.server.engine.records import Event, Job, JobChanges, now
 
 VERSION = 1
 BUSY_S = 10.0
@@ -45,26 +46,28 @@ CREATE TABLE event (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE key (key TEXT PRIMARY KEY, body_hash TEXT NOT NULL, job TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
-JSON_FIELDS = ("error", "dataset", "metrics", "artifacts")
-FIELDS = (
+JSON_COLUMNS = ("error", "dataset", "metrics", "artifacts")
+COLUMNS = (
     "id", "state", "attempt", "auto_resumes", "source", "spec", "created_at", "started_at", "ended_at", "device",
     "resumed_from", "error", "dataset", "metrics", "artifacts",
 )  # fmt: skip
+Value = str | int | None
+"""A value of a column."""
 
 
 class Store:
-    """Every job in one SQLite file. Safe to use from several threads.
+    """All jobs in one SQLite file. Several threads may use it.
 
     Args:
-        path: Of the file; made where it is missing.
+        path: The file, which is made if it is missing.
 
     Raises:
-        sqlite3.DatabaseError: It is no sound store; ``recovery`` makes a new one from the job folders.
+        sqlite3.DatabaseError: The file is damaged; ``recovery`` makes a new store from the job folders.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # One to read and one to write: a commit waits for the disk, and no reader need wait with it.
+        # One connection to read and one to write, so that no reader waits while a commit waits for the disk.
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         with closing(self._connect()) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -80,6 +83,7 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
+            connection.row_factory = sqlite3.Row
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;")
         except BaseException:
             connection.close()
@@ -93,7 +97,7 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it or nothing."""
+        """A transaction."""
         with self._write_lock:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -106,50 +110,50 @@ class Store:
                 raise
 
     def close(self) -> None:
-        """Close the file."""
+        """Close both connections."""
         with self._read_lock, self._write_lock:
             self._reader.close()
             self._writer.close()
 
     def job(self, job_id: str) -> Job:
-        """The job called ``job_id``.
+        """The job ``job_id``.
 
         Raises:
-            NoSuchJobError: There is none.
+            NoSuchJobError: There is no such job.
         """
-        found = self._jobs("WHERE id = ?", [job_id])
-        if not found:
+        jobs = self._jobs("WHERE id = ?", [job_id])
+        if not jobs:
             raise NoSuchJobError(f"no job {job_id!r}")
-        return found[0]
+        return jobs[0]
 
     def jobs(self, wanted: frozenset[str] | None = None, limit: int = -1, after: str | None = None) -> list[Job]:
-        """Newest first: those in a state of ``wanted``, older than the job ``after``."""
-        where, values = ["1"], list[Any]()
+        """The jobs in one of the states ``wanted``, newest first; with ``after``, only those older than that job."""
+        where, values = ["1"], list[Value]()
         if wanted is not None:
-            where.append(f"state IN ({', '.join('?' * len(wanted))})")
+            where.append(f"state IN ({_marks(wanted)})")
             values += sorted(wanted)
         if after is not None:
             where.append("number < (SELECT number FROM job WHERE id = ?)")
             values.append(after)
         return self._jobs(f"WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?", [*values, limit])
 
-    def _jobs(self, clause: str, values: list[Any]) -> list[Job]:
+    def _jobs(self, clause: str, values: Sequence[Value]) -> list[Job]:
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {', '.join(FIELDS)} FROM job {clause}", values).fetchall()
-        return [_job(dict(zip(FIELDS, row, strict=True))) for row in rows]
+            rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM job {clause}", values).fetchall()
+        return [_job(row) for row in rows]
 
-    def add(self, job: Job, key: str | None, body_hash: str, most: int) -> None:
-        """Record a new job, unless ``most`` are active.
+    def add(self, job: Job, key: str | None, body_hash: str, max_active: int) -> None:
+        """Record a new job, unless ``max_active`` jobs are active.
 
         Raises:
-            sqlite3.IntegrityError: The key or the id exists.
-            OverflowError: There is no room.
+            sqlite3.IntegrityError: The key or the id exists already.
+            OverflowError: Too many jobs are active.
         """
         with self._writing() as connection:
             active = sorted(states.ACTIVE)
-            query = f"SELECT count(*) FROM job WHERE state IN ({', '.join('?' * len(active))})"
-            if connection.execute(query, active).fetchone()[0] >= most:
-                raise OverflowError(f"{most} jobs are active")
+            query = f"SELECT count(*) FROM job WHERE state IN ({_marks(active)})"
+            if connection.execute(query, active).fetchone()[0] >= max_active:
+                raise OverflowError(f"{max_active} jobs are active")
             self._insert(connection, job)
             if key is not None:
                 connection.execute("INSERT INTO key VALUES (?, ?, ?)", [key, body_hash, job.id])
@@ -164,15 +168,18 @@ class Store:
             _record(connection, job.id, "state", {"state": job.state, "attempt": job.attempt, "rebuilt": True})
 
     def _insert(self, connection: sqlite3.Connection, job: Job) -> None:
-        values = [_column(name, getattr(job, name)) for name in FIELDS]
-        marks = ", ".join("?" * len(FIELDS))
-        connection.execute(f"INSERT INTO job ({', '.join(FIELDS)}) VALUES ({marks})", values)
+        values = [_encoded(name, getattr(job, name)) for name in COLUMNS]
+        connection.execute(f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({_marks(COLUMNS)})", values)
 
     def keyed(self, key: str, body_hash: str | None = None) -> Job | None:
-        """The job that was made with ``key``, by a request whose hash is ``body_hash`` where that is known.
+        """The job that a request with the Idempotency-Key ``key`` made, or None.
+
+        Args:
+            key: The key.
+            body_hash: Hash of the current request; None if it is not known.
 
         Raises:
-            KeyConflictError: It was made by another request.
+            KeyConflictError: The request that made the job has another hash.
         """
         with self._reading() as connection:
             row = connection.execute("SELECT body_hash, job FROM key WHERE key = ?", [key]).fetchone()
@@ -182,33 +189,33 @@ class Store:
             raise KeyConflictError("this Idempotency-Key was used for another request: take a new one")
         return self.job(row[1])
 
-    def change(self, job: Job, state: str, through: str | None = None, **fields: Any) -> Job | None:
-        """Move ``job`` to ``state`` if it is still as ``job`` says; None when the race was lost.
+    def change(self, job: Job, state: str, through: str | None = None, **changes: Unpack[JobChanges]) -> Job | None:
+        """Move ``job`` to ``state``; returns None, and changes nothing, if the job is no longer as it was read.
 
         Args:
-            job: As it was read; its state and attempt are compared.
-            state: One that may follow.
-            through: A state between, told as an event in the same transaction.
-            fields: Other columns to set with it.
+            job: The job as it was read; its state and attempt are compared with the store.
+            state: The new state, which must be allowed to follow.
+            through: A state in between, whose event is recorded in the same transaction.
+            changes: Other columns to set.
         """
         path = [job.state, *([through] if through else []), state]
         for before, after in pairwise(path):
             if after not in states.NEXT[before]:
                 raise ValueError(f"no job goes from {before} to {after}")
-        changes = {"state": state, **fields}
-        columns = ", ".join(f"{name} = ?" for name in changes)
-        values = [_column(name, value) for name, value in changes.items()]
+        columns = ", ".join(f"{name} = ?" for name in ("state", *changes))
+        values = [state, *(_encoded(name, value) for name, value in changes.items())]
         with self._writing() as connection:
             query = f"UPDATE job SET {columns} WHERE id = ? AND state = ? AND attempt = ?"
             done = connection.execute(query, [*values, job.id, job.state, job.attempt]).rowcount
-            for passed in path[1:] if done else []:
-                data = {"state": passed, "attempt": fields.get("attempt", job.attempt)}
-                error = fields.get("error")
-                _record(connection, job.id, "state", data | ({"error": error} if error else {}))
+            for entered in path[1:] if done else []:
+                data: dict[str, object] = {"state": entered, "attempt": changes.get("attempt", job.attempt)}
+                if error := changes.get("error"):
+                    data["error"] = error.as_dict()
+                _record(connection, job.id, "state", data)
         return self.job(job.id) if done else None
 
     def purge(self, job: Job) -> Job | None:
-        """Move ``job`` to purged and forget all that was said of its data; None when the race was lost."""
+        """Move ``job`` to purged and erase what is stored about its data; None if it is no longer as it was read."""
         with self._writing() as connection:
             query = (
                 "UPDATE job SET state = ?, error = NULL, dataset = NULL, metrics = NULL, artifacts = '{}', "
@@ -216,41 +223,65 @@ class Store:
             )
             done = connection.execute(query, [states.PURGED, job.id, job.state, job.attempt]).rowcount
             if done:
-                # The last number stays, so that a client which has read so far gets this one.
+                # The numbers of events go on, so that a client which has read all earlier ones gets this one.
                 _record(connection, job.id, "purged", {"state": states.PURGED, "attempt": job.attempt})
                 connection.execute("DELETE FROM event WHERE job = ? AND kind != 'purged'", [job.id])
         return self.job(job.id) if done else None
 
-    def tell(self, job: Job, kind: str, data: dict[str, Any]) -> None:
-        """Add an event that changes no state."""
+    def record(self, job: Job, kind: str, data: Mapping[str, object]) -> None:
+        """Record an event that changes no state."""
         with self._writing() as connection:
             _record(connection, job.id, kind, data)
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[Event]:
-        """The events of a job later than ``after``, oldest first."""
+        """The events of a job with a number above ``after``, oldest first."""
         query = "SELECT seq, time, kind, data FROM event WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         with self._reading() as connection:
             rows = connection.execute(query, [job_id, after, limit]).fetchall()
         return [Event(seq, time, kind, json.loads(data)) for seq, time, kind, data in rows]
 
     def shrink(self) -> None:
-        """Write the log back into the file and drop it, so that no deleted byte stays in it."""
+        """Write the write-ahead log into the file and truncate it, so that no deleted byte stays in it."""
         with self._write_lock:
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _record(connection: sqlite3.Connection, job_id: str, kind: str, data: dict[str, Any]) -> None:
+def _record(connection: sqlite3.Connection, job_id: str, kind: str, data: Mapping[str, object]) -> None:
     query = "INSERT INTO event SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ? FROM event WHERE job = ?"
     connection.execute(query, [job_id, now(), kind, json.dumps(data), job_id])
 
 
-def _column(name: str, value: Any) -> Any:
-    if name == "spec":
+def _marks(values: Collection[str]) -> str:
+    """Placeholders for ``values`` in a statement."""
+    return ", ".join("?" * len(values))
+
+
+def _encoded(name: str, value: object) -> Value:
+    """The value of an attribute of ``Job`` as its column holds it."""
+    if isinstance(value, JobSpec | Failure):
         return json.dumps(value.as_dict())
-    return json.dumps(value) if name in JSON_FIELDS and value is not None else value
+    if name in JSON_COLUMNS and value is not None:
+        return json.dumps(value)
+    assert value is None or isinstance(value, str | int)
+    return value
 
 
-def _job(row: dict[str, Any]) -> Job:
-    for name in JSON_FIELDS:
-        row[name] = json.loads(row[name]) if row[name] is not None else None
-    return Job(**{**row, "spec": JobSpec(**json.loads(row["spec"]))})
+def _job(row: sqlite3.Row) -> Job:
+    error, dataset, metrics = (json.loads(row[name] or "null") for name in ("error", "dataset", "metrics"))
+    return Job(
+        id=row["id"],
+        state=row["state"],
+        attempt=row["attempt"],
+        auto_resumes=row["auto_resumes"],
+        source=row["source"],
+        spec=JobSpec.from_json(json.loads(row["spec"])),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        device=row["device"],
+        resumed_from=row["resumed_from"],
+        error=None if error is None else Failure.from_json(error),
+        dataset=dataset,
+        metrics=metrics,
+        artifacts=json.loads(row["artifacts"]),
+    )

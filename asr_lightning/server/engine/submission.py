@@ -1,51 +1,103 @@
-"""A new job's folder: made aside and moved into place in one step."""
+"""The folder of a new job, made in another place and moved to its own in one step; ``request.json`` describes it."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from asr_lightning.durable import faults
-from asr_lightning.durable.files import sync_folder, write_json
+from asr_lightning.durable.files import read_json, sync_folder, write_json
+from asr_lightning.job_folder import layout
+from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.records import Job
 
-ARCHIVE = Path("input", "archive.tar.gz")
+
+@dataclass(frozen=True)
+class Submission:
+    """What a client submitted, from which a lost store is rebuilt.
+
+    Attributes:
+        id: Id of the job.
+        created_at: UTC, ISO 8601.
+        spec: What to train.
+        source: See ``Job.source``.
+        key: The client's Idempotency-Key, if it sent one.
+        body_hash: Hash of the whole request, which tells a retry from another request with the same key.
+    """
+
+    id: str
+    created_at: str
+    spec: JobSpec
+    source: str
+    key: str | None
+    body_hash: str
+
+    @classmethod
+    def of(cls, job: Job, key: str | None, body_hash: str) -> Submission:
+        """The submission of ``job``."""
+        return cls(job.id, job.created_at, job.spec, job.source, key, body_hash)
+
+    def write(self, folder: Path, archive_sha256: str, archive_bytes: int) -> None:
+        """Write the ``request.json`` of a job.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        content = {
+            "id": self.id, "created_at": self.created_at, "spec": self.spec.as_dict(), "source": self.source,
+            "archive": {"sha256": archive_sha256, "size": archive_bytes}, "key": self.key, "body_hash": self.body_hash,
+        }  # fmt: skip
+        write_json(folder / layout.REQUEST, content)
+
+    @classmethod
+    def read(cls, folder: Path) -> Submission | None:
+        """The submission of the job in ``folder``; None if the file is missing, cut off or of another job."""
+        document = read_json(folder / layout.REQUEST)
+        if document is None or document.get("id") != folder.name:
+            return None
+        return cls(
+            id=folder.name,
+            created_at=str(document["created_at"]),
+            spec=JobSpec.from_json(document["spec"]),
+            source=str(document["source"]),
+            key=document.get("key"),
+            body_hash=str(document.get("body_hash") or ""),
+        )
 
 
-def fill(home: Home, job: Job, archive: Path, key: str | None, body_hash: str, digest: str) -> Path:
-    """Make the folder of ``job`` with its archive and request; whole and on the disk when this returns.
+def fill(home: Home, submission: Submission, archive: Path, archive_sha256: str) -> Path:
+    """Make the folder of a job with its archive and request; it is whole and on the disk when this returns.
 
     Raises:
-        OSError: It cannot be written. Nothing of it is left, and the archive is where it was.
+        OSError: The folder cannot be written. Nothing of it is left, and the archive is where it was.
     """
-    aside, folder = home.uploads / job.id, home.job(job.id)
-    request = {
-        "id": job.id, "created_at": job.created_at, "spec": job.spec.as_dict(), "source": job.source,
-        "archive": {"sha256": digest, "size": archive.stat().st_size}, "key": key, "body_hash": body_hash,
-    }  # fmt: skip
+    aside, folder = home.uploads / submission.id, home.job(submission.id)
+    size = archive.stat().st_size
+    target = aside / layout.ARCHIVE
     try:
-        (aside / "input").mkdir(parents=True, mode=0o700)
+        target.parent.mkdir(parents=True, mode=0o700)
         aside.chmod(0o700)
         faults.point("submit.folder")
         with archive.open("rb") as file:
             os.fsync(file.fileno())
-        archive.rename(aside / ARCHIVE)
+        archive.rename(target)
         faults.point("submit.archive")
-        sync_folder(aside / "input")
-        write_json(aside / "request.json", request)
+        sync_folder(target.parent)
+        submission.write(aside, archive_sha256, size)
         faults.point("submit.request")
         aside.rename(folder)
         sync_folder(folder.parent)
     except BaseException:
         for path in (aside, folder):
-            give_back(home, path, archive)
+            undo(home, path, archive)
         raise
     return folder
 
 
-def give_back(home: Home, folder: Path, archive: Path) -> None:
-    """Undo ``fill``: the archive goes back to where it was, and the folder goes."""
-    if (folder / ARCHIVE).exists():
-        (folder / ARCHIVE).rename(archive)
+def undo(home: Home, folder: Path, archive: Path) -> None:
+    """Undo ``fill``: move the archive back to where it was, and delete the folder."""
+    if (folder / layout.ARCHIVE).exists():
+        (folder / layout.ARCHIVE).rename(archive)
     home.discard(folder)

@@ -1,6 +1,6 @@
-"""Moves every active job on, a step at a time: the only place that starts, watches and ends workers.
+"""Process every active job, a step at a time. This is the only place that starts, watches and ends workers.
 
-It keeps nothing that a restart would miss: state is the store's, life is a lock's, endings are files'.
+A restart loses nothing: the store holds the states, a lock shows that a worker is alive, and files prove how it ended.
 """
 
 from __future__ import annotations
@@ -12,37 +12,42 @@ import signal
 import sqlite3
 import threading
 import time
-from typing import Any
 
 from asr_lightning.durable import faults
-from asr_lightning.durable.files import read_json, write_json
 from asr_lightning.durable.locks import is_held
-from asr_lightning.job_folder import processes
+from asr_lightning.job_folder import layout, processes
 from asr_lightning.job_folder.assignment import Assignment
-from asr_lightning.job_folder.proof import read_ending, read_intake
+from asr_lightning.job_folder.ending import Ending
+from asr_lightning.job_folder.failure import AGAIN, Failure, is_full
+from asr_lightning.job_folder.intake_report import IntakeReport
+from asr_lightning.job_folder.progress import PHASES, Progress
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.deletion import purge_old
 from asr_lightning.server.engine.errors import WrongStateError
-from asr_lightning.server.engine.home import Home, is_full
+from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.records import Job, now
 from asr_lightning.server.engine.settings import EngineSettings
 from asr_lightning.server.engine.store import Store
 
 logger = logging.getLogger(__name__)
 
-KILL_AFTER_S = 2.5  # between SIGTERM and SIGKILL; promise P8 leaves 5 s
+KILL_AFTER_S = 2.5  # between SIGTERM and SIGKILL; a cancelled job is to end within 5 s after its grace
 INTAKE_TRIES = 3
 RETENTION_PAUSE_S = 60.0
-TOLD = ("phase", "message", "epoch", "epochs", "fraction", "checks", "base_wer")
 
 
 class Supervisor(threading.Thread):
-    """The thread that does it.
+    """The thread that processes the jobs.
 
     Args:
-        settings: Of the engine.
-        home: Whose lock this process holds.
-        store: Of the jobs.
+        settings: Settings of the engine.
+        home: Home of the server, whose lock this process holds.
+        store: Store of the jobs.
+
+    Attributes:
+        wake: Set to make the next step start at once.
+        ending: Set to stop the thread.
+        last_step: When the last step ended, on the monotonic clock.
     """
 
     def __init__(self, settings: EngineSettings, home: Home, store: Store) -> None:
@@ -50,9 +55,9 @@ class Supervisor(threading.Thread):
         self.settings, self.home, self.store = settings, home, store
         self.wake, self.ending = threading.Event(), threading.Event()
         self.last_step = time.monotonic()
-        self._since: dict[tuple[str, str, int], float] = {}  # when this server saw a state first
+        self._since: dict[tuple[str, str, int], float] = {}  # when this server first saw a job in a state
         self._intake_tries: dict[str, int] = {}
-        self._told: dict[str, dict[str, Any]] = {}
+        self._reported: dict[str, Progress] = {}  # the progress in the last event of a job
         self._next_purge = 0.0
 
     def run(self) -> None:
@@ -63,7 +68,7 @@ class Supervisor(threading.Thread):
             self.wake.clear()
 
     def step(self) -> None:
-        """Look at every active job once. Whatever goes wrong with one is logged and tried again."""
+        """Process every active job once. An error with one job is logged, and the next step tries again."""
         try:
             active = self.store.jobs(states.ACTIVE)[::-1]
             self._forget({job.id for job in active})
@@ -72,8 +77,8 @@ class Supervisor(threading.Thread):
             return
         for job in active:
             try:
-                self._move(job)
-            except Exception:  # one job's trouble must not stop the others
+                self._process(job)
+            except Exception:  # an error with one job must not stop the others
                 logger.exception("job %s: trying again", job.id)
         self._purge_old()
         self.last_step = time.monotonic()
@@ -88,11 +93,12 @@ class Supervisor(threading.Thread):
             logger.exception("old jobs could not be deleted: trying again")
 
     def _forget(self, active: set[str]) -> None:
-        self._since = {seen: since for seen, since in self._since.items() if seen[0] in active}
-        self._told = {job_id: told for job_id, told in self._told.items() if job_id in active}
+        """Forget what is remembered of jobs that are no longer active."""
+        self._since = {state: since for state, since in self._since.items() if state[0] in active}
+        self._reported = {job_id: progress for job_id, progress in self._reported.items() if job_id in active}
         self._intake_tries = {job_id: tries for job_id, tries in self._intake_tries.items() if job_id in active}
 
-    def _move(self, job: Job) -> None:
+    def _process(self, job: Job) -> None:
         if job.state == states.CREATED:
             self._start_intake(job)
         elif job.state == states.VALIDATING:
@@ -105,12 +111,12 @@ class Supervisor(threading.Thread):
             self._watch_trainer(job)
 
     def _age(self, job: Job) -> float:
-        """Seconds since this server saw the job in this state; the wall clock has no say."""
+        """Seconds since this server first saw the job in this state, on the monotonic clock."""
         return time.monotonic() - self._since.setdefault((job.id, job.state, job.attempt), time.monotonic())
 
     def _is_alive(self, job: Job) -> bool:
         processes.reap()
-        return is_held(self.home.job(job.id) / "worker.lock")
+        return is_held(self.home.job(job.id) / layout.WORKER_LOCK)
 
     # intake
 
@@ -126,13 +132,13 @@ class Supervisor(threading.Thread):
         tries = self._intake_tries[job.id] = self._intake_tries.get(job.id, 0) + 1
         if tries > INTAKE_TRIES:
             message = f"the reading of the data ended {INTAKE_TRIES} times without a result"
-            self._fail(job, {"code": "internal", "message": message, "param": "data"})
+            self._fail(job, Failure("internal", message, "data"))
             return
         try:
-            (self.home.job(job.id) / "intake.json").unlink(missing_ok=True)
+            (self.home.job(job.id) / layout.INTAKE_REPORT).unlink(missing_ok=True)
             self._launch(job, self.settings.intake, "intake", [])
         except (OSError, faults.InjectedError) as error:
-            self._fail(job, _error_of(error))
+            self._fail(job, _launch_failure(error))
             return
         faults.point("intake.started")
 
@@ -142,21 +148,20 @@ class Supervisor(threading.Thread):
             if self._age(job) > self.settings.inspection_s:
                 processes.end_all(job.id)
                 message = f"reading the data took more than {self.settings.inspection_s:.0f} s: send fewer clips"
-                self._fail(job, {"code": "timeout", "message": message, "param": "data"})
+                self._fail(job, Failure("timeout", message, "data"))
             return
         if not processes.end_all(job.id):
             return
-        found = read_intake(self.home.job(job.id))
-        if found is None:
+        report = IntakeReport.read(self.home.job(job.id))
+        if report is None:
             self._launch_intake(job)
             return
-        dataset, error = found
         faults.point("intake.ended")
-        if error is not None:
-            self.store.change(job, states.FAILED, error=error, dataset=dataset, ended_at=now())
-        elif self.store.change(job, states.QUEUED, dataset=dataset) and not self.settings.keep_archives:
+        if report.error is not None:
+            self.store.change(job, states.FAILED, error=report.error, dataset=report.dataset, ended_at=now())
+        elif self.store.change(job, states.QUEUED, dataset=report.dataset):
             faults.point("intake.queued")
-            (self.home.job(job.id) / "input" / "archive.tar.gz").unlink(missing_ok=True)
+            self._drop_archive(job)
 
     # trainer
 
@@ -167,26 +172,23 @@ class Supervisor(threading.Thread):
             if lock is None:
                 continue
             try:
-                changed = self._take(job, device)
+                changed = self.store.change(
+                    job, states.PREPARING, attempt=job.attempt + 1, device=device, started_at=now(), resumed_from=None
+                )
                 if changed is not None:
                     self._launch_trainer(changed, lock)
                 return
             except sqlite3.IntegrityError:
-                continue  # the store still gives this device to a job whose ending is not recorded
+                continue  # in the store, a job whose ending is not yet recorded still holds this device
             finally:
                 os.close(lock)
 
     def _drop_archive(self, job: Job) -> None:
         if not self.settings.keep_archives:
-            (self.home.job(job.id) / "input" / "archive.tar.gz").unlink(missing_ok=True)
-
-    def _take(self, job: Job, device: str) -> Job | None:
-        return self.store.change(
-            job, states.PREPARING, attempt=job.attempt + 1, device=device, started_at=now(), resumed_from=None
-        )
+            (self.home.job(job.id) / layout.ARCHIVE).unlink(missing_ok=True)
 
     def _launch_trainer(self, job: Job, lock: int) -> None:
-        """Write down what the trainer is to do, and start it."""
+        """Write the trainer's assignment, and start it."""
         faults.point("trainer.recorded")
         folder = self.home.job(job.id)
         assignment = Assignment(
@@ -198,13 +200,13 @@ class Supervisor(threading.Thread):
             resume=job.attempt > 1,
         )
         try:
-            for name in ("exit.json", "progress.json"):
+            for name in (layout.EXIT_RECORD, layout.PROGRESS):
                 (folder / name).unlink(missing_ok=True)
             assignment.write(folder)
             faults.point("trainer.assigned")
             self._launch(job, self.settings.trainer, "trainer", [lock])
         except (OSError, faults.InjectedError) as error:
-            self._fail(job, _error_of(error))
+            self._fail(job, _launch_failure(error))
             return
         faults.point("trainer.started")
 
@@ -216,64 +218,62 @@ class Supervisor(threading.Thread):
             self._conclude(self.store.job(job.id))
         elif self._age_of_attempt(job) > self.settings.max_wall_s and processes.end_all(job.id):
             message = f"the training took more than {self.settings.max_wall_s / 3600:g} h: ask for fewer epochs"
-            self._fail(self.store.job(job.id), {"code": "timeout", "message": message, "param": "epochs"})
+            self._fail(self.store.job(job.id), Failure("timeout", message, "epochs"))
 
     def _age_of_attempt(self, job: Job) -> float:
         return time.monotonic() - self._since.setdefault((job.id, "attempt", job.attempt), time.monotonic())
 
     def _follow(self, job: Job) -> None:
-        """Take the phase from the trainer's progress, and tell what is new."""
-        found = read_json(self.home.job(job.id) / "progress.json")
-        if found is None or found.get("attempt") != job.attempt or found.get("phase") not in states.TRAINING:
+        """Take over the phase from the trainer's progress, and record an event if the progress is new."""
+        progress = Progress.read(self.home.job(job.id))
+        if progress is None or progress.attempt != job.attempt or progress.phase not in states.TRAINING:
             return
-        if states.PHASES.index(found["phase"]) > states.PHASES.index(job.state):
-            job = self.store.change(job, found["phase"], resumed_from=found.get("resumed_from")) or job
-            faults.point(f"trainer.{found['phase']}")
-        told = {name: found[name] for name in TOLD if name in found}
-        before = self._told.get(job.id, {})
-        if any(told.get(name) != before.get(name) for name in ("phase", "message", "checks")):
-            self._told[job.id] = told
-            self.store.tell(job, "progress", told | {"checks": (told.get("checks") or [])[-1:]})
+        if PHASES.index(progress.phase) > PHASES.index(job.state):
+            job = self.store.change(job, progress.phase, resumed_from=progress.resumed_from) or job
+            faults.point(f"trainer.{progress.phase}")
+        last = self._reported.get(job.id)
+        if last is None or progress.is_news_after(last):
+            self._reported[job.id] = progress
+            self.store.record(job, "progress", progress.as_event())
 
     def _conclude(self, job: Job) -> None:
-        """The trainer is gone: find out how it ended, once nothing of it is left."""
+        """Find out how a trainer ended, once no process of it is left."""
         if job.state not in states.TRAINING or not processes.end_all(job.id):
             return
         faults.point("trainer.ended")
-        ending = read_ending(self.home.job(job.id), job.attempt)
-        gone: dict[str, Any] = {"device": None}
-        if ending is None or (ending.error and ending.error["code"] in ("interrupted", "cancelled")):
-            self._interrupt(job, gone)
-        elif ending.succeeded:
-            gone |= {"metrics": ending.metrics, "artifacts": ending.artifacts, "error": None}
-            self.store.change(job, states.SUCCEEDED, ended_at=now(), **gone)
+        ending = Ending.read(self.home.job(job.id), job.attempt)
+        if ending is None or (ending.error and ending.error.code in AGAIN):
+            self._interrupt(job)
+        elif ending.error is not None:
+            self.store.change(job, states.FAILED, ended_at=now(), device=None, error=ending.error)
         else:
-            self.store.change(job, states.FAILED, ended_at=now(), error=ending.error, **gone)
+            self.store.change(
+                job, states.SUCCEEDED, ended_at=now(), device=None, error=None, metrics=ending.metrics,
+                artifacts=ending.artifacts,
+            )  # fmt: skip
         faults.point("trainer.concluded")
 
-    def _interrupt(self, job: Job, gone: dict[str, Any]) -> None:
-        """No proof of an ending: go on from the last checkpoint, or rest once that was tried often enough."""
+    def _interrupt(self, job: Job) -> None:
+        """Resume a job whose trainer left no proof of an ending, unless that was tried often enough."""
         if job.auto_resumes < self.settings.auto_resumes:
             count = job.auto_resumes + 1
-            self.store.change(job, states.QUEUED, through=states.INTERRUPTED, auto_resumes=count, **gone)
+            self.store.change(job, states.QUEUED, through=states.INTERRUPTED, auto_resumes=count, device=None)
             return
         message = "the training process ended without a result (killed, or out of memory): resume it, or ask for less"
-        error = {"code": "interrupted", "message": message, "param": None}
-        self.store.change(job, states.INTERRUPTED, error=error, ended_at=now(), **gone)
+        self.store.change(job, states.INTERRUPTED, error=Failure("interrupted", message), ended_at=now(), device=None)
 
     # both
 
-    def _launch(self, job: Job, command: tuple[str, ...], name: str, device_locks: list[int]) -> None:
-        folder = self.home.job(job.id)
-        processes.launch(job.id, folder, command, name, device_locks)
+    def _launch(self, job: Job, command: tuple[str, ...], worker: str, device_locks: list[int]) -> None:
+        processes.launch(job.id, self.home.job(job.id), command, worker, device_locks)
 
     def _cancel(self, job: Job) -> None:
-        """Flag, then SIGTERM, then SIGKILL; cancelled only when nothing of it is left."""
+        """Set the flag, then send SIGTERM, then SIGKILL; the job is cancelled once no process of it is left."""
         folder, age = self.home.job(job.id), self._age(job)
         if self._is_alive(job):
-            # A full disk cannot keep a job alive: it is ended without the courtesy.
+            # On a full disk the flag cannot be set: the signals end the job all the same.
             with contextlib.suppress(OSError):
-                (folder / "cancel").touch()
+                (folder / layout.CANCEL_FLAG).touch()
             if age > self.settings.grace_s + KILL_AFTER_S:
                 processes.signal_all(job.id, signal.SIGKILL)
             elif age > self.settings.grace_s:
@@ -282,18 +282,18 @@ class Supervisor(threading.Thread):
         if not processes.end_all(job.id):
             return
         with contextlib.suppress(OSError):
-            (folder / "cancel").touch()  # what the store is rebuilt from
+            (folder / layout.CANCEL_FLAG).touch()  # a rebuilt store needs it
         faults.point("cancel.ended")
         self.store.change(job, states.CANCELLED, device=None, ended_at=now())
 
-    def _fail(self, job: Job, error: dict[str, Any]) -> None:
-        """The server itself ends a job; its folder says so too."""
+    def _fail(self, job: Job, error: Failure) -> None:
+        """Fail a job on the server's own decision, also in its folder, from which a lost store is rebuilt."""
         with contextlib.suppress(OSError):
-            write_json(self.home.job(job.id) / "exit.json", {"attempt": job.attempt, "code": 1, "error": error})
+            Ending.failed(job.attempt, error).write(self.home.job(job.id))
         self.store.change(job, states.FAILED, error=error, device=None, ended_at=now())
 
 
-def _error_of(error: Exception) -> dict[str, Any]:
+def _launch_failure(error: Exception) -> Failure:
     if is_full(error):
-        return {"code": "disk_full", "message": "the server's disk is full: delete old jobs", "param": None}
-    return {"code": "internal", "message": f"the worker could not be started ({type(error).__name__})", "param": None}
+        return Failure("disk_full", "the server's disk is full: delete old jobs")
+    return Failure("internal", f"the worker could not be started ({type(error).__name__})")

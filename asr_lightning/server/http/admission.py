@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from asr_lightning.job_folder.spec import JobSpec
+from asr_lightning.job_folder.spec import MAX_EPOCHS, MAX_SEED, JobSpec
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.states import ACTIVE
 from asr_lightning.server.http import fields, forms
@@ -20,8 +20,8 @@ from asr_lightning.server.http.uploads import Upload
 Source = Literal["seed", "v1"]
 
 LANGUAGE = {"type": "string", "description": "a code such as en or de, for multilingual models"}
-EPOCHS = {"type": "integer", "minimum": 1, "maximum": 100, "description": "Without it, the recipe of the model."}
-SEED_NUMBER = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1, "default": 0}
+EPOCHS = {"type": "integer", "minimum": 1, "maximum": MAX_EPOCHS, "description": "Without it, the recipe of the model."}
+SEED_NUMBER = {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0}
 DATA = {**BINARY, "description": "a .tar.gz of audio files, and of text files with the same base names"}
 KEY_HEADER = {
     "name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "maxLength": 255},
@@ -92,7 +92,7 @@ async def check_room(here: Context, source: Source) -> None:
         raise busy(active[-1].id)
 
 
-def form_schema(names: Mapping[str, dict[str, Any]], required: list[str]) -> dict[str, Any]:
+def form_schema(names: Mapping[str, Mapping[str, object]], required: list[str]) -> dict[str, object]:
     """The OpenAPI description of a form with ``data``."""
     return {
         "schema": {

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from asr_lightning.job_folder import layout
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.states import SUCCEEDED
 from asr_lightning.server.http import auth, checkpoints, schemas
@@ -20,7 +21,6 @@ from asr_lightning.server.http.schemas import BINARY, TEXT, answers
 
 router = APIRouter()
 
-NAMES = frozenset({"model.tar.gz", "report.html", "report.json", "SHA256SUMS"})
 TYPES = {
     "gz": "application/gzip",
     "html": "text/html; charset=utf-8",
@@ -36,12 +36,15 @@ REPORT_CSP = (
 
 def file_answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route that sends a file of one of the media types ``kinds``."""
-    content = {kind: BINARY if kind == "application/gzip" else {} for kind in kinds}
-    found = answers("not_found", "not_finished", "purged", "invalid_parameter", s200=content)
-    found[206] = {"description": "A part", "content": {kind: {} for kind in (*kinds, "multipart/byteranges")}}
-    found[400] = {"description": "Malformed Range", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
-    found[416] = {"description": "Range outside the file", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
-    return found
+    content = {kind: BINARY if kind == GZIP else {} for kind in kinds}
+    responses = answers("not_found", "not_finished", "purged", "invalid_parameter", s200=content)
+    responses[206] = {"description": "A part", "content": {kind: {} for kind in (*kinds, "multipart/byteranges")}}
+    responses[400] = {"description": "Malformed Range", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
+    responses[416] = {
+        "description": "Range outside the file",
+        "content": {"text/plain": {"schema": TEXT["text/plain"]}},
+    }
+    return responses
 
 
 GZIP, HTML, JSON = "application/gzip", "text/html", "application/json"
@@ -84,7 +87,7 @@ async def artifact(here: Context, job: Job, name: str) -> Response:
     """
     if name in job.artifacts and job.state == SUCCEEDED:
         return await run_in_threadpool(_open, here, job, name)
-    if name in NAMES and job.state != SUCCEEDED:
+    if name in layout.ARTIFACT_NAMES and job.state != SUCCEEDED:
         raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
     raise Problem("not_found", "the job has no such file")
 
@@ -155,7 +158,7 @@ async def get_checkpoints(here: Here, job_id: str) -> Response:
     """The checkpoints of a job; a checkpoint is code, so none is handed out or taken."""
     job = await here.kept(job_id)
     found = await run_in_threadpool(checkpoints.listing, here.engine.home.job(job.id))
-    return JSONResponse({"data": found, "checks": checkpoints.checks(job.progress), "next": None})
+    return JSONResponse({"data": found, "checks": job.progress.checks if job.progress else [], "next": None})
 
 
 def tensorboard_url(request: Request, here: Context) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
@@ -16,13 +17,13 @@ from asr_lightning.server.http.schemas import answers
 
 router = APIRouter()
 
-FIELDS: dict[str, dict[str, Any]] = {
+FIELDS: dict[str, Mapping[str, object]] = {
     "model": {"type": "string", "description": "a name of GET /v1/models"},
     "epochs": admission.EPOCHS,
     "language": admission.LANGUAGE,
     "seed": admission.SEED_NUMBER,
 }
-BODY: dict[str, Any] = {
+BODY: dict[str, object] = {
     "parameters": [admission.KEY_HEADER],
     "requestBody": {
         "required": True,
@@ -39,10 +40,6 @@ BODY: dict[str, Any] = {
         },
     },
 }
-State = Literal[
-    "created", "validating", "queued", "preparing", "running", "evaluating", "packaging", "cancelling", "interrupted",
-    "succeeded", "failed", "cancelled", "purged",
-]  # fmt: skip
 
 
 def answer(request: Request, here: Context, job: Job, status: int = 200) -> Response:
@@ -73,7 +70,7 @@ async def create(request: Request, here: Here) -> Response:
 async def listing(
     request: Request,
     here: Here,
-    state: Annotated[State | None, Query()] = None,
+    state: Annotated[states.State | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     after: Annotated[str | None, Query(max_length=64, description="``next`` of the page before")] = None,
 ) -> Response:
@@ -117,4 +114,5 @@ async def resume(request: Request, here: Here, job_id: str) -> Response:
 async def delete(here: Here, job_id: str) -> Response:
     """Delete a job with every byte of its data and model; the answer lists what was deleted."""
     job = await here.job(job_id)
-    return JSONResponse(await run_in_threadpool(here.engine.purge, job.id))
+    receipt = await run_in_threadpool(here.engine.purge, job.id)
+    return JSONResponse(receipt.as_dict())

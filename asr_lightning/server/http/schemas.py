@@ -1,7 +1,8 @@
-"""Shapes of the answers, for the OpenAPI description. Routes build them by hand; a test compares (schemathesis)."""
+"""The shapes of answers, for the OpenAPI description. Routes build the answers by hand; a test compares the two."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +11,7 @@ from asr_lightning.server.http.problems import CODES, MEDIA_TYPE
 
 
 class Shape(BaseModel):
-    """Nothing but what is named."""
+    """An object with exactly the named members."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,6 +26,42 @@ class Problem(BaseModel):
     detail: str
 
 
+class Failure(Shape):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class Issue(Shape):
+    """Something wrong or doubtful about a clip, or about the whole data set."""
+
+    code: str
+    level: str
+    uid: str | None
+    name: str | None
+    message: str
+
+
+class Dataset(Shape):
+    """What is known of the data of a job."""
+
+    utterances: int | None
+    seconds: float | None
+    sha256: str | None
+    counts: dict[str, int] | None
+    issues: list[Issue] | None
+
+
+class Metrics(BaseModel):
+    """Scores before and after training; further members say more about them."""
+
+    before: float
+    after: float
+    verdict: str
+
+
 class Created(Shape):
     """Answer of ``POST /training``."""
 
@@ -32,7 +69,7 @@ class Created(Shape):
 
 
 class Status(Shape):
-    """Answer of ``GET /status``: the seed's five keys, and five for machines."""
+    """Answer of ``GET /status``: five members for people, and five for programs."""
 
     progress: str
     status: str
@@ -40,7 +77,7 @@ class Status(Shape):
     training_dir: str | None
     training_id: str | None
     state: str | None
-    error: dict[str, Any] | None
+    error: Failure | None
     message: str | None
     eta_s: float | None
     epoch: float | None
@@ -60,14 +97,14 @@ class Progress(Shape):
 
 
 class Params(Shape):
-    """Of a training."""
+    """The parameters of a training."""
 
     epochs: int
     seed: int
 
 
 class Links(Shape):
-    """Paths on this server."""
+    """Paths on this server that belong to a job."""
 
     events: str
     logs: str
@@ -90,11 +127,11 @@ class Job(Shape):
     base_revision: str | None
     language: str | None
     params: Params
-    dataset: dict[str, Any] | None
-    metrics: dict[str, Any] | None
+    dataset: Dataset | None
+    metrics: Metrics | None
     attempt: int
     resumed_from: str | None
-    error: dict[str, Any] | None
+    error: Failure | None
     links: Links
 
 
@@ -111,7 +148,7 @@ class Event(Shape):
     seq: int
     time: str
     kind: str
-    data: dict[str, Any]
+    data: dict[str, object]
 
 
 class Events(Shape):
@@ -128,11 +165,20 @@ class Checkpoint(Shape):
     size: int
 
 
+class ValidationResult(Shape):
+    """The scores of one pass over the dev set."""
+
+    epoch: float
+    step: int
+    wer: float
+    loss: float | None
+
+
 class Checkpoints(Shape):
-    """Of a job, with what each check of the training measured."""
+    """The checkpoints of a job, and the validation results of its training."""
 
     data: list[Checkpoint]
-    checks: list[dict[str, Any]]
+    checks: list[ValidationResult]
     next: str | None
 
 
@@ -145,7 +191,7 @@ class Artifact(Shape):
 
 
 class Artifacts(Shape):
-    """Of a job."""
+    """The files of a job that can be downloaded."""
 
     data: list[Artifact]
     next: str | None
@@ -187,7 +233,7 @@ class Models(Shape):
 
 
 class Verdict(BaseModel):
-    """Of the data checks."""
+    """The result of inspecting a data set."""
 
     ok: bool
     utterances: int
@@ -195,38 +241,48 @@ class Verdict(BaseModel):
 
 
 class Version(Shape):
-    """Of the server."""
+    """The version of the server."""
 
     name: str
     version: str
 
 
 class Health(Shape):
-    """Whether the server is well."""
+    """Whether the server works."""
 
     status: str
 
 
-def answers(*codes: str, **success: Any) -> dict[int | str, dict[str, Any]]:
-    """``responses`` of a route: the problems ``codes`` and those that every route has, and ``success`` by status.
+AnswerShape = type[BaseModel] | Mapping[str, Mapping[str, object]] | None
+"""A shape, or the schema of each media type; None for an answer without a body."""
+
+
+def answers(*codes: str, **success: AnswerShape) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route.
 
     Args:
-        codes: Of ``problems.CODES``.
-        success: ``s200=Model`` or ``s200={"text/plain": schema}``.
+        codes: Problems of ``problems.CODES`` that the route answers with, besides those of every route.
+        success: Shapes of the answers by status, such as ``s200=Model``, ``s204=None`` or ``s200={"text/plain": …}``.
     """
-    found: dict[int | str, dict[str, Any]] = {}
+    responses: dict[int | str, dict[str, Any]] = {}
     for name, shape in success.items():
-        status, kinds = int(name[1:]), shape
-        described = {"content": {kind: {"schema": schema} for kind, schema in kinds.items()}} if isinstance(
-            shape, dict) else {"model": shape} if shape else {}  # fmt: skip
-        found[status] = {"description": "Done", **described}
+        responses[int(name[1:])] = {"description": "Done", **_described(shape)}
     problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for code in ("unauthorized", "forbidden_origin", *codes):
         status, title = CODES[code]
-        before = found[status]["description"] + "; " if status in found else ""
-        content = {**found.get(status, {}).get("content", {}), **problem}
-        found[status] = {**found.get(status, {}), "description": f"{before}`{code}`: {title}", "content": content}
-    return found
+        response = responses.get(status, {})
+        before = f"{response['description']}; " if response else ""
+        content = {**response.get("content", {}), **problem}
+        responses[status] = {**response, "description": f"{before}`{code}`: {title}", "content": content}
+    return responses
+
+
+def _described(shape: AnswerShape) -> dict[str, object]:
+    if shape is None:
+        return {}
+    if isinstance(shape, Mapping):
+        return {"content": {media_type: {"schema": schema} for media_type, schema in shape.items()}}
+    return {"model": shape}
 
 
 TEXT = {"text/plain": {"type": "string"}}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from asr_lightning.job_folder import layout
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.states import PURGED
 from asr_lightning.server.http import admission, downloads, schemas, views
@@ -16,7 +17,7 @@ from asr_lightning.server.http.schemas import answers
 
 router = APIRouter()
 
-BODY: dict[str, Any] = {
+BODY: dict[str, object] = {
     "parameters": [admission.KEY_HEADER],
     "requestBody": {
         "required": True,
@@ -66,4 +67,4 @@ def latest(here: Context) -> Job | None:
 async def download_model(here: Here, training_id: Annotated[str, Query()]) -> Response:
     """The model of a finished training, as a ``.tar.gz``."""
     job = await here.kept(training_id)
-    return await downloads.artifact(here, job, "model.tar.gz")
+    return await downloads.artifact(here, job, layout.MODEL_ARCHIVE)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asr_lightning.server.engine.settings import MIN_FREE_BYTES
+
 WILDCARDS = ("0.0.0.0", "::", "")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 TOKEN_CHARACTERS = 16
@@ -56,7 +58,7 @@ class ServerSettings:
     body: BodyLimits = field(default_factory=BodyLimits)
     tensorboard: bool = True
     tensorboard_public: bool = False
-    min_free_bytes: int = 1 << 30
+    min_free_bytes: int = MIN_FREE_BYTES
     streams: int = 512
     uploads: int = 64
     checks: int = 4

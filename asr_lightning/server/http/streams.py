@@ -9,15 +9,15 @@ import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from asr_lightning.server.engine.records import Event
+from asr_lightning.job_folder import layout
 from asr_lightning.server.engine.states import PURGED, TERMINAL
-from asr_lightning.server.http import schemas
+from asr_lightning.server.http import schemas, views
 from asr_lightning.server.http.context import Context, Here
 from asr_lightning.server.http.feed import PAGE
 from asr_lightning.server.http.problems import Problem
@@ -48,8 +48,9 @@ async def events(
     if SSE in request.headers.get("accept", ""):
         here.feed.check()
         return StreamingResponse(_stream(here, job_id, _last_seen(request, after)), media_type=SSE)
-    found = await run_in_threadpool(here.engine.events, job_id, after, limit)
-    return JSONResponse({"data": [_event(event) for event in found], "next": str(found[-1].seq) if found else None})
+    page = await run_in_threadpool(here.engine.events, job_id, after, limit)
+    last = str(page[-1].seq) if page else None
+    return JSONResponse({"data": [views.event_object(event) for event in page], "next": last})
 
 
 def _last_seen(request: Request, after: int) -> int:
@@ -61,10 +62,6 @@ def _last_seen(request: Request, after: int) -> int:
     return int(given)
 
 
-def _event(event: Event) -> dict[str, Any]:
-    return {"seq": event.seq, "time": event.time, "kind": event.kind, "data": event.data}
-
-
 async def _stream(here: Context, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Every event once, in order; a comment while nothing happens; ends when the job has."""
     with here.feed.seat(), here.feed.watching(job_id, after) as watch:
@@ -74,7 +71,7 @@ async def _stream(here: Context, job_id: str, after: int) -> AsyncIterator[bytes
             found = await here.feed.next(job_id, watch, after, 0 if ended else min(1.0, here.settings.ping_s))
             for event in found:
                 after = event.seq
-                text = json.dumps(_event(event), ensure_ascii=True)
+                text = json.dumps(views.event_object(event), ensure_ascii=True)
                 yield f"id: {event.seq}\nevent: {event.kind}\ndata: {text}\n\n".encode()
             if ended and not found:
                 yield b"event: end\ndata: {}\n\n"
@@ -101,7 +98,7 @@ async def logs(
 ) -> Response:  # fmt: skip
     """The log from byte ``offset`` on, at most 1 MiB; ``X-Next-Offset`` says where to go on."""
     await here.kept(job_id)
-    path = here.engine.home.job(job_id) / "logs" / f"{name}.log"
+    path = layout.log_of(here.engine.home.job(job_id), name)
     if follow:
         here.feed.check()
         return StreamingResponse(_follow(here, job_id, path, offset), media_type=PLAIN)

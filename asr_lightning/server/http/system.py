@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import Any
 
 import anyio.to_thread
 import psutil
@@ -21,7 +20,7 @@ from asr_lightning.server.http.schemas import TEXT, answers
 
 router = APIRouter()
 
-CHECK_BODY: dict[str, Any] = {
+CHECK_BODY: dict[str, object] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": admission.form_schema({}, [])}}
 }
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -91,13 +90,13 @@ async def validate(request: Request, here: Here) -> Response:
     path = await run_in_threadpool(here.engine.new_upload)
     async with forms.received(request, frozenset(), path, here.settings.min_free_bytes):
         try:
-            found = await anyio.to_thread.run_sync(here.engine.check, path, limiter=here.checks)
+            report = await anyio.to_thread.run_sync(here.engine.inspect, path, limiter=here.checks)
         except TimeoutError as error:
             raise Problem("timeout", "the check took too long: send fewer clips") from error
-    if found.get("ok"):
-        return JSONResponse(found)
-    refused = found.get("error") or {}
-    code = refused.get("code")
+    if report.error is None:
+        return JSONResponse(report.as_dict())
+    code = report.error.code
     known = code if code in ("too_large", "unsupported_media", "disk_full") else "dataset_invalid"
-    details = {key: found.get(key) for key in ("issues", "counts", "utterances", "seconds")}
-    raise Problem(known, refused.get("message") or "the data set has errors", param="data", **details)
+    message = report.error.message or "the data set has errors"
+    raise Problem(known, message, param="data", issues=report.dataset["issues"], counts=report.dataset["counts"],
+                  utterances=report.dataset["utterances"], seconds=report.dataset["seconds"])  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -15,7 +15,7 @@ from asr_lightning.server.http.schemas import BINARY, answers
 
 router = APIRouter()
 
-BODY: dict[str, Any] = {
+BODY: dict[str, object] = {
     "requestBody": {
         "content": {
             "application/json": {
@@ -28,7 +28,9 @@ BODY: dict[str, Any] = {
         }
     }
 }
-RAW: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BINARY}}}}
+RAW: dict[str, object] = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BINARY}}}
+}
 
 
 @router.post(

@@ -7,7 +7,6 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -39,7 +38,7 @@ class Upload:
     used: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> dict[str, object]:
         """As JSON."""
         return {"id": self.path.name, "received": self.received, "size": self.size}
 

@@ -1,11 +1,9 @@
-"""A job as the routes show it: to the seed's clients in words, to v1's as an object."""
+"""A job as the routes show it: as one line of text in ``GET /status``, as an object in the v1 API."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from asr_lightning.server.engine import states
-from asr_lightning.server.engine.records import Job
+from asr_lightning.server.engine.records import Event, Job
 
 WAITING = {
     states.CREATED: "checking data",
@@ -26,58 +24,67 @@ ENDED = {
     states.PURGED: "deleted",
 }
 WORDS = WAITING | TRAINING | ENDED
-"""What stands for a state where the trainer has said nothing more; pinned by a test."""
-
-NUMBERS = ("epoch", "step", "steps", "eta_s")
+"""The line that stands for a state unless the trainer gave a better one; pinned by a test."""
 
 
 def words(job: Job) -> str:
-    """The seed's ``progress``: a line for people, never a number."""
+    """What a job is doing, in a line for people."""
     if job.state == states.FAILED:
-        return f"failed: {(job.error or {}).get('message') or 'no reason is known'}"
-    told = job.progress or {}
-    # What the trainer said is of use only as long as it is about the state that the store has.
-    if job.state in TRAINING and told.get("phase") == job.state and told.get("message"):
-        return str(told["message"])
+        return f"failed: {(job.error and job.error.message) or 'no reason is known'}"
+    # The trainer's message is shown only if it is about the state that the store has.
+    if job.state in TRAINING and job.progress and job.progress.phase == job.state and job.progress.message:
+        return job.progress.message
     return WORDS[job.state]
 
 
-def status(job: Job | None, tensorboard: str | None) -> dict[str, Any]:
+def status(job: Job | None, tensorboard: str | None) -> dict[str, object]:
     """The answer of ``GET /status``."""
     if job is None:
         return {
             "progress": "no training yet", "status": "idle", "tensorboard_url": tensorboard, "training_dir": None,
             "training_id": None, "state": None, "error": None, "message": None, "eta_s": None, "epoch": None,
         }  # fmt: skip
-    told = (job.progress or {}) if job.state in states.TRAINING else {}
+    current = job.progress if job.state in states.TRAINING else None
     return {
         "progress": words(job),
         "status": "busy" if job.state in states.ACTIVE else "idle",
         "tensorboard_url": tensorboard,
-        "training_dir": f"jobs/{job.id}",  # relative to the home: the host's layout is nobody's business
+        "training_dir": f"jobs/{job.id}",  # relative to the home, so that it does not reveal the host's layout
         "training_id": job.id,
         "state": job.state,
-        "error": job.error,
-        "message": (job.error or {}).get("message") or told.get("message"),
-        "eta_s": told.get("eta_s"),
-        "epoch": told.get("epoch"),
+        "error": _error(job),
+        "message": (job.error and job.error.message) or (current and current.message) or None,
+        "eta_s": current.eta_s if current else None,
+        "epoch": current.epoch if current else None,
     }
 
 
-def progress(job: Job) -> dict[str, Any]:
-    """How far ``job`` is, in numbers."""
-    told = job.progress or {}
-    fraction = 1.0 if job.state == states.SUCCEEDED else float(told.get("fraction") or 0.0)
+def progress(job: Job) -> dict[str, object]:
+    """How far a job is, in numbers."""
+    last = job.progress
+    fraction = 1.0 if job.state == states.SUCCEEDED else float(last.fraction if last else 0.0)
     return {
         "phase": job.state,
         "message": words(job),
         "epochs": job.spec.epochs,
         "fraction": fraction,
-        **{name: told.get(name) for name in NUMBERS},
+        "epoch": last.epoch if last else None,
+        "step": last.step if last else None,
+        "steps": last.steps if last else None,
+        "eta_s": last.eta_s if last else None,
     }
 
 
-def job_object(job: Job, tensorboard: str | None) -> dict[str, Any]:
+def event_object(event: Event) -> dict[str, object]:
+    """The event object of the v1 API."""
+    return {"seq": event.seq, "time": event.time, "kind": event.kind, "data": event.data}
+
+
+def _error(job: Job) -> dict[str, str | None] | None:
+    return None if job.error is None else job.error.as_dict()
+
+
+def job_object(job: Job, tensorboard: str | None) -> dict[str, object]:
     """The job object of the v1 API."""
     path = f"/v1/jobs/{job.id}"
     return {
@@ -96,7 +103,7 @@ def job_object(job: Job, tensorboard: str | None) -> dict[str, Any]:
         "metrics": job.metrics,
         "attempt": job.attempt,
         "resumed_from": job.resumed_from,
-        "error": job.error,
+        "error": _error(job),
         "links": {
             "events": f"{path}/events",
             "logs": f"{path}/logs",

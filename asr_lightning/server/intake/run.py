@@ -12,6 +12,7 @@ from pathlib import Path
 from asr_lightning.data.manifest import CSV_NAMES, write_manifests
 from asr_lightning.data.rows import Row, split_key
 from asr_lightning.durable.files import FULL, sync_folder, write_json
+from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.worker import is_cancelled
 from asr_lightning.server.intake.clips import LEFT_OUT, Clip, check_leak, make_clips
 from asr_lightning.server.intake.decoding import Decoders, Refused, Sound
@@ -21,6 +22,7 @@ from asr_lightning.server.intake.unpack import RawFile, open_folder, open_regula
 from asr_lightning.server.intake.verdict import IntakeError, Verdict
 
 MIN_TEXTS = 3  # a train, a dev and a test split without a text in common
+ARCHIVE = Path(layout.ARCHIVE)
 WORK = "tmp/intake"
 REMEDIES = {"D03": "convert it to wav with another program, or record it again", "D06": "split it at a pause"}
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,7 +46,7 @@ def run(job: Path, limits: IntakeLimits, check_only: bool = False) -> Verdict:
         CancelledError: The job's cancel flag was set; there is no verdict.
         OSError: The disk fails otherwise than by being full.
     """
-    for leftover in ("intake.json", "dataset", WORK):
+    for leftover in (layout.INTAKE_REPORT, layout.DATASET, WORK):
         _remove(job, leftover)
     verdict = Verdict()
     work = job / WORK
@@ -55,7 +57,7 @@ def run(job: Path, limits: IntakeLimits, check_only: bool = False) -> Verdict:
             (work / name).mkdir(parents=True, mode=0o700)
         _fill(job, work, limits, verdict)
         if not check_only:
-            (work / "dataset").rename(job / "dataset")
+            (work / "dataset").rename(job / layout.DATASET)
             sync_folder(job)
     except IntakeError as error:
         verdict.error = error
@@ -65,7 +67,7 @@ def run(job: Path, limits: IntakeLimits, check_only: bool = False) -> Verdict:
         verdict.error = IntakeError("disk_full", "the server's disk is full; ask its operator, or try again later")
     finally:
         _remove(job, WORK)
-    write_json(job / "intake.json", verdict.as_json())
+    verdict.report().write(job)
     return verdict
 
 
@@ -74,8 +76,8 @@ def _fill(job: Path, work: Path, limits: IntakeLimits, verdict: Verdict) -> None
     poll = partial(_stop_if_cancelled, job)
     with (
         open_folder(job) as job_folder,
-        open_folder("input", job_folder) as input_folder,
-        open_regular("archive.tar.gz", input_folder) as archive,
+        open_folder(ARCHIVE.parent, job_folder) as input_folder,
+        open_regular(ARCHIVE.name, input_folder) as archive,
         open_folder(work / "raw") as raw,
         open_folder(work / "dataset") as dataset,
     ):

@@ -1,11 +1,14 @@
-"""What the intake says: issues of single clips, and the one error that refuses a whole upload."""
+"""The result of an intake: issues with single clips, and the one error that refuses a whole upload."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from asr_lightning.job_folder.failure import Failure
+from asr_lightning.job_folder.intake_report import Dataset, IntakeReport, ReportedIssue
 
 Code = Literal["dataset_invalid", "too_large", "unsupported_media", "disk_full"]
 Level = Literal["E", "W", "I"]
@@ -24,14 +27,14 @@ class IntakeError(ValueError):
 
 @dataclass(frozen=True)
 class Issue:
-    """One finding, with a code of the data checks.
+    """Something wrong or doubtful about a clip, or about the whole data set.
 
     Attributes:
-        code: "D01" … "D32".
-        level: E: the clip is left out. W: doubtful. I: information.
+        code: The kind of issue, from "D01" to "D32".
+        level: "E": the clip is left out; "W": it is doubtful; "I": for information.
         message: Cause and remedy.
-        name: The client's file name, None for the data set.
-        uid: The server's name of the clip, None where it has none.
+        name: The client's file name; None for an issue of the whole data set.
+        uid: The server's name of the clip; None if it has none.
     """
 
     code: str
@@ -40,24 +43,22 @@ class Issue:
     name: str | None = None
     uid: str | None = None
 
-    def as_json(self) -> dict[str, str | None]:
-        """Without control characters, whatever the client's names hold."""
+    def as_json(self) -> ReportedIssue:
+        """The issue for the report, without the control characters that a client's file name may hold."""
         name = None if self.name is None else printable(self.name)
-        return {
-            "code": self.code, "level": self.level, "uid": self.uid, "name": name, "message": printable(self.message)
-        }  # fmt: skip
+        return ReportedIssue(code=self.code, level=self.level, uid=self.uid, name=name, message=printable(self.message))
 
 
 @dataclass
 class Verdict:
-    """All findings of one upload.
+    """Everything that the intake finds out about one upload.
 
     Attributes:
-        issues: In the order found.
-        error: Set when the upload is refused.
-        utterances: Usable clips.
-        seconds: Their length together.
-        sha256: Of their sounds, texts and splits; None when refused.
+        issues: The issues, in the order in which they were noticed.
+        error: Why the upload is refused; None if it can be used.
+        utterances: Number of usable clips.
+        seconds: Total length of the usable clips.
+        sha256: Hash of their recordings, texts and splits; None for a refused upload.
     """
 
     issues: list[Issue] = field(default_factory=list)
@@ -67,27 +68,23 @@ class Verdict:
     sha256: str | None = None
 
     def add(self, code: str, level: Level, message: str, name: str | None = None, uid: str | None = None) -> None:
-        """Append an issue."""
+        """Add an issue."""
         self.issues.append(Issue(code, level, message, name, uid))
 
-    def as_json(self) -> dict[str, Any]:
-        """The content of intake.json; the worst issues first, since only the first ones are listed."""
+    def report(self) -> IntakeReport:
+        """The content of ``intake.json``; the worst issues come first, since only ``MAX_ISSUES`` are listed."""
         ordered = sorted(self.issues, key=lambda issue: SEVERITY[issue.level])
-        error = None
-        if self.error:
-            error = {"code": self.error.code, "message": str(self.error), "param": "data"}
-        return {
-            "ok": self.error is None,
-            "error": error,
-            "utterances": self.utterances,
-            "seconds": round(self.seconds, 3),
-            "sha256": self.sha256,
-            "issues": [issue.as_json() for issue in ordered[:MAX_ISSUES]],
-            "counts": dict(sorted(Counter(issue.code for issue in self.issues).items())),
-        }
+        dataset = Dataset(
+            utterances=self.utterances,
+            seconds=round(self.seconds, 3),
+            sha256=self.sha256,
+            counts=dict(sorted(Counter(issue.code for issue in self.issues).items())),
+            issues=[issue.as_json() for issue in ordered[:MAX_ISSUES]],
+        )
+        return IntakeReport(Failure(self.error.code, str(self.error), "data") if self.error else None, dataset)
 
 
 def printable(text: str, limit: int = MAX_CHARS) -> str:
-    """``text`` on one line, without control, format or surrogate characters, and not endless."""
-    kept = "".join("�" if unicodedata.category(char)[0] == "C" else char for char in " ".join(text.split()))
-    return kept if len(kept) <= limit else kept[:limit] + "…"
+    """``text`` on one line, without control, format or surrogate characters, and cut to ``limit`` characters."""
+    line = "".join("�" if unicodedata.category(char)[0] == "C" else char for char in " ".join(text.split()))
+    return line if len(line) <= limit else line[:limit] + "…"

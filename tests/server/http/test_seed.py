@@ -9,6 +9,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
+from asr_lightning.job_folder.progress import Progress
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.http import views
@@ -84,7 +85,7 @@ def test_every_state_has_its_words(engine: Engine) -> None:
         now = dataclasses.replace(job, state=state)
         assert views.status(now, None)["progress"] == words
         assert views.status(now, None)["status"] == ("busy" if state in states.ACTIVE else "idle")
-    running = {"phase": "running", "message": "training, epoch 3 of 10", "epoch": 2.5, "eta_s": 60.0}
+    running = Progress(attempt=1, phase="running", message="training, epoch 3 of 10", epoch=2.5, eta_s=60.0, checks=[])
     told = views.status(dataclasses.replace(job, state="running", progress=running), None)
     assert (told["progress"], told["epoch"], told["eta_s"]) == ("training, epoch 3 of 10", 2.5, 60.0)
     late = views.status(dataclasses.replace(job, state="evaluating", progress=running), None)

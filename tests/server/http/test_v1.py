@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from asr_lightning.job_folder.failure import Failure
+from asr_lightning.job_folder.intake_report import IntakeReport
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.http.problems import CODES
 from tests.server import driver
@@ -214,8 +216,9 @@ def test_validation_without_training(http: TestClient, engine: Engine) -> None:
     assert (found.status_code, found.json()["ok"], found.json()["utterances"]) == (200, True, 1)
     assert engine.jobs() == []
     context = http.app.state.context
-    refused = {"ok": False, "error": {"code": "dataset_invalid", "message": "no clips"}, "issues": [{"code": "D02"}]}
-    context.engine = type("Refusing", (), {"new_upload": engine.new_upload, "check": lambda *_: refused})()
+    dataset = {"utterances": 0, "seconds": 0.0, "sha256": None, "counts": {"D02": 1}, "issues": [{"code": "D02"}]}
+    refused = IntakeReport(Failure("dataset_invalid", "no clips"), dataset)
+    context.engine = type("Refusing", (), {"new_upload": engine.new_upload, "inspect": lambda *_: refused})()
     answer = http.post("/v1/datasets/validate", files=form())
     assert (answer.status_code, answer.json()["code"]) == (422, "dataset_invalid")
     assert answer.json()["issues"] == [{"code": "D02"}]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from asr_lightning.job_folder import processes
+from asr_lightning.job_folder.failure import Failure
 from asr_lightning.job_folder.spec import JobSpec, SpecError
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.engine.errors import BusyError, HomeError, KeyConflictError, NoSuchJobError, WrongStateError
@@ -45,7 +46,7 @@ def test_archive_is_kept_on_request(home: Path) -> None:
 def test_refused_data_fail_the_job_with_the_reason(home: Path) -> None:
     with running(home) as engine:
         job = reach(engine, submit(engine, data=b"bad"), "failed")
-        assert job.error == {"code": "dataset_invalid", "message": "no clips", "param": "data"}
+        assert job.error == Failure("dataset_invalid", "no clips", "data")
         assert job.attempt == 0
 
 
@@ -191,7 +192,7 @@ def test_p6_exit_record_without_an_artifact_is_no_success(home: Path) -> None:
     with running(home, auto_resumes=1) as engine:
         job = reach(engine, submit(engine, "bare"), "interrupted")
         assert job.attempt == 2  # one by itself
-        assert job.error is not None and job.error["code"] == "interrupted"
+        assert job.error is not None and job.error.code == "interrupted"
         assert engine.resume(job.id).state == "queued"
 
 
@@ -217,8 +218,8 @@ def test_p6_automatic_attempts_are_bounded(home: Path) -> None:
 def test_exit_record_of_an_earlier_attempt_counts_for_nothing(home: Path) -> None:
     with running(home, auto_resumes=0) as engine:
         job = reach(engine, submit(engine, "oom"), "failed")
-        assert job.error is not None and job.error["code"] == "oom"  # P11: named, with advice
-        assert "smaller model" in job.error["message"]
+        assert job.error is not None and job.error.code == "oom"  # P11: named, with advice
+        assert "smaller model" in job.error.message
         engine.resume(job.id)
         again = reach(engine, job, "failed")
         assert again.attempt == 2
@@ -292,7 +293,7 @@ def test_timeouts_end_a_worker_and_say_so(home: Path) -> None:
     with running(home, max_wall_s=0.1, inspection_s=0.1) as engine:
         for job in (submit(engine, "slow"), submit(engine, data=b"stuck")):
             error = reach(engine, job, "failed").error
-            assert error is not None and error["code"] == "timeout"
+            assert error is not None and error.code == "timeout"
             assert processes.of_job(job.id) == []
 
 

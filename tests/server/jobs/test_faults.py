@@ -101,7 +101,7 @@ def test_server_goes_on_after(place: str, mode: str, tmp_path: Path, monkeypatch
         except AssertionError:  # a job failed, and says so
             failed = [job for job in engine.jobs() if job.state == "failed"]
             assert failed and failed[0].error, engine.jobs()
-            assert failed[0].error["code"] == ("disk_full" if mode == "enospc" else "internal")
+            assert failed[0].error.code == ("disk_full" if mode == "enospc" else "internal")
         monkeypatch.delenv(faults.VARIABLE)
         assert engine.is_supervised()
         assert raised is None or place.startswith(("submit", "store", "cancel", "resume", "purge"))

@@ -83,12 +83,12 @@ def test_p14_deleting_leaves_no_byte(home: Path) -> None:
         model = (engine.folder(job.id) / "artifacts" / "model.tar.gz").read_bytes()
         assert driver.files_with(home, driver.VOICE)
         receipt = engine.purge(job.id)
-        assert f"jobs/{job.id}/dataset/clip-0001.txt" in receipt["deleted"]
-        assert receipt["bytes"] > len(driver.VOICE)
+        assert f"jobs/{job.id}/dataset/clip-0001.txt" in receipt.deleted
+        assert receipt.bytes > len(driver.VOICE)
         assert driver.files_with(home, driver.VOICE) == driver.files_with(home, model[:64]) == []
         assert not (home / "jobs" / job.id).exists()
         assert engine.job(job.id).state == "purged"
-        assert engine.purge(job.id)["deleted"] == []  # again: nothing more
+        assert engine.purge(job.id).deleted == []  # again: nothing more
         assert told(engine, job) == ["purged"]
         slow = submit(engine, "slow")
         with pytest.raises(WrongStateError):
@@ -111,7 +111,7 @@ def test_checking_data_keeps_nothing(home: Path) -> None:
     with running(home) as engine:
         archive = engine.new_upload()
         archive.write_bytes(driver.VOICE)
-        assert engine.check(archive)["ok"] is True
+        assert engine.inspect(archive).error is None
         assert driver.files_with(home, driver.VOICE) == []
         assert engine.jobs() == []
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr_lightning.job_folder.ending import CancelledError, error_of, one_line
+from asr_lightning.job_folder.failure import CancelledError, failure_of, one_line
 
 JOB = Path("/srv/asr/jobs/abc")
 
@@ -44,21 +44,21 @@ def raised(error: BaseException, beneath: BaseException | None = None) -> BaseEx
     ids=lambda value: str(value)[:40],
 )
 def test_each_has_its_code(error: BaseException, code: str) -> None:
-    assert error_of(raised(error), JOB)["code"] == code
+    assert failure_of(raised(error), JOB).code == code
 
 
 def test_memory_that_torch_and_numpy_really_cannot_get() -> None:
     for allocate in (lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50)):
         with pytest.raises((RuntimeError, MemoryError)) as found:
             allocate()
-        assert error_of(found.value, JOB)["code"] == "oom", found.value
+        assert failure_of(found.value, JOB).code == "oom", found.value
 
 
 def test_a_full_disk_beneath_a_librarys_error_counts() -> None:
     """``torch.save`` turns it into one about positions in a file."""
     wrapped = raised(RuntimeError("unexpected pos 576 vs 470"), OSError(errno.ENOSPC, "No space left on device"))
-    assert error_of(wrapped, JOB)["code"] == "disk_full"
-    assert error_of(RuntimeError("I/O error: No space left on device (os error 28)"), JOB)["code"] == "disk_full"
+    assert failure_of(wrapped, JOB).code == "disk_full"
+    assert failure_of(RuntimeError("I/O error: No space left on device (os error 28)"), JOB).code == "disk_full"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from asr_lightning.adapters import saved
 from asr_lightning.job_folder import packaging
-from asr_lightning.job_folder.ending import ExportVerificationError, error_of
+from asr_lightning.job_folder.digests import digest_of
+from asr_lightning.job_folder.failure import ExportVerificationError, failure_of
 
 
 @pytest.fixture
@@ -19,9 +20,8 @@ def run_dir(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def expected(run_dir: Path) -> dict[str, str]:
-    return {
-        f"model/{path.name}": packaging._sha256(path) for path in (run_dir / "model").iterdir()
-    }  # of the toy, a flat folder
+    """Hashes of the toy's model, which is a flat folder."""
+    return {f"model/{path.name}": digest_of(path) or "" for path in (run_dir / "model").iterdir()}
 
 
 def test_the_archive_holds_a_model_that_loads(run_dir: Path, tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_wrong_archive_is_found(damage: str, run_dir: Path, tmp_path: Path) ->
         if damage == "a member more":
             changed["model/more"] = run_dir / "report.md"
         packaging.pack(changed, archive)  # type: ignore[arg-type]
-    with pytest.raises(ExportVerificationError) as found:
+    with pytest.raises(ExportVerificationError) as error:
         packaging.verify(archive, expected(run_dir))
-    assert error_of(found.value, tmp_path)["code"] == "export_verification_failed"
+    assert failure_of(error.value, tmp_path).code == "export_verification_failed"
 
 
 def test_nothing_is_handed_out_where_packing_fails(

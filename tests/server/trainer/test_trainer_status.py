@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from asr_lightning.job_folder.ending import CancelledError
-from asr_lightning.job_folder.status import POLL_S, TrainerStatus, cancelled
+from asr_lightning.job_folder.ending import Ending
+from asr_lightning.job_folder.failure import CANCELLED, CancelledError
+from asr_lightning.job_folder.status import POLL_S, TrainerStatus
 
-GOOD: dict[str, Any] = {"code": 0, "error": None, "artifacts": {}, "metrics": None}
+GOOD = Ending(attempt=1, error=None, artifacts={}, metrics=None)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def read(path: Path) -> dict[str, Any]:
 def test_a_phase_is_told_at_once_and_steps_once_a_second(tmp_path: Path) -> None:
     status = TrainerStatus(tmp_path, attempt=2, epochs=8)
     status.start()
-    assert read(tmp_path / "progress.json") | {} == status.progress
+    assert read(tmp_path / "progress.json") == status.progress.as_dict()
     status.phase("running", "training, epoch 1 of 8", epoch=0.0)
     time.sleep(0.1)
     assert read(tmp_path / "progress.json")["phase"] == "running"
@@ -84,7 +85,7 @@ def test_a_phase_that_polls_nothing_is_ended(tmp_path: Path, monkeypatch: pytest
 def test_the_first_ending_stands(tmp_path: Path) -> None:
     status = TrainerStatus(tmp_path, attempt=1, epochs=8)
     assert status.end(GOOD)
-    assert not status.end(cancelled())
+    assert not status.end(Ending.failed(1, CANCELLED))
     assert read(tmp_path / "exit.json")["code"] == 0
 
 
