@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import soundfile
@@ -27,6 +27,49 @@ WIDTH, HEIGHT = 360, 220  # of a chart, in its own units: a phone shows it at ab
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 20, 40
 
 Point = tuple[float, float]
+"""Horizontal and vertical position in a chart, in its own units."""
+
+
+class IntervalBar(NamedTuple):
+    """The change of a set of clips on the axis that all sets share; positions in percent of its width.
+
+    Attributes:
+        name: Name of the set.
+        part: Its section of the report.
+        left: Start of the 95 % interval.
+        width: Width of the interval.
+        dot: Position of the change itself.
+    """
+
+    name: str
+    part: Report
+    left: float
+    width: float
+    dot: float
+
+
+class Chart(NamedTuple):
+    """A line chart, in its own units.
+
+    Attributes:
+        title: Title above it.
+        size: Width and height.
+        frame: Left, top, right and bottom of the area within the axes.
+        lines: Points of each line, by name.
+        levels: Name and height of each horizontal line.
+        chosen: The point of the validation that was chosen; empty if none was.
+        x_ticks: Position and label of each tick.
+        y_ticks: Position and label of each tick.
+    """
+
+    title: str
+    size: tuple[int, int]
+    frame: tuple[int, int, int, int]
+    lines: Mapping[str, list[Point]]
+    levels: list[tuple[str, float]]
+    chosen: list[Point]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
 
 
 def page(report: Report, recordings: Mapping[str, Path]) -> str:
@@ -110,7 +153,7 @@ def _data_uri(path: Path) -> str:
     return "data:audio/ogg;base64," + base64.b64encode(content).decode("ascii")
 
 
-def _intervals(report: Report) -> list[dict[str, Any]]:
+def _intervals(report: Report) -> list[IntervalBar]:
     """The change of each set of clips, with the place of its interval on a common axis in percent of the width."""
     sets = {"Test": report["test"], "Test, native mode": report["native"], "Dev": report["dev"]}
     sets |= {f"Others ({mode})": part for mode, part in report["canary"]["modes"].items()}
@@ -121,18 +164,18 @@ def _intervals(report: Report) -> list[dict[str, Any]]:
         return round(50 + 48 * change / reach, 2) if reach else 50.0
 
     return [
-        {
-            "name": name,
-            "part": part,
-            "left": place(part["change"]["low"]),
-            "width": round(place(part["change"]["high"]) - place(part["change"]["low"]), 2),
-            "dot": place(part["change"]["difference"]),
-        }
+        IntervalBar(
+            name=name,
+            part=part,
+            left=place(part["change"]["low"]),
+            width=round(place(part["change"]["high"]) - place(part["change"]["low"]), 2),
+            dot=place(part["change"]["difference"]),
+        )
         for name, part in parts.items()
     ]
 
 
-def _charts(report: Report) -> list[dict[str, Any]]:
+def _charts(report: Report) -> list[Chart]:
     """The learning curve: word error rate and loss over steps; none without a validation."""
     history = report["history"]
     if not history:
@@ -162,7 +205,7 @@ def _series(history: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
 
 def _chart(
     title: str, series: Mapping[str, list[Point]], levels: Mapping[str, float], chosen: int | None, percent_axis: bool
-) -> dict[str, Any]:
+) -> Chart:
     """Lines, ticks and marks in the units of the drawing; both axes start at zero."""
     points_of_all = [point for line in series.values() for point in line]
     x_ticks = _ticks(max((x for x, _ in points_of_all), default=0.0))
@@ -173,16 +216,16 @@ def _chart(
         across = LEFT + (WIDTH - LEFT - RIGHT) * x / right
         return round(across, 1), round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / top, 1)
 
-    return {
-        "title": title,
-        "size": (WIDTH, HEIGHT),
-        "frame": (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM),
-        "lines": {name: [place(*point) for point in line] for name, line in series.items()},
-        "levels": [(name, place(0, level)[1]) for name, level in levels.items()],
-        "chosen": [place(x, y) for x, y in series["dev"] if x == chosen],
-        "x_ticks": [(place(tick, 0)[0], f"{tick:,g}") for tick in x_ticks],
-        "y_ticks": [(place(0, tick)[1], f"{100 * tick:g} %" if percent_axis else f"{tick:g}") for tick in y_ticks],
-    }
+    return Chart(
+        title=title,
+        size=(WIDTH, HEIGHT),
+        frame=(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM),
+        lines={name: [place(*point) for point in line] for name, line in series.items()},
+        levels=[(name, place(0, level)[1]) for name, level in levels.items()],
+        chosen=[place(x, y) for x, y in series["dev"] if x == chosen],
+        x_ticks=[(place(tick, 0)[0], f"{tick:,g}") for tick in x_ticks],
+        y_ticks=[(place(0, tick)[1], f"{100 * tick:g} %" if percent_axis else f"{tick:g}") for tick in y_ticks],
+    )
 
 
 def _ticks(high: float) -> list[float]:

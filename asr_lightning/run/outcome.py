@@ -85,7 +85,7 @@ class Scores:
         """Folder of the model that is handed over, in the format of the model's makers."""
         return self.run_dir / "model"
 
-    def as_results(self) -> dict[str, Any]:
+    def as_results(self) -> dict[str, object]:
         """The content of ``test.json``."""
         return {
             "model": self.model,
@@ -166,7 +166,7 @@ class Outcome(Scores):
         """The report as a page for a browser."""
         return self.run_dir / "report.html"
 
-    def as_results(self) -> dict[str, Any]:
+    def as_results(self) -> dict[str, object]:
         """The content of ``results.json``."""
         return {
             **super().as_results(),
@@ -179,7 +179,7 @@ class Outcome(Scores):
             "verdict": self.verdict,
         }
 
-    def as_metrics(self) -> dict[str, Any]:
+    def as_metrics(self) -> dict[str, object]:
         """The figures that a job of the server or a rented machine shows."""
         canary = {
             mode: {**rates.wer._asdict(), "delta": self.canary_intervals[mode].difference}

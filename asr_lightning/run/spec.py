@@ -121,6 +121,6 @@ def _refuse_objects(name: str, value: object) -> None:
         )
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _given(**options: object) -> dict[str, object]:
     """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
