@@ -1,6 +1,6 @@
-"""Specialize a small speech recogniser to one voice or one domain from 100-300 short recordings.
+"""Specialize a small speech recogniser to one voice or one domain with 100-300 short recordings.
 
-The public names load on first use, so importing the package costs no torch.
+Public names are imported on first use, so importing the package does not import torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""``python -m asr_lightning COMMAND``, or ``asr-lightning COMMAND``. Loads no torch.
+"""Runs ``python -m asr_lightning COMMAND``, or ``asr-lightning COMMAND``.
 
-Finds the command, then lets it import what it needs.
+Each command imports what it needs; this file does not import torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """What ``--help`` prints."""
+    """Return the text that ``--help`` prints."""
     commands = "\n".join(f"  {name:15}{text}" for name, (_, text) in COMMANDS.items())
     return (
         f"asr_lightning {__version__}: specialize a small speech recogniser to one voice or one domain\n\n"
@@ -39,7 +39,7 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 partly, 2 refused with a message."""
+    """Run a command; returns the exit status, which is 0 for done, 1 for partly done, 2 for refused with a message."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments in (["-V"], ["--version"]):
         sys.stdout.write(f"{__version__}\n")

@@ -1,4 +1,4 @@
-"""Public names that load on first use, so that importing a package costs no torch. Loads nothing."""
+"""Imports public names on first use, so that importing a package does not import torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The module-level ``__getattr__`` (PEP 562) of ``package``.
+    """Make the module-level ``__getattr__`` (PEP 562) of ``package``.
 
     Args:
-        package: Its ``__name__``.
-        homes: Public name -> the module of ``package`` that has it; a module of its own name is given as a whole.
+        package: The ``__name__`` of the package.
+        homes: For each public name the module of ``package`` that defines it. A name that equals its module stands for
+            the module itself.
     """
 
     def load(name: str) -> Any:

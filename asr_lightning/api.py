@@ -1,16 +1,13 @@
-"""``asr_lightning.specialize``: the run of the command of that name, from Python. Imports torch."""
+"""``asr_lightning.specialize``, which does from Python what the command of that name does. Imports torch."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch.callbacks import Callback
 
 from asr_lightning.cli import lightning_cli
 from asr_lightning.run.outcome import Outcome
@@ -29,27 +26,25 @@ def specialize(
     budget: str | None = None,
     canary: str | None = None,
     accelerator: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    callbacks: Sequence[Callback] = (),
+    options: Mapping[str, object] | None = None,
 ) -> Outcome:
-    """Specialize a model on a folder of recordings; the same weights as by the command.
+    """Specialize a model on a folder of recordings; gives the same weights as the command.
 
-    What is left out is decided by the recipe of the model's family. Progress is logged to ``asr_lightning``, and is
-    printed if the caller has set up no logging. Of several processes only the first one returns; the others exit here,
-    with their part done.
+    The recipe of the model's family decides every option that is left out. With several processes this returns in the
+    first one only: the others exit when their part is done.
 
     Args:
         data: Folder with ``<UID>.wav`` (or mp3, …) and ``<UID>.txt``.
-        model: A name of ``python -m asr_lightning models``, or a folder.
-        run_dir: Where everything goes; ``runs/<name of the folder>`` if None. An earlier run there is set aside.
-        language: Of a multilingual model, such as ``de``.
-        epochs: How long to train; models in folds share them.
-        seed: Another seed gives another run.
-        budget: Time for everything, such as ``5m``.
-        canary: Folder of other people's speech that must not suffer; ``bundled``, or ``off``.
+        model: A name that ``python -m asr_lightning models`` lists, or a folder.
+        run_dir: Folder for everything that the run writes; None takes ``runs/<name of the data folder>``. An earlier
+            run in it is renamed, not overwritten.
+        language: Language that a multilingual model reads, such as ``de``.
+        epochs: Number of epochs; models in folds share them.
+        seed: Seed of every random choice.
+        budget: Time for the whole run, such as ``5m``.
+        canary: Folder of other people's speech, which the model must not unlearn; or ``bundled``, or ``off``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        options: Any others of ``fit``, nested as in its configuration files.
-        callbacks: Your own, called before all others while training. In folds the same ones serve every fold.
+        options: Any other options of ``fit``, nested as in its configuration files.
 
     Raises:
         ValueError: Something is wrong with the recordings, the model or an option; the message says what to do.

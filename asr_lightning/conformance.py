@@ -1,6 +1,6 @@
-"""The conformance checks: does an adapter keep the promises of ``protocols.py``? Knows no model family.
+"""Conformance checks: does an adapter keep the promises of ``protocols.py``? Knows no model family.
 
-Run by the test suite and by ``python -m asr_lightning check-adapter``. A check raises with a reason, or returns a note.
+The test suite and ``python -m asr_lightning check-adapter`` run them. A check raises with a reason or returns a note.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TEXTS = ("open the window", "close the old door")
 
 
 class ConformanceError(AssertionError):
-    """A promise of the contract is broken; the message says which and where."""
+    """An adapter breaks a promise of the contract; the message says which one."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Outcome of one check; ``detail`` is the reason of a failure, or a note."""
+    """Result of one conformance check; ``detail`` is the reason of a failure, or a note."""
 
     name: str
     passed: bool
@@ -44,7 +44,7 @@ def require(condition: bool, reason: str) -> None:
 
 
 def check_adapter(make: Callable[[], ASRAdapter]) -> Iterator[CheckResult]:
-    """Run every check, each on a fresh adapter from ``make`` because some train it."""
+    """Run every conformance check, each on a fresh adapter from ``make``, because some checks train it."""
     for name, check in CHECKS.items():
         try:
             yield CheckResult(name, True, check(make()) or "")
@@ -54,7 +54,7 @@ def check_adapter(make: Callable[[], ASRAdapter]) -> Iterator[CheckResult]:
 
 
 def utterances(adapter: ASRAdapter, texts: Sequence[str] = TEXTS) -> list[Utterance]:
-    """Seeded noise bursts of unequal length, one for each text, at the adapter's sample rate."""
+    """Make bursts of noise of unequal length, one for each text, at the adapter's sample rate; always the same ones."""
     generator = torch.Generator().manual_seed(0)
     rate = adapter.limits.sample_rate
     lengths = [int(rate * (1.2 + 0.7 * number)) for number in range(len(texts))]
@@ -63,42 +63,42 @@ def utterances(adapter: ASRAdapter, texts: Sequence[str] = TEXTS) -> list[Uttera
 
 
 def make_batch(adapter: ASRAdapter, texts: Sequence[str] = TEXTS) -> SpeechBatch:
-    """A batch of ``utterances``."""
+    """Make a batch of ``utterances``."""
     return adapter.collator()(utterances(adapter, texts))
 
 
 def check_signatures(adapter: ASRAdapter) -> None:
-    """Members and signatures equal the protocol's."""
+    """Require the members and signatures of the protocol."""
     for name, expected in vars(ASRAdapter).items():
         if name.startswith("_"):
             continue
         require(hasattr(adapter, name), f"member {name!r} is missing")
         if isinstance(expected, property):
             continue
-        want, have = _signature(expected), _signature(getattr(type(adapter), name))
-        require(want == have, f"{name} differs from the protocol:\n  - {name}{want}\n  + {name}{have}")
+        wanted, actual = _signature(expected), _signature(getattr(type(adapter), name))
+        require(wanted == actual, f"{name} differs from the protocol:\n  - {name}{wanted}\n  + {name}{actual}")
     first = next(iter(inspect.signature(type(adapter)).parameters.values()), None)
     require(first is not None and first.name == "source", "the constructor's first parameter must be `source: str`")
 
 
 def _signature(function: Callable[..., object]) -> str:
-    """Parameters and annotations as text; the command line's parser wants both as in the protocol."""
+    """Return parameters and annotations as text; the parser of the command line needs both as in the protocol."""
     return str(inspect.signature(function)).replace("'", "")
 
 
 def check_collator_pickles(adapter: ASRAdapter) -> str:
-    """The collator pickles and holds no model."""
+    """Require that the collator can be pickled and holds no model."""
     collator = adapter.collator()
     size = len(pickle.dumps(collator))
-    held = vars(collator).values() if hasattr(collator, "__dict__") else ()
-    require(not any(isinstance(value, nn.Module) for value in held), "it holds a model")
+    attributes = vars(collator).values() if hasattr(collator, "__dict__") else ()
+    require(not any(isinstance(value, nn.Module) for value in attributes), "it holds a model")
     again = pickle.loads(pickle.dumps(collator))(utterances(adapter))
     require(_equal(again, make_batch(adapter)), "a pickled collator makes another batch")
     return f"{size:,} bytes"
 
 
 def check_batch(adapter: ASRAdapter) -> None:
-    """Lengths, dtypes and padding of a batch agree."""
+    """Require that lengths, dtypes and padding of a batch agree."""
     batch = make_batch(adapter)
     require(batch.texts == tuple(TEXTS), f"texts were altered: {batch.texts}")
     tensors = {"seconds": batch.seconds, "targets": batch.targets, "target_lengths": batch.target_lengths}
@@ -112,7 +112,7 @@ def check_batch(adapter: ASRAdapter) -> None:
 
 
 def check_loss(adapter: ASRAdapter) -> None:
-    """The loss is a finite float32 scalar with a gradient in every group."""
+    """Require a loss that is a finite float32 scalar with a gradient in every group."""
     adapter.model.train()
     for parameter in adapter.model.parameters():
         parameter.grad = None
@@ -128,7 +128,7 @@ def check_loss(adapter: ASRAdapter) -> None:
 
 
 def check_untouched(adapter: ASRAdapter) -> None:
-    """``loss``, ``transcribe`` and ``evaluate`` change neither batch nor modes nor requires_grad."""
+    """Require that ``loss``, ``transcribe`` and ``evaluate`` change neither batch nor modes nor requires_grad."""
     batch = make_batch(adapter)
     before = batch.clone()
     for training in (True, False):
@@ -152,7 +152,7 @@ def _equal(left: SpeechBatch, right: SpeechBatch) -> bool:
 
 
 def check_groups(adapter: ASRAdapter) -> str:
-    """Groups partition the parameters, and every prefix is used."""
+    """Require that groups partition the parameters and that no group is empty."""
     names = [name for name, _ in adapter.model.named_parameters()]
     owners = {name: group_of(name, adapter.groups) for name in names}
     orphans = [name for name, group in owners.items() if group is None]
@@ -164,9 +164,9 @@ def check_groups(adapter: ASRAdapter) -> str:
 
 
 def check_freezing(adapter: ASRAdapter) -> None:
-    """A step with all but one group frozen leaves the others' weights and buffers bit-identical."""
+    """Require that a step with all groups but one frozen leaves weights and buffers of the others bit-identical."""
     trainable = {group_of(name, adapter.groups) for name, p in adapter.model.named_parameters() if p.requires_grad}
-    trained = next((group for group in adapter.groups if group in trainable), None)  # LoRA may leave out the first
+    trained = next((group for group in adapter.groups if group in trainable), None)  # LoRA may freeze the first one
     if trained is None:
         raise ConformanceError("no parameter is trainable")
     adapter.model.train()
@@ -180,7 +180,7 @@ def check_freezing(adapter: ASRAdapter) -> None:
 
 
 def _tied(adapter: ASRAdapter, name: str) -> bool:
-    """Whether ``name`` is another name of a parameter that is listed under its first one."""
+    """Return whether ``name`` is a second name of a parameter, which is listed by its first name."""
     listed = {n for n, _ in adapter.model.named_parameters()} | {n for n, _ in adapter.model.named_buffers()}
     return name not in listed
 
@@ -199,7 +199,7 @@ def _train(adapter: ASRAdapter, batch: SpeechBatch, steps: int, lr: float = 1e-3
 
 @torch.no_grad()
 def check_padding(adapter: ASRAdapter) -> str:
-    """If ``padding_invariant``, the loss of a clip alone equals its loss in a padded batch."""
+    """Require, if ``padding_invariant``, that the loss of a clip alone equals its loss in a padded batch."""
     both = utterances(adapter)
     collate = adapter.collator()
     with adapter.evaluating():
@@ -216,21 +216,21 @@ def check_padding(adapter: ASRAdapter) -> str:
 
 
 def check_save(adapter: ASRAdapter) -> None:
-    """``save`` into a folder that it makes, then ``type(adapter)(directory)``: equal weights, equal text."""
+    """Require equal weights and equal text of ``type(adapter)(directory)`` after ``save``, which makes the folder."""
     batch = make_batch(adapter)
     with tempfile.TemporaryDirectory() as temporary:
         adapter.save(directory := Path(temporary, "models", "mine"))
         again: ASRAdapter = type(adapter)(str(directory))  # type: ignore[call-arg]
-        want, have = adapter.model.state_dict(), again.model.state_dict()
-        require(want.keys() == have.keys(), f"saved keys differ: {sorted(want.keys() ^ have.keys())[:5]}")
-        changed = [name for name in want if not torch.equal(want[name].cpu(), have[name].cpu())]
+        before, after = adapter.model.state_dict(), again.model.state_dict()
+        require(before.keys() == after.keys(), f"saved keys differ: {sorted(before.keys() ^ after.keys())[:5]}")
+        changed = [name for name in before if not torch.equal(before[name].cpu(), after[name].cpu())]
         require(not changed, f"saved weights differ: {', '.join(changed[:5])}")
         require(adapter.transcribe(batch) == again.transcribe(batch), "the saved model writes other text")
         require(adapter.limits == again.limits, f"limits changed: {adapter.limits} became {again.limits}")
 
 
 def check_learning(adapter: ASRAdapter) -> str:
-    """Ten steps on two utterances reduce the loss."""
+    """Require that ten steps on two utterances reduce the loss."""
     adapter.model.train()
     losses = _train(adapter, make_batch(adapter), steps=10)
     require(losses[-1] < losses[0], f"ten steps took the loss from {losses[0]:.3f} to {losses[-1]:.3f}")
@@ -238,7 +238,7 @@ def check_learning(adapter: ASRAdapter) -> str:
 
 
 def check_transcribe(adapter: ASRAdapter) -> None:
-    """Order and length are kept, also for silence, and modes come back after ``evaluating``."""
+    """Require a text for each utterance in its order, also for silence, and the same modes after ``evaluating``."""
     clips = utterances(adapter, ("one", "two words", "three short words"))
     clips[1] = replace(clips[1], waveform=torch.zeros_like(clips[1].waveform), text="")
     collate = adapter.collator()
@@ -255,7 +255,7 @@ def check_transcribe(adapter: ASRAdapter) -> None:
 
 
 def check_evaluate(adapter: ASRAdapter) -> None:
-    """``evaluate`` gives what ``loss`` and ``transcribe`` give, whatever was asked before it."""
+    """Require that ``evaluate`` gives what ``loss`` and ``transcribe`` give, whatever was called before it."""
     batch, native = make_batch(adapter), adapter.native()
     other = native.collator()(utterances(adapter))
     with torch.no_grad(), adapter.evaluating():
@@ -272,7 +272,7 @@ def _close(left: LossOutput, right: LossOutput) -> bool:
 
 
 def check_native(adapter: ASRAdapter) -> str:
-    """``native()`` shares the network, and its own native form is itself or equal."""
+    """Require that ``native()`` shares the network, and that ``native()`` of it writes the same text."""
     native = adapter.native()
     require(native.model is adapter.model, "native() must share the network, not copy it")
     texts = native.transcribe(native.collator()(utterances(adapter)))

@@ -1,4 +1,4 @@
-"""What a user can put right, by kind. All of them are ``ValueError`` too. Loads nothing."""
+"""Errors that a user can put right, by kind. All of them are ``ValueError`` too."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from importlib.util import find_spec
 
 
 class DataError(ValueError):
-    """A recording, a transcript or a split that cannot be used; the message names the file and the remedy."""
+    """A recording, a transcript or a split cannot be used; the message names the file and the remedy."""
 
 
 class OptionError(ValueError):
-    """An option that does not exist, or with a value that it cannot have.
+    """An option does not exist, or has an invalid value.
 
     Attributes:
-        param: Its name, where that is known.
+        param: Name of the option, if it is known.
     """
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -22,14 +22,14 @@ class OptionError(ValueError):
 
 
 class MissingExtraError(ValueError):
-    """Something was asked for that another ``pip install`` brings; the message has the line."""
+    """An optional package is not installed; the message has the ``pip install`` line."""
 
 
 def require_extra(extra: str, module: str, purpose: str) -> None:
-    """Refuse to go on without ``module``, which the extra ``extra`` installs.
+    """Require that ``module`` is installed, which the extra ``extra`` brings.
 
     Raises:
-        MissingExtraError: Says what to install for ``purpose``.
+        MissingExtraError: It is not; the message says what to install for ``purpose``.
     """
     if find_spec(module) is None:
         raise MissingExtraError(

@@ -1,6 +1,6 @@
-"""The training loop, once for every model family. Knows the adapter's contract and no model.
+"""The training loop for every model family. Knows the adapter's contract and no model.
 
-Validation, freezing, stopping and saving are callbacks; this file says only what a step is.
+Validation, freezing, stopping and saving are in callbacks; this file only defines a step.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from asr_lightning.types import SpeechBatch
 
 
 class ASRModule(pl.LightningModule):
-    """Trains and scores whatever network an adapter holds.
+    """Trains and scores the network of an adapter.
 
     Args:
-        adapter: The model family, already loaded.
+        adapter: Adapter of the model family, with the model loaded.
         optimizer: Learning rates and schedule.
         normalizer: Text normaliser for every WER: none, basic or english.
     """
@@ -58,13 +58,13 @@ class ASRModule(pl.LightningModule):
         self._weight = 0
 
     def setup(self, stage: str) -> None:
-        """Keep the untouched weights: Lightning loads those of a checkpoint before it asks for an optimizer."""
+        """Keep the untouched weights now: Lightning loads a checkpoint's weights before it asks for an optimizer."""
         if stage == "fit" and self.settings.pull:
             self._start = optim.trained_weights(self.model)
 
     def on_train_start(self) -> None:
-        """Move the schedule to where the run is, if it went on with another number of processes."""
-        self._schedule.resume_at(self.trainer.current_epoch, self.trainer.max_epochs or 0)
+        """Move the schedule to the current epoch, in case a run is resumed with another number of processes."""
+        self._schedule.go_on(self.trainer.current_epoch, self.trainer.max_epochs or 0)
 
     def seed_batch(self, number: int) -> None:
         """Seed dropout and masks by epoch and batch: a resumed run, and any number of processes, draw the same."""
@@ -73,7 +73,7 @@ class ASRModule(pl.LightningModule):
         np.random.seed(seed % 2**32)  # Hugging Face draws the masks of wav2vec2 from NumPy
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
-        """The batch's summed loss; ``on_before_optimizer_step`` makes the mean of all that share a step."""
+        """Return the summed loss of the batch; ``on_before_optimizer_step`` makes it a mean over the whole step."""
         self.seed_batch(batch_idx * self.trainer.world_size + self.trainer.global_rank)
         output = self.adapter.loss(batch)
         self.steps.add(self.global_step, batch.uids, output.loss, output.parts)
@@ -84,7 +84,7 @@ class ASRModule(pl.LightningModule):
         return output.loss * weight
 
     def _log_steps(self) -> None:
-        """Hand the losses of the steps since the last time to the loggers."""
+        """Give the loggers the losses of all steps since the last call."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         for step, values in self.steps.read().items():
             if not every or (step + 1) % every:
@@ -94,13 +94,13 @@ class ASRModule(pl.LightningModule):
                 logger.log_metrics(named, step)
 
     def on_train_end(self) -> None:
-        """Log what is left."""
+        """Log the losses of the last steps."""
         self._log_steps()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Weigh accumulated batches and ranks by their tokens, exactly.
+        """Weigh accumulated batches and ranks exactly by their numbers of tokens.
 
-        Lightning has divided each summed loss by the number of accumulated batches, DDP by the number of ranks.
+        Lightning has divided each summed loss by the number of accumulated batches, and DDP by the number of ranks.
         """
         weight = torch.full((), float(self._weight), device=self.device)  # torch.tensor would wait for the GPU
         total = self.trainer.strategy.reduce(weight, reduce_op="sum")
@@ -110,7 +110,7 @@ class ASRModule(pl.LightningModule):
         self._weight = 0
 
     def on_validation_epoch_start(self) -> None:
-        """Put the vendor's own switches into their evaluation position; first undo those of a pass that raised."""
+        """Enter the adapter's evaluation context, after leaving that of an earlier pass that has raised."""
         self._log_steps()
         self._leave_evaluation()
         self._evaluating = ExitStack()
@@ -118,7 +118,7 @@ class ASRModule(pl.LightningModule):
         self._evaluating.enter_context(self.adapter.evaluating())
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> dict[str, list[Transcript]]:
-        """Score one batch; the transcripts are for callbacks."""
+        """Score one batch; callbacks use the transcripts that this returns."""
         output, texts = self.adapter.evaluate(batch)
         transcripts = transcripts_of(batch, texts)
         self.losses.update(batch.uids[:1], [[output.loss.item() * output.weight, output.weight]])
@@ -127,14 +127,14 @@ class ASRModule(pl.LightningModule):
         return {"transcripts": transcripts}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the dev set's rates; every rank computes the same ones."""
+        """Log the rates of the dev set, which are the same on every rank."""
         self._log_rates("dev")
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
-        """Log the test set's rates."""
+        """Log the rates of the test set."""
         self._log_rates("test")
 
     def _log_rates(self, split: str) -> None:
@@ -152,7 +152,7 @@ class ASRModule(pl.LightningModule):
             self._evaluating = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what is trainable, with a schedule over the planned number of steps."""
+        """Make AdamW over the trainable parameters, with a schedule over the planned number of steps."""
         num_steps = int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = optim.build(self.model, self.adapter.groups, self.settings, num_steps, self._start)
         self._schedule = schedule

@@ -17,11 +17,11 @@ from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, Speec
 
 
 class Collator(Protocol):
-    """Turns utterances into a batch: tokens, shift, padding, and features that need no device.
+    """Turns utterances into a batch: tokens, shifted targets, padding, and features that are cheap on a CPU.
 
-    Small and picklable, since it travels to loader workers: it holds tokenizer and audio settings, never the model.
-    Deterministic: equal utterances give equal batches. Heavy features, such as log-mel, belong into ``loss`` and
-    ``transcribe``, where they are made on the GPU.
+    It must be small and picklable, since it is sent to loader workers: it holds tokenizer and audio settings, never the
+    model. It must be deterministic: equal utterances give equal batches. Expensive features, such as log-mel, are made
+    in ``loss`` and ``transcribe``, on the GPU.
     """
 
     def __call__(self, utterances: Sequence[Utterance]) -> SpeechBatch:
@@ -33,86 +33,86 @@ class Collator(Protocol):
         ...
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
-        """Find, before training, what the model cannot learn from; log what is doubtful.
+        """Refuse, before training, transcripts that cannot be targets, and log doubtful ones.
 
         Args:
-            texts: Transcripts, by the name that the user knows a recording by.
-            seconds: Length of each recording, by the same names.
+            texts: Transcripts, by the name that the user knows each recording by.
+            seconds: Length of each recording in seconds, by the same names.
 
         Raises:
-            ValueError: Lists every transcript that cannot be a target, each with its reason.
+            ValueError: Some transcripts cannot be targets. The message lists them, each with its reason.
         """
         ...
 
 
 @runtime_checkable
 class ASRAdapter(Protocol):
-    """One model family behind eleven members: four facts, seven verbs.
+    """A model family behind eleven members: four properties and seven methods.
 
-    Constructor convention: the first parameter is ``source: str``, a hub id or a directory written by ``save``; the
-    rest are typed and have defaults. Loading happens there, so a bad source fails before training starts.
+    Convention for constructors: the first parameter is ``source: str``, a hub id or a directory written by ``save``;
+    all others have types and defaults. The constructor loads the model, so a bad source fails before training starts.
     """
 
     @property
     def model(self) -> nn.Module:
-        """The loaded network with every parameter the adapter has."""
+        """The loaded network, with every parameter that the adapter has."""
         ...
 
     @property
     def source(self) -> str:
-        """Where the weights came from, in words, for reports."""
+        """The origin of the weights, in words, for reports."""
         ...
 
     @property
     def limits(self) -> AudioLimits:
-        """What this checkpoint accepts."""
+        """The recordings and texts that this checkpoint accepts."""
         ...
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """Freezable part -> module-path prefixes inside ``model``; the longest prefix wins.
+        """Prefixes of module paths inside ``model`` for each part that can be frozen; the longest prefix wins.
 
-        Standard names: frontend, encoder, decoder, joint, head. Every parameter is in exactly one group; a tied
-        weight counts once, where ``model.named_parameters()`` finds it first.
+        Standard names of the parts are frontend, encoder, decoder, joint and head. Every parameter is in exactly one
+        group; a tied weight counts once, by the first name that ``model.named_parameters()`` has for it.
         """
         ...
 
     def collator(self) -> Collator:
-        """The collator that makes this adapter's batches."""
+        """Make the collator of this adapter's batches."""
         ...
 
     def loss(self, batch: SpeechBatch) -> LossOutput:
-        """Mean training loss in float32. Never changes the batch, never logs."""
+        """Return the mean training loss in float32. Never changes the batch and never logs."""
         ...
 
     def transcribe(self, batch: SpeechBatch) -> list[str]:
-        """Raw model text, greedy, ``B`` strings in input order, without gradients.
+        """Decode greedily: return the model's own text of each utterance, in the order of the batch, without gradients.
 
-        Leaves train and eval modes and ``requires_grad`` as found.
+        Train and eval modes and ``requires_grad`` are afterwards as they were before.
         """
         ...
 
     def evaluate(self, batch: SpeechBatch) -> EvaluationOutput:
-        """``loss`` and ``transcribe`` of ``batch`` in eval mode and without gradients.
+        """Return what ``loss`` and ``transcribe`` return for ``batch``, in eval mode and without gradients.
 
-        One call, so that an adapter can share the work: the encoder need not run twice for every dev clip.
+        This is one call so that an adapter can share the work: the encoder need not run twice for every dev clip.
         """
         ...
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Wraps a whole evaluation pass: eval mode inside, every submodule's mode restored after."""
+        """Wrap a whole evaluation pass: eval mode inside, and the mode of every submodule restored after it."""
         ...
 
     def native(self) -> ASRAdapter:
-        """An adapter over the *same* network that feeds it as upstream does; ``self`` where that is no different.
+        """Return an adapter over the *same* network that feeds it as upstream does, or ``self`` if that is the same.
 
-        The untouched model is scored through it, so that no gain is flattered (Whisper: the 30 s window).
+        The untouched model is scored through it, so that no gain is flattered: Whisper reads its 30 s window.
         """
         ...
 
     def save(self, directory: Path) -> None:
-        """Write upstream's own format into ``directory``, which is empty or will be made.
+        """Write upstream's own format into ``directory``, which is empty or does not exist yet.
 
-        Loadable without this package, and by ``type(self)(str(directory))``.
+        The result can be loaded without this package, and by ``type(self)(str(directory))``.
         """
         ...

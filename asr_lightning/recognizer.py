@@ -1,6 +1,6 @@
 """Reads recordings with a saved or named model: ``load(MODEL).transcribe(FILE).text``. Knows the contract and no model.
 
-``predict`` is its command. Imports torch.
+The command ``predict`` uses it. Imports torch.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from asr_lightning.training.devices import accelerator_in_use
 from asr_lightning.types import Utterance
 
 Audio = str | os.PathLike[str] | bytes | np.ndarray[Any, Any] | Tensor
-"""A file, the content of one, or samples ``[T]`` of one channel."""
-Several = list[Any] | tuple[Any, ...]
+"""A recording: a file, the content of a file, or samples ``[T]`` of one channel."""
+Recordings = list[Any] | tuple[Any, ...]
 
-FULL = 2.0
-"""Samples of more than full scale are clipped; of more than this they are in another unit."""
+MAX_LEVEL = 2.0
+"""Samples above full scale, which is 1, are clipped. Samples above this level are refused: they have another unit."""
 
 
 @dataclass(frozen=True)
 class Transcription:
-    """What was said in one recording.
+    """The text of one recording.
 
     Attributes:
-        text: As the model writes it.
-        seconds: Length of the recording.
+        text: The text, as the model writes it.
+        seconds: Length of the recording in seconds.
     """
 
     text: str
@@ -48,9 +48,9 @@ class Recognizer:
     """A loaded model that reads recordings.
 
     Args:
-        adapter: Of any family.
-        device: auto, cpu, cuda or mps.
-        batch_size: Most recordings that are read at once.
+        adapter: Adapter of the model, of any family.
+        device: Device that the model runs on: auto, cpu, cuda or mps.
+        batch_size: Number of recordings that are read at once, at most.
     """
 
     def __init__(self, adapter: ASRAdapter, device: str = "auto", batch_size: int = 16) -> None:
@@ -65,27 +65,27 @@ class Recognizer:
     def transcribe(self, recording: Audio, sample_rate: int | None = None) -> Transcription: ...
 
     @overload
-    def transcribe(self, recording: Several, sample_rate: int | None = None) -> list[Transcription]: ...
+    def transcribe(self, recording: Recordings, sample_rate: int | None = None) -> list[Transcription]: ...
 
     def transcribe(
-        self, recording: Audio | Several, sample_rate: int | None = None
+        self, recording: Audio | Recordings, sample_rate: int | None = None
     ) -> Transcription | list[Transcription]:
-        """What is said in one recording, or in each of a list, in its order.
+        """Transcribe one recording, or each one of a list, in the order of the list.
 
         Args:
-            recording: A file, the bytes of one, or samples ``[T]``; or a list or tuple of them.
-            sample_rate: Hz, of samples; files know their own.
+            recording: A file, the bytes of a file, or samples ``[T]``; or a list or tuple of these.
+            sample_rate: Sample rate of samples in Hz; files have their own.
 
         Raises:
             ValueError: A recording cannot be read, or is longer or shorter than the model takes.
         """
         if isinstance(recording, list | tuple):
-            clips = [self.clip(one, sample_rate, f"recording {n}") for n, one in enumerate(recording)]
+            clips = [self.clip(item, sample_rate, f"recording {number}") for number, item in enumerate(recording)]
             return self.read(clips)
         return self.read([self.clip(recording, sample_rate, "the recording")])[0]
 
     def clip(self, recording: Audio, sample_rate: int | None = None, name: str = "the recording") -> Utterance:
-        """``recording`` at the model's sample rate; ``name`` is what a message calls it, unless it is a file.
+        """Load ``recording`` at the model's sample rate; messages call it ``name`` unless it is a file.
 
         Raises:
             ValueError: It cannot be read, or is longer or shorter than the model takes.
@@ -106,11 +106,11 @@ class Recognizer:
         return clip
 
     def read(self, clips: Sequence[Utterance]) -> list[Transcription]:
-        """The text of each of ``clips``, in their order; equal lengths share a batch."""
+        """Transcribe ``clips``; results are in their order, though clips of similar length share a batch."""
         collate, texts = self.adapter.collator(), [""] * len(clips)
         order = sorted(range(len(clips)), key=lambda index: clips[index].seconds)
-        places = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        batches = (collate([clips[index] for index in place]) for place in places)
+        groups = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        batches = (collate([clips[index] for index in group]) for group in groups)
         for index, transcript in zip(order, transcribe_all(self.adapter, batches, self.device), strict=True):
             texts[index] = transcript.hypothesis
         return [Transcription(text, clip.seconds) for text, clip in zip(texts, clips, strict=True)]
@@ -124,15 +124,15 @@ def load(
     native: bool = False,
     batch_size: int = 16,
 ) -> Recognizer:
-    """The recogniser of a model folder, such as ``runs/mine/model``, or of a model called by name.
+    """Load a recogniser from a model folder, such as ``runs/mine/model``, or by the name of a model.
 
     Args:
-        model: As above; ``python -m asr_lightning models`` lists the names.
-        device: auto, cpu, cuda or mps.
-        language: Of a multilingual model that was not saved with one.
-        native: Read audio as the makers of the model do. A model that nobody has specialized is always read so: at
-            true length an untouched Whisper repeats itself.
-        batch_size: Most recordings that are read at once.
+        model: A folder, or a name that ``python -m asr_lightning models`` lists.
+        device: Device that the model runs on: auto, cpu, cuda or mps.
+        language: Language that a multilingual model reads, if it was not saved with one.
+        native: Read audio as the makers of the model do. A model that nobody has specialized is always read this way:
+            at true length an untouched Whisper repeats itself.
+        batch_size: Number of recordings that are read at once, at most.
 
     Raises:
         ValueError: There is no such model, or it cannot be loaded.
@@ -143,7 +143,7 @@ def load(
 
 
 def _load_bytes(content: bytes, rate: int, name: str) -> audio.Samples:
-    """A decoder wants a file: some formats have their index at the end."""
+    """Decode ``content`` through a temporary file, since some formats have their index at the end."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording"
         path.write_bytes(content)
@@ -153,13 +153,13 @@ def _load_bytes(content: bytes, rate: int, name: str) -> audio.Samples:
             raise ValueError(str(error).replace(str(path), name)) from error
 
 
-def _resampled(samples: np.ndarray[Any, Any] | Tensor, own_rate: int | None, rate: int, name: str) -> audio.Samples:
+def _resampled(samples: np.ndarray[Any, Any] | Tensor, given_rate: int | None, rate: int, name: str) -> audio.Samples:
     if not isinstance(samples, np.ndarray | Tensor):
         raise ValueError(f"{name}: give a file, the bytes of one, or samples; {type(samples).__name__} is none of them")
-    if own_rate is None:
+    if given_rate is None:
         raise ValueError(f"{name}: give sample_rate, in Hz, with samples")
-    if not isinstance(own_rate, int | np.integer) or own_rate < 1:
-        raise ValueError(f"{name}: sample_rate is a whole number of Hz, not {own_rate!r}")
+    if not isinstance(given_rate, int | np.integer) or given_rate < 1:
+        raise ValueError(f"{name}: sample_rate is a whole number of Hz, not {given_rate!r}")
     if isinstance(samples, Tensor):
         samples = samples.detach().cpu()
         samples = (samples.float() if samples.is_floating_point() else samples).numpy()
@@ -168,7 +168,7 @@ def _resampled(samples: np.ndarray[Any, Any] | Tensor, own_rate: int | None, rat
     scale = 1 / 32768 if samples.dtype == np.int16 else 1.0
     if scale == 1 and not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"{name}: give samples as int16, or as numbers from -1 to 1")
-    array = np.array(samples, dtype=np.float32) * np.float32(scale)  # a copy: nobody else changes it
-    if not (np.abs(array) <= FULL).all():  # NaN is not
+    array = np.array(samples, dtype=np.float32) * np.float32(scale)  # a copy: the caller's array must not change
+    if not (np.abs(array) <= MAX_LEVEL).all():  # this refuses NaN too
         raise ValueError(f"{name}: give samples as int16, or as numbers from -1 to 1")
-    return audio.resample(array.clip(-1, 1), int(own_rate), rate)
+    return audio.resample(array.clip(-1, 1), int(given_rate), rate)

@@ -1,8 +1,8 @@
 """The values that pass between data, adapters and the training loop, and the shape legend.
 
 Shape legend: ``B`` utterances, ``T`` samples, ``F`` feature frames, ``M`` mel bins, ``U`` target tokens,
-``V`` vocabulary, ``D`` width, ``N`` scored positions. Knows no model, no file and no trainer; imported by every other
-module.
+``V`` vocabulary, ``D`` width, ``N`` scored positions. Knows no model, no file and no trainer; almost every other module
+imports it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-"""Target at positions that are not scored. Source: the default of ``torch.nn.functional.cross_entropy``."""
+"""Target at positions that are not scored; the default of ``torch.nn.functional.cross_entropy``."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Utterance:
     """One recording with its transcript.
 
     Attributes:
-        uid: Opaque name, unique in its folder; every message about this recording names it.
-        waveform: float32 ``[T]``, mono, CPU, within [-1, 1].
-        sample_rate: Hz.
-        text: The reference exactly as the user wrote it; empty when there is none (``predict``).
-        split_key: Speaker, day or prompt; equal keys never cross a split.
-        is_duplicate: Another process trains on the same utterance in the same epoch, and counts it. This one only
-            keeps its process busy.
+        uid: Name of the recording, unique in its folder; every message about the recording has it.
+        waveform: Samples, float32 ``[T]``, mono, on the CPU, from -1 to 1.
+        sample_rate: Sample rate in Hz.
+        text: The reference exactly as the user wrote it; empty if there is none, as in ``predict``.
+        split_key: Speaker, day or prompt; recordings with the same key are in the same split.
+        is_duplicate: Whether another process trains on the same utterance in the same epoch, and counts it. Then this
+            copy only keeps its process busy.
     """
 
     uid: str
@@ -47,22 +47,23 @@ class Utterance:
 
 @dataclass(frozen=True)
 class SpeechBatch:
-    """What a collator makes of ``B`` utterances.
+    """A batch of ``B`` utterances, as a collator makes it.
+
+    Tensors that the host makes decisions by stay on the CPU, and ``scored`` is made there: reading from a GPU means
+    waiting for it.
 
     Attributes:
-        uids: ``B`` names, in the order of every other field.
-        texts: ``B`` original references, untouched, for scoring.
-        seconds: float32 ``[B]``, length of each recording without padding. Stays on the CPU.
-        inputs: What the model is fed, by name; first dimension ``B``.
-        input_lengths: int64 ``[B]``, samples or frames of the padded input that are the recording's own. Stays on the
+        uids: Names of the utterances, in the order of every other field.
+        texts: References exactly as the user wrote them, for scoring.
+        seconds: Length of each recording without padding, float32 ``[B]``. Stays on the CPU.
+        inputs: Inputs of the model by their names, each with the first dimension ``B``.
+        input_lengths: Number of samples or frames of each recording in the padded input, int64 ``[B]``. Stays on the
             CPU.
-        targets: int64 ``[B, U]``; ``targets[b, u]`` is scored against the output at position ``u``,
-            -100 where nothing is scored.
-        target_lengths: int64 ``[B]``, positions up to and including the last scored one. Stays on the CPU.
-        scored: int64 ``[N]``, places of what is scored in ``targets.flatten()``, in order.
+        targets: Targets, int64 ``[B, U]``; ``targets[b, u]`` is scored against the output at position ``u``, and is
+            -100 if nothing is scored there.
+        target_lengths: Number of positions up to and including the last scored one, int64 ``[B]``. Stays on the CPU.
+        scored: Positions in ``targets.flatten()`` that are scored, in order, int64 ``[N]``.
         is_duplicate: Whether another process has this batch too, and counts it.
-
-    What the host decides by stays on the CPU, and ``scored`` is made there: to ask a GPU is to wait for it.
     """
 
     uids: tuple[str, ...]
@@ -84,9 +85,9 @@ class SpeechBatch:
         target_lengths: Tensor,
         input_lengths: Tensor | None = None,
     ) -> SpeechBatch:
-        """A batch of ``utterances`` in their order, with what a collator has made of them.
+        """Make a batch of ``utterances`` in their order from the tensors that a collator has made.
 
-        ``input_lengths`` are the numbers of samples unless given.
+        If ``input_lengths`` is None, they are the numbers of samples.
         """
         samples = torch.tensor([utterance.waveform.numel() for utterance in utterances], dtype=torch.int64)
         return cls(
@@ -106,21 +107,21 @@ class SpeechBatch:
 
     @property
     def scored_targets(self) -> Tensor:
-        """int64 ``[N]``: the targets that are scored."""
+        """The targets that are scored, int64 ``[N]``."""
         return self.targets.flatten().index_select(0, self.scored)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
-        """A copy on ``device``. Lightning refuses a frozen dataclass that lacks this method."""
+        """Return a copy on ``device``. Lightning needs this method of a frozen dataclass."""
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
         on_host = ("seconds", "input_lengths", "target_lengths")
         return replace(moved, **{name: getattr(self, name) for name in on_host})
 
     def pin_memory(self) -> SpeechBatch:
-        """A copy in page-locked memory, which a DataLoader asks for on CUDA."""
+        """Return a copy in page-locked memory, which a DataLoader needs on CUDA."""
         return self._map(Tensor.pin_memory)
 
     def clone(self) -> SpeechBatch:
-        """A copy that shares no memory; the conformance checks compare against it."""
+        """Return a copy that shares no memory; the conformance checks compare with it."""
         return self._map(Tensor.clone)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> SpeechBatch:
@@ -137,12 +138,12 @@ class SpeechBatch:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A mean loss and the number of terms it averages, so that batches can be weighted exactly.
+    """A mean loss and the number of terms that it averages, so that batches can be weighted exactly.
 
     Attributes:
-        loss: Scalar float32 with gradient.
-        weight: Terms averaged: tokens for sequence-to-sequence, utterances for CTC and transducers.
-        parts: Detached named scalars, such as ``rnnt`` and ``ctc`` of a hybrid.
+        loss: The mean loss, a float32 scalar with a gradient.
+        weight: Number of terms: tokens for sequence-to-sequence models, utterances for CTC and transducers.
+        parts: Parts of the loss by name, without gradients, such as ``rnnt`` and ``ctc`` of a hybrid.
     """
 
     loss: Tensor
@@ -151,11 +152,11 @@ class LossOutput:
 
 
 class EvaluationOutput(NamedTuple):
-    """What one pass over a batch says of it.
+    """Loss and text of a batch from one pass.
 
     Attributes:
-        loss: As ``ASRAdapter.loss`` gives it, without gradient.
-        texts: As ``ASRAdapter.transcribe`` gives them.
+        loss: The result of ``ASRAdapter.loss``, without a gradient.
+        texts: The result of ``ASRAdapter.transcribe``.
     """
 
     loss: LossOutput
@@ -164,14 +165,14 @@ class EvaluationOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """What a checkpoint accepts.
+    """The recordings and texts that a checkpoint accepts.
 
     Attributes:
-        sample_rate: Hz.
-        min_seconds: Shorter recordings are refused.
-        max_seconds: Longer recordings are refused, never truncated; None is unbounded.
-        max_target_tokens: Prompt included; None is unbounded.
-        padding_invariant: Whether a clip's result is independent of the clips it shares a batch with.
+        sample_rate: Sample rate in Hz.
+        min_seconds: Length of the shortest recording; shorter ones are refused.
+        max_seconds: Length of the longest recording; longer ones are refused, never truncated. None is no limit.
+        max_target_tokens: Number of target tokens, prompt included; None is no limit.
+        padding_invariant: Whether the result for a clip is independent of the clips that share its batch.
     """
 
     sample_rate: int

