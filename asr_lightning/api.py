@@ -27,11 +27,13 @@ def specialize(
     canary: str | None = None,
     accelerator: str | None = None,
     options: Mapping[str, object] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Specialize a model on a folder of recordings; gives the same weights as the command.
 
-    The recipe of the model's family decides every option that is left out. With several processes this returns in the
-    first one only: the others exit when their part is done.
+    The recipe of the model's family decides every option that is left out. Progress is logged to ``asr_lightning``, and
+    is printed if the caller has set up no logging. With several processes this returns in the first one only: the
+    others exit when their part is done.
 
     Args:
         data: Folder with ``<UID>.wav`` (or mp3, …) and ``<UID>.txt``.
@@ -45,6 +47,8 @@ def specialize(
         canary: Folder of other people's speech, which the model must not unlearn; or ``bundled``, or ``off``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         options: Any other options of ``fit``, nested as in its configuration files.
+        callbacks: The caller's own callbacks, called before all others during training. In folds, every fold uses the
+            same ones.
 
     Raises:
         ValueError: Something is wrong with the recordings, the model or an option; the message says what to do.

@@ -64,7 +64,7 @@ class ASRModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Move the schedule to the current epoch, in case a run is resumed with another number of processes."""
-        self._schedule.go_on(self.trainer.current_epoch, self.trainer.max_epochs or 0)
+        self._schedule.resume_at(self.trainer.current_epoch, self.trainer.max_epochs or 0)
 
     def seed_batch(self, number: int) -> None:
         """Seed dropout and masks by epoch and batch: a resumed run, and any number of processes, draw the same."""
