@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback
 
 from asr_lightning.cli import lightning_cli
 from asr_lightning.run.outcome import Outcome
