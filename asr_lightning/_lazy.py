@@ -1,4 +1,4 @@
-"""Imports public names on first use, so that importing a package does not import torch."""
+"""Public names: imports them on first use, so that importing a package does not import torch, and gives their paths."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return module if homes[name] == name else getattr(module, name)
 
     return load
+
+
+def class_path(adapter: type) -> str:
+    """The path of an adapter's class as configurations and saved models have it: that of the package that exports it."""
+    return f"{adapter.__module__.removesuffix('.adapter')}.{adapter.__qualname__}"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_type_hints
 
+from asr_lightning._lazy import class_path
 from asr_lightning.adapters import old_names
 
 if TYPE_CHECKING:
@@ -38,16 +39,10 @@ class Record(NamedTuple):
 
 def describe(directory: Path, adapter: object, init_args: Mapping[str, object]) -> None:
     """Record that ``adapter`` wrote ``directory`` and had the options ``init_args``, some of which are dataclasses."""
-    content = Record(class_path(adapter), init_args)._asdict()
+    content = Record(class_path(type(adapter)), init_args)._asdict()
     (directory / FILE_NAME).write_text(
         json.dumps(content, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8"
     )
-
-
-def class_path(adapter: object) -> str:
-    """The class of ``adapter`` as configurations and saved models name it: by the package that exports it."""
-    kind = type(adapter)
-    return f"{kind.__module__.removesuffix('.adapter')}.{kind.__qualname__}"
 
 
 def replace(target: Path, write: Callable[[Path], None]) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
-from asr_lightning.adapters import saved
+from asr_lightning._lazy import class_path
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring import cache
 from asr_lightning.types import SpeechBatch
@@ -173,7 +173,7 @@ def model_hash(adapter: ASRAdapter) -> str:
     """
     assert isinstance(adapter, HasTextOptions)
     options = json.dumps(dict(adapter.text_options()), sort_keys=True, default=str)
-    digest = hashlib.sha256(f"{saved.class_path(adapter)}\n{options}\n".encode())
+    digest = hashlib.sha256(f"{class_path(type(adapter))}\n{options}\n".encode())
     for name, tensor in (*adapter.model.named_parameters(), *adapter.model.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(_bytes(tensor))
