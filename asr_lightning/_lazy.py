@@ -26,5 +26,5 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def class_path(adapter: type) -> str:
-    """The path of an adapter's class as configurations and saved models have it: that of the package that exports it."""
+    """The path of an adapter's class in configurations and saved models: the one that its package exports."""
     return f"{adapter.__module__.removesuffix('.adapter')}.{adapter.__qualname__}"
