@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,16 +82,18 @@ def walk_to(end: End, live: ASRAdapter, source: ASRAdapter, folder: Path) -> Wal
         source: The adapter of the untouched model.
         folder: Folder for temporary files, which are removed again.
     """
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        untouched = _written(source, Path(place) / "base")
-        paths: list[Interpolation] = []
-        for number, part in enumerate(end.parts):
-            written = _written(loaded(live, part.load()), Path(place) / f"part-{number}")
-            paths.append(Interpolation(untouched, paths[0].tuned if paths else written, written.model.state_dict()))
-    if len(paths) == 1:
-        return Walk(((paths[0], end.parts[0].data),), paths[0])
+    first, *others = end.parts
+    tuned = _saved_and_loaded(loaded(live, first.load()), folder)
+    names = tuned.model.state_dict().keys()
+    untouched = _with_names(source, names, folder)
+    paths = [Interpolation(untouched, tuned)]
+    for part in others:
+        state = _with_names(loaded(live, part.load()), names, folder).model.state_dict()
+        paths.append(Interpolation(untouched, tuned, state))
+    if not others:
+        return Walk(((paths[0], first.data),), paths[0])
     start = untouched.model.state_dict()
-    mean = Interpolation(untouched, paths[0].tuned, average([start | path.end for path in paths]))
+    mean = Interpolation(untouched, tuned, average([start | path.end for path in paths]))
     return Walk(tuple((path, part.data) for path, part in zip(paths, end.parts, strict=True)), mean)
 
 
@@ -100,9 +103,12 @@ def loaded(adapter: ASRAdapter, state: State) -> ASRAdapter:
     return adapter
 
 
-def _written(adapter: ASRAdapter, folder: Path) -> ASRAdapter:
-    """``adapter``, saved and loaded as a user would. Saving merges LoRA's matrices, so that names can be compared."""
-    folder.mkdir()
-    adapter.save(folder)
-    written: ASRAdapter = saved.load(folder)
-    return written
+def _with_names(adapter: ASRAdapter, names: Collection[str], folder: Path) -> ASRAdapter:
+    """``adapter`` with weights of these ``names``: as it is, or as a saved one. Saving merges the matrices of LoRA."""
+    return adapter if adapter.model.state_dict().keys() == names else _saved_and_loaded(adapter, folder)
+
+
+def _saved_and_loaded(adapter: ASRAdapter, folder: Path) -> ASRAdapter:
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        adapter.save(Path(place) / "model")
+        return saved.load(Path(place) / "model")

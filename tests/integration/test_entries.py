@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 import asr_lightning as asr
 from asr_lightning.__main__ import main
+from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.data import audio
 from asr_lightning.scoring import edits
 from tests.server.trainer.jobs import make_job, train
@@ -177,8 +178,17 @@ def test_a_pair_of_texts_is_aligned_once(tones_once: Path, tmp_path: Path, monke
         recordings[f"{path.name} at {sample_rate} Hz"] += 1
         return load(path, sample_rate)
 
+    made: list[str] = []
+    init = ToyAdapter.__init__
+
+    def make(self: ToyAdapter, source: str = "toy", **options: object) -> None:
+        made.append(source)
+        init(self, source, **options)
+
     monkeypatch.setattr(edits.jiwer, "process_words", count)
     monkeypatch.setattr(audio, "load", decoded)
+    monkeypatch.setattr(ToyAdapter, "__init__", make)
     asr.specialize(tones_once, "toy", run_dir=tmp_path / "run", epochs=2)
     assert len(words) > 5 and set(words.values()) == {1}
     assert len(recordings) == 12 + 1 and set(recordings.values()) == {1}
+    assert len(made) == 4, "the model to train, the untouched one, the candidates, and the one that is handed over"
