@@ -237,7 +237,7 @@ def interval(results: Sequence[Result]) -> tuple[float, float]:
 
 
 HEADER = (
-    f"{'voice, model':48}{'seeds':>6}{'before':>8}{'after':>8}{'cut':>7}  {'95 % interval':16}"
+    f"{'voice, model':54}{'seeds':>6}{'before':>8}{'after':>8}{'cut':>7}  {'95 % interval':16}"
     f"{'dev: before, after':>20}  {'alpha':14}{'canary, points':24}{'its human part':24}"
 ).rstrip()
 
@@ -249,7 +249,7 @@ def row(name: str, results: Sequence[Result]) -> str:
     between = "" if np.isnan(low) else f"{low:.1%} to {high:.1%}"
     alphas = " ".join(f"{result.alpha:g}" for result in results)
     return (
-        f"{name:48}{len(results):>6}{before:>8.1%}{after:>8.1%}{cut:>7.1%}  {between:16}{dev(results):>20}"
+        f"{name:54}{len(results):>6}{before:>8.1%}{after:>8.1%}{cut:>7.1%}  {between:16}{dev(results):>20}"
         f"  {alphas:14}{canary(results, human=False):24}{canary(results, human=True):24}"
     ).rstrip()
 
