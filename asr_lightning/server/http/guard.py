@@ -79,7 +79,7 @@ def require_host(headers: Headers, hosts: frozenset[str]) -> None:
 
 
 def require_origin(headers: Headers, method: str) -> None:
-    """Refuse a request from another site's page (cross-site request forgery); one without Origin, as by curl, passes."""
+    """Refuse a request from another site's page (cross-site request forgery). curl sends no Origin, and passes."""
     for origin in headers.getlist("origin"):
         scheme, _, place = origin.lower().partition("://")
         port = DEFAULT_PORTS.get(scheme)
