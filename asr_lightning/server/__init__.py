@@ -1,1 +1,1 @@
-"""The training server: its job engine, its HTTP, and its intake of strangers' recordings. Loads no torch."""
+"""The training server: its job engine, its HTTP layer, and its intake of untrusted recordings. Loads no torch."""

@@ -9,7 +9,6 @@ import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from asr_lightning.durable import faults
 from asr_lightning.durable.ids import new_id
@@ -22,7 +21,7 @@ from asr_lightning.server.engine import deletion, inspection, recovery, states, 
 from asr_lightning.server.engine.deletion import Receipt
 from asr_lightning.server.engine.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
 from asr_lightning.server.engine.home import Home
-from asr_lightning.server.engine.records import Event, Job, new_job, now
+from asr_lightning.server.engine.records import PREDECESSOR, V1, Event, Job, Source, new_job, now
 from asr_lightning.server.engine.settings import EngineSettings
 from asr_lightning.server.engine.submission import Submission
 from asr_lightning.server.engine.supervisor import Supervisor
@@ -100,7 +99,7 @@ class Engine:
         archive: Path,
         *,
         key: str | None = None,
-        source: Literal["seed", "v1"] = "v1",
+        source: Source = V1,
     ) -> tuple[Job, bool]:
         """Record a job. When this returns, the job is on the disk; when it raises, nothing of it is.
 
@@ -109,7 +108,7 @@ class Engine:
             archive: A file of ``new_upload``. It is moved when this returns, and stays when this raises.
             key: The client's Idempotency-Key: a second request with the same key, specification and archive gets the
                 same job.
-            source: See ``Job.source``. With "seed", only one job may be active on the whole server.
+            source: The API of the request. ``PREDECESSOR`` allows one active job on the whole server.
 
         Returns:
             The job, and whether it is new.
@@ -133,7 +132,7 @@ class Engine:
         folder = submission.fill(self.home, Submission.of(job, key, body_hash), archive, digest)
         try:
             faults.point("submit.moved")
-            self.store.add(job, key, body_hash, 1 if source == "seed" else self.settings.queue_cap)
+            self.store.add(job, key, body_hash, 1 if source == PREDECESSOR else self.settings.queue_cap)
             faults.point("submit.recorded")
         except Exception as error:
             if not self._is_recorded(job.id):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from asr_lightning.job_folder.ending import Metrics
 from asr_lightning.job_folder.failure import Failure
@@ -13,6 +13,12 @@ from asr_lightning.job_folder.intake_report import Dataset
 from asr_lightning.job_folder.progress import Progress
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine import states
+
+Source = Literal["seed", "v1"]
+PREDECESSOR: Source = "seed"
+"""The source of jobs from ``POST /training``, the API of this server's predecessor."""
+V1: Source = "v1"
+"""The source of jobs from ``POST /v1/jobs``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,7 @@ class Job:
         state: One of ``states.STATES``.
         attempt: Number of trainings started so far, which is the number of the current one.
         auto_resumes: How many of them the server started by itself after a crash.
-        source: The API that the job came by: "seed" for ``POST /training``, "v1" for ``POST /v1/jobs``.
+        source: The API that the job came by: ``PREDECESSOR`` or ``V1``.
         spec: What the client asked for.
         created_at, started_at, ended_at: UTC, ISO 8601. They are shown, and never decide a state.
         device: Device that the job holds now; None if it holds none.

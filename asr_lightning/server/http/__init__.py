@@ -1,4 +1,4 @@
-"""The training server over HTTP: the seed's three routes, the v1 API and a page, as three views of one job store.
+"""The training server over HTTP: the v1 API, the three routes of its predecessor, and a page; all show the same jobs.
 
-Loads no torch: all work on audio and models is done by child processes of ``asr_lightning.server.engine``.
+It loads no torch: all work on audio and models is done by child processes of ``asr_lightning.server.engine``.
 """

@@ -1,4 +1,4 @@
-"""What goes back to a client: our headers on every answer, and a problem only where no answer has begun."""
+"""Send answers with our headers, and a problem only if no answer has begun."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ HEADERS = {
 
 
 class Answer:
-    """What goes back to the client.
+    """The answer to one request.
 
     Attributes:
-        started: Whether the head of the answer is out.
-        close: Whether the connection must end after it, since the body of the request was not read.
+        started: Whether the head of the answer was sent.
+        close: Whether the connection must be closed afterwards, because the request's body was not read to its end.
     """
 
     def __init__(self, send: Send) -> None:
         self._send, self.started, self.close = send, False, False
 
     async def send(self, message: Message) -> None:
-        """Pass ``message`` on, the head with our headers."""
+        """Send ``message``; the head gets our headers."""
         if message["type"] == "http.response.start":
             self.started = True
             message.setdefault("headers", [])
@@ -41,6 +41,6 @@ class Answer:
         await self._send(message)
 
     async def problem(self, problem: Problem, scope: Scope, receive: Receive) -> None:
-        """Answer with ``problem``, unless an answer has begun."""
+        """Answer with ``problem`` unless an answer has begun."""
         if not self.started:
             await problem.response()(scope, receive, self.send)

@@ -1,4 +1,4 @@
-"""The application: every route behind one guard."""
+"""The FastAPI application, with one guard in front of all routes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from asr_lightning.server.http import (
     downloads,
     jobs,
     page,
+    predecessor,
     problems,
     schemas,
-    seed,
     streams,
     system,
     tensorboard_proxy,
@@ -39,13 +39,13 @@ def create_app(
     models: Catalogue | None = None,
     tensorboard: TensorBoard | None = None,
 ) -> FastAPI:
-    """The application over ``engine``, which the caller starts and stops.
+    """The application that serves ``engine``, which the caller starts and stops.
 
     Args:
-        engine: The jobs; its ``models`` should be ``models.sources``.
-        settings: The operator's; the defaults serve this machine only, without a token.
-        models: What may be asked for; the cards of this package without.
-        tensorboard: None: none is offered.
+        engine: The job engine; its ``models`` should be ``models.sources``.
+        settings: The operator's settings; the defaults serve only this machine, without a token.
+        models: The models that clients may ask for; by default all models of this package.
+        tensorboard: The TensorBoard to offer; None offers none.
     """
     settings = settings or ServerSettings()
     app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
@@ -54,7 +54,7 @@ def create_app(
     app.state.context = Context(
         engine, settings, models or catalogue(), uploads.Uploads(engine, settings), feed, tensorboard
     )
-    for module in (page, seed, jobs, streams, downloads, upload_routes, system, tensorboard_proxy):
+    for module in (page, predecessor, jobs, streams, downloads, upload_routes, system, tensorboard_proxy):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(Guard, settings=settings)
@@ -63,7 +63,7 @@ def create_app(
 
 
 def _publish(app: FastAPI) -> None:
-    """Offer the OpenAPI description, as behind the token as any other data."""
+    """Offer the OpenAPI description, which needs the token as all other data does."""
 
     async def openapi() -> Response:
         """This description."""
@@ -75,24 +75,24 @@ def _publish(app: FastAPI) -> None:
 
 def _describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        parts = found.setdefault("components", {})
-        parts.setdefault("schemas", {})["Problem"] = schemas.Problem.model_json_schema()
-        parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        found["security"] = [{"token": []}, {}]
-        found["paths"]["/healthz"]["get"]["security"] = []
-        _drop_validation_errors(found)
-        app.openapi_schema = found
+        description = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        components = description.setdefault("components", {})
+        components.setdefault("schemas", {})["Problem"] = schemas.Problem.model_json_schema()
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        description["security"] = [{"token": []}, {}]
+        description["paths"]["/healthz"]["get"]["security"] = []
+        _replace_validation_errors(description)
+        app.openapi_schema = description
     return app.openapi_schema
 
 
-def _drop_validation_errors(found: dict[str, Any]) -> None:
-    """Take out FastAPI's own shape of a 422, which problems replace."""
-    for path in found["paths"].values():
+def _replace_validation_errors(description: dict[str, Any]) -> None:
+    """Replace FastAPI's own shape of a 422 answer by that of a problem."""
+    for path in description["paths"].values():
         for operation in path.values():
             content = operation["responses"].get("422", {}).get("content", {})
             if "HTTPValidationError" in str(content.get("application/json", "")):
                 del content["application/json"]
                 content[problems.MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}
     for name in ("HTTPValidationError", "ValidationError"):
-        found["components"]["schemas"].pop(name, None)
+        description["components"]["schemas"].pop(name, None)

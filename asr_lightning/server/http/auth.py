@@ -1,4 +1,4 @@
-"""Who may ask: the bearer token, compared in constant time, and signed paths that expire."""
+"""Authentication: a bearer token, which is compared in constant time, and signed paths that expire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEERS = 1024
 
 
 class Throttle:
-    """Makes wrong tokens slow: each further failure of one address within a minute waits longer for its answer.
+    """Delays the answers to wrong tokens: each further failure of one address within a minute waits longer.
 
     A right token never waits, so that nobody can lock the owner out.
     """
@@ -24,7 +24,7 @@ class Throttle:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def failed(self, peer: str) -> float:
-        """Count one failure of ``peer``; returns the seconds its answer is to wait."""
+        """Count one failure of the address ``peer``; returns the seconds by which to delay its answer."""
         now = time.monotonic()
         count, last = self._failures.pop(peer, (0, now))
         count = 1 if now - last > FORGET_S else count + 1
@@ -35,9 +35,10 @@ class Throttle:
 
 
 def is_token(header: str | None, token: str) -> bool:
-    """Whether ``header`` (of ``Authorization``) carries ``token``."""
-    scheme, _, given = (header or "").partition(" ")
-    same = hmac.compare_digest(_digest(given.strip()), _digest(token))  # of equal length, so time tells nothing
+    """Whether the header ``Authorization`` holds ``token``."""
+    scheme, _, sent = (header or "").partition(" ")
+    # Digests are of equal length, so that the time of the comparison reveals nothing.
+    same = hmac.compare_digest(_digest(sent.strip()), _digest(token))
     return same and scheme.lower() == "bearer"
 
 
@@ -46,18 +47,21 @@ def _digest(text: str) -> bytes:
 
 
 def signature(token: str, purpose: str, now: float | None = None) -> str:
-    """``<expiry>.<mac>``, which opens ``purpose`` for an hour without revealing ``token``."""
+    """``<expiry>.<mac>``, which gives access to ``purpose`` for an hour and does not reveal ``token``."""
     expiry = int((time.time() if now is None else now) + LINK_S)
     return f"{expiry}.{_mac(token, purpose, expiry)}"
 
 
-def is_signed(token: str, purpose: str, given: str, now: float | None = None) -> bool:
-    """Whether ``given`` was made by ``signature`` for ``purpose`` and has not expired."""
-    expiry, _, mac = given.partition(".")
+def is_signed(token: str, purpose: str, signed: str, now: float | None = None) -> bool:
+    """Whether ``signed`` was made by ``signature`` for ``purpose`` and has not expired."""
+    expiry, _, mac = signed.partition(".")
     if not (expiry.isascii() and expiry.isdigit() and len(expiry) <= 12):
         return False
-    left = int(expiry) - (time.time() if now is None else now)
-    return hmac.compare_digest(mac.encode(), _mac(token, purpose, int(expiry)).encode()) and 0 < left <= LINK_S + 60
+    seconds_left = int(expiry) - (time.time() if now is None else now)
+    return (
+        hmac.compare_digest(mac.encode(), _mac(token, purpose, int(expiry)).encode())
+        and 0 < seconds_left <= LINK_S + 60
+    )
 
 
 def _mac(token: str, purpose: str, expiry: int) -> str:

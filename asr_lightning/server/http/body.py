@@ -1,4 +1,4 @@
-"""A request's body under limits: of bytes, with or without an announced length, and of time."""
+"""The body of a request, with limits of size and of time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOLDS_DATA = re.compile(r"/training|/v1/jobs|/v1/datasets/validate|/v1/uploads/[
 
 
 class Body:
-    """``receive`` of a request, which raises where the body is too large or too slow.
+    """Receives the body of a request. ``receive`` raises a problem if the body is too large or too slow.
 
     Raises:
         Problem: The announced length is too large.
@@ -25,15 +25,15 @@ class Body:
 
     def __init__(self, scope: Scope, receive: Receive, limits: BodyLimits, answer: Answer) -> None:
         self._receive, self._limits, self._answer = receive, limits, answer
-        self._most = limits.upload if HOLDS_DATA.fullmatch(scope["path"]) else limits.other
+        self._max_bytes = limits.upload if HOLDS_DATA.fullmatch(scope["path"]) else limits.other
         self._read, self._started, self._done = 0, time.monotonic(), False
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isascii() and announced.isdigit() and int(announced[:20]) > self._most:
+        if announced.isascii() and announced.isdigit() and int(announced[:20]) > self._max_bytes:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """The next message."""
-        if self._done:  # waiting for the client to go may take as long as it likes
+        """The next message of the client."""
+        if self._done:  # this waits until the client closes the connection, which may take any time
             return await self._receive()
         with anyio.move_on_after(self._seconds_left()) as scope:
             message = await self._receive()
@@ -42,16 +42,16 @@ class Body:
             raise Problem("timeout", f"the body came at less than {self._limits.rate} bytes a second, or took too long")
         self._read += len(message.get("body", b""))
         self._done = not message.get("more_body", False)
-        if self._read > self._most:
+        if self._read > self._max_bytes:
             raise self._too_large()
         return message
 
     def _seconds_left(self) -> float:
-        """Until the next bytes must have come."""
+        """Seconds within which the next bytes must arrive."""
         limits = self._limits
         allowed = min(limits.patience_s + self._read / limits.rate, limits.total_s)
         return max(0.0, self._started + allowed - time.monotonic())
 
     def _too_large(self) -> Problem:
         self._answer.close = True
-        return Problem("too_large", f"at most {self._most} bytes are taken here")
+        return Problem("too_large", f"at most {self._max_bytes} bytes are accepted")

@@ -1,4 +1,4 @@
-"""What every route works with."""
+"""The parts of a server that every route works with."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Context:
-    """Everything of one server.
+    """The parts of one server.
 
     Attributes:
-        engine: The jobs.
-        settings: The operator's.
-        models: What may be asked for.
-        uploads: Resumable ones.
-        feed: Tells of new events.
-        tensorboard: None where it is off.
-        stopping: Set when the server is about to end, so that streams end first.
-        checks: Bounds the data checks that run at once.
+        engine: The job engine.
+        settings: The operator's settings.
+        models: The models that clients may ask for.
+        uploads: The open resumable uploads.
+        feed: The open streams of events.
+        tensorboard: The TensorBoard of this server; None if it is off.
+        stopping: Set when the server is about to stop, so that streams end first.
+        inspections: Lets one inspection of a data set run at a time.
     """
 
     engine: Engine
@@ -45,23 +45,23 @@ class Context:
     feed: Feed
     tensorboard: TensorBoard | None = None
     stopping: bool = False
-    checks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     async def job(self, job_id: str) -> Job:
         """The job ``job_id``.
 
         Raises:
-            Problem: There is none.
+            Problem: There is no such job.
         """
         if not is_id(job_id):
             raise Problem("not_found", "there is no such job")
         return await run_in_threadpool(self.engine.job, job_id)
 
-    async def kept(self, job_id: str) -> Job:
-        """The job ``job_id``, with its files.
+    async def job_with_files(self, job_id: str) -> Job:
+        """The job ``job_id``, whose files must still exist.
 
         Raises:
-            Problem: There is none, or it was deleted.
+            Problem: There is no such job, or it was deleted.
         """
         job = await self.job(job_id)
         if job.state == PURGED:
@@ -69,9 +69,10 @@ class Context:
         return job
 
 
-async def _of(request: Request) -> Context:
+async def _context_of(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-Here = Annotated[Context, Depends(_of)]
+RequestContext = Annotated[Context, Depends(_context_of)]
+"""The type of a route's parameter that FastAPI fills with the server's context."""

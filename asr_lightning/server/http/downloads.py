@@ -1,4 +1,4 @@
-"""Files of a finished job: fixed names that the store knows, whole or not at all."""
+"""The files of a finished job, under fixed names that the store knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asr_lightning.job_folder import layout
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.states import SUCCEEDED
 from asr_lightning.server.http import auth, checkpoints, schemas
-from asr_lightning.server.http.context import Context, Here
+from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.schemas import BINARY, TEXT, answers
 
@@ -27,7 +27,7 @@ TYPES = {
     "json": "application/json",
     "SHA256SUMS": "text/plain; charset=utf-8",
 }
-# A report shows transcripts: whatever is in them, no script runs, and nothing is loaded from elsewhere.
+# A report shows transcripts: no script that they may hold runs, and nothing is loaded from other sites.
 REPORT_CSP = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -51,13 +51,13 @@ GZIP, HTML, JSON = "application/gzip", "text/html", "application/json"
 
 
 class OpenFile(FileResponse):
-    """A file that was opened before the first byte of the answer: it stays whole when the job is deleted meanwhile.
+    """A file that was opened before the first byte of the answer, so that it is sent whole even if the job is deleted.
 
     Args:
-        descriptor: Taken over.
-        name: Of the download.
-        digest: sha256 of the file.
-        headers: Further ones.
+        descriptor: Descriptor of the open file, which this closes.
+        name: File name of the download.
+        digest: SHA-256 of the file.
+        headers: Further headers.
     """
 
     def __init__(self, descriptor: int, name: str, digest: str, headers: dict[str, str]) -> None:
@@ -72,29 +72,29 @@ class OpenFile(FileResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the file."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             os.close(self._descriptor)
 
 
-async def artifact(here: Context, job: Job, name: str) -> Response:
+async def artifact(context: Context, job: Job, name: str) -> Response:
     """The file ``name`` of ``job``.
 
     Raises:
-        Problem: There is none of this name, or none yet.
+        Problem: The job has no such file, or has not finished.
     """
     if name in job.artifacts and job.state == SUCCEEDED:
-        return await run_in_threadpool(_open, here, job, name)
+        return await run_in_threadpool(_open, context, job, name)
     if name in layout.ARTIFACT_NAMES and job.state != SUCCEEDED:
         raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
     raise Problem("not_found", "the job has no such file")
 
 
-def _open(here: Context, job: Job, name: str) -> Response:
-    known = next(known for known in job.artifacts if known == name)  # no path is built from what the client wrote
-    path = here.engine.home.job(job.id) / "artifacts" / known
+def _open(context: Context, job: Job, name: str) -> Response:
+    stored = next(stored for stored in job.artifacts if stored == name)  # no path is built from a client's text
+    path = context.engine.home.job(job.id) / layout.ARTIFACTS / stored
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -104,23 +104,23 @@ def _open(here: Context, job: Job, name: str) -> Response:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Problem("not_found", "the job has no such file")
-    headers = {"Content-Security-Policy": REPORT_CSP} if known.endswith(".html") else {}
-    return OpenFile(descriptor, known, job.artifacts[known], headers)
+    headers = {"Content-Security-Policy": REPORT_CSP} if stored.endswith(".html") else {}
+    return OpenFile(descriptor, stored, job.artifacts[stored], headers)
 
 
 @router.get(
     "/v1/jobs/{job_id}/artifacts", responses=answers("not_found", "not_finished", "purged", s200=schemas.Artifacts)
 )
-async def artifacts(here: Here, job_id: str) -> Response:
+async def artifacts(context: RequestContext, job_id: str) -> Response:
     """The files of a job that succeeded."""
-    job = await here.kept(job_id)
+    job = await context.job_with_files(job_id)
     if job.state != SUCCEEDED:
         raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
-    return JSONResponse({"data": await run_in_threadpool(_artifacts, here, job), "next": None})
+    return JSONResponse({"data": await run_in_threadpool(_artifacts, context, job), "next": None})
 
 
-def _artifacts(here: Context, job: Job) -> list[dict[str, object]]:
-    folder = here.engine.home.job(job.id) / "artifacts"
+def _artifacts(context: Context, job: Job) -> list[dict[str, object]]:
+    folder = context.engine.home.job(job.id) / layout.ARTIFACTS
     return [
         {"name": name, "size": (folder / name).stat().st_size, "sha256": digest}
         for name, digest in sorted(job.artifacts.items())
@@ -134,41 +134,41 @@ def _artifacts(here: Context, job: Job) -> list[dict[str, object]]:
     response_class=Response,
     responses=file_answers(GZIP, HTML, JSON, "text/plain"),
 )
-async def get_artifact(here: Here, job_id: str, name: str) -> Response:
+async def get_artifact(context: RequestContext, job_id: str, name: str) -> Response:
     """One file of a job that succeeded."""
-    return await artifact(here, await here.kept(job_id), name)
+    return await artifact(context, await context.job_with_files(job_id), name)
 
 
 @router.api_route("/v1/jobs/{job_id}/report.json", methods=["HEAD"], include_in_schema=False)
 @router.get("/v1/jobs/{job_id}/report.json", response_class=Response, responses=file_answers(JSON))
-async def report_json(here: Here, job_id: str) -> Response:
-    """The report before and after, for programs."""
-    return await artifact(here, await here.kept(job_id), "report.json")
+async def report_json(context: RequestContext, job_id: str) -> Response:
+    """The report, for programs."""
+    return await artifact(context, await context.job_with_files(job_id), layout.REPORT_JSON)
 
 
 @router.api_route("/v1/jobs/{job_id}/report.html", methods=["HEAD"], include_in_schema=False)
 @router.get("/v1/jobs/{job_id}/report.html", response_class=Response, responses=file_answers(HTML))
-async def report_html(here: Here, job_id: str) -> Response:
-    """The report before and after, for people; works without script."""
-    return await artifact(here, await here.kept(job_id), "report.html")
+async def report_html(context: RequestContext, job_id: str) -> Response:
+    """The report, for people; it needs no script."""
+    return await artifact(context, await context.job_with_files(job_id), layout.REPORT_HTML)
 
 
 @router.get("/v1/jobs/{job_id}/checkpoints", responses=answers("not_found", "purged", s200=schemas.Checkpoints))
-async def get_checkpoints(here: Here, job_id: str) -> Response:
-    """The checkpoints of a job; a checkpoint is code, so none is handed out or taken."""
-    job = await here.kept(job_id)
-    found = await run_in_threadpool(checkpoints.listing, here.engine.home.job(job.id))
-    return JSONResponse({"data": found, "checks": job.progress.checks if job.progress else [], "next": None})
+async def get_checkpoints(context: RequestContext, job_id: str) -> Response:
+    """The checkpoints of a job, by name and size. A checkpoint can hold code, so none can be downloaded or uploaded."""
+    job = await context.job_with_files(job_id)
+    names = await run_in_threadpool(checkpoints.listing, context.engine.home.job(job.id))
+    return JSONResponse({"data": names, "checks": job.progress.checks if job.progress else [], "next": None})
 
 
-def tensorboard_url(request: Request, here: Context) -> str | None:
-    """Where TensorBoard is for the client of ``request``; with a token the path is signed, and expires."""
-    settings = here.settings
-    if here.tensorboard is None:
+def tensorboard_url(request: Request, context: Context) -> str | None:
+    """The URL of TensorBoard for a client; if the server has a token, the path is signed and expires."""
+    settings = context.settings
+    if context.tensorboard is None:
         return None
     host = request.headers["host"]
     if settings.tensorboard_public:
-        return f"http://{host.rpartition(':')[0] or host}:{here.tensorboard.port}/"
+        return f"http://{host.rpartition(':')[0] or host}:{context.tensorboard.port}/"
     tls = host.endswith(".proxy.runpod.net") or request.headers.get("x-forwarded-proto") == "https"
     signed = f"s/{auth.signature(settings.token, 'tensorboard')}/" if settings.token else ""
     return f"{'https' if tls else 'http'}://{host}/tensorboard/{signed}"

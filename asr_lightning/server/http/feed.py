@@ -1,4 +1,4 @@
-"""Who waits for events of a job, and one look at the store for all of them."""
+"""The open streams of events: all streams of one job share one poll of the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = 500
 
 @dataclass
 class _Watch:
-    """One job that somebody watches."""
+    """A job that at least one stream watches."""
 
     latest: int
     listeners: int = 0
@@ -32,40 +32,47 @@ class _Watch:
 
 
 class Feed:
-    """Open streams: bounded in number, and a job's store rows are polled once however many watch it.
+    """The open streams, whose number is limited. A job is polled once, however many streams watch it.
 
     Args:
-        engine: Whose events.
-        most: Streams at once.
-        poll_s: Pause between two looks at one job.
+        engine: The job engine.
+        max_streams: Largest number of open streams.
+        poll_s: Seconds between two polls of one job.
+
+    Attributes:
+        open: Number of open streams.
     """
 
-    def __init__(self, engine: Engine, most: int, poll_s: float) -> None:
-        self.engine, self.most, self.poll_s, self.open = engine, most, poll_s, 0
+    def __init__(self, engine: Engine, max_streams: int, poll_s: float) -> None:
+        self.engine, self.max_streams, self.poll_s, self.open = engine, max_streams, poll_s, 0
         self._watches: dict[str, _Watch] = {}
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """One of the streams.
+        """Count one open stream.
 
         Raises:
-            Problem: All are taken.
+            Problem: Too many streams are open.
         """
-        self.check()
+        self.require_seat()
         self.open += 1
         try:
             yield
         finally:
             self.open -= 1
 
-    def check(self) -> None:
-        """Raise a ``Problem`` where no further stream is taken."""
-        if self.open >= self.most:
+    def require_seat(self) -> None:
+        """Require that another stream may be opened.
+
+        Raises:
+            Problem: Too many streams are open.
+        """
+        if self.open >= self.max_streams:
             raise Problem("unavailable", "too many streams are open: poll instead, or close one")
 
     @contextmanager
     def watching(self, job_id: str, after: int) -> Iterator[_Watch]:
-        """Have ``job_id`` polled for events later than ``after`` while this is open."""
+        """Poll ``job_id`` for events with a number above ``after`` while this is open."""
         watch = self._watches.setdefault(job_id, _Watch(after))
         watch.listeners += 1
         if watch.task is None:
@@ -79,9 +86,9 @@ class Feed:
                 self._watches.pop(job_id, None)
 
     async def next(self, job_id: str, watch: _Watch, after: int, patience_s: float) -> list[Event]:
-        """Events later than ``after``; empty where none came within ``patience_s`` seconds.
+        """The events with a number above ``after``; empty if none came within ``patience_s`` seconds.
 
-        Only without patience is the store asked in any case; those who wait are many, and the poll is one.
+        With a ``patience_s`` of 0, this asks the store itself. Otherwise it waits for the poll that all streams share.
         """
         if patience_s and watch.latest <= after:
             with contextlib.suppress(TimeoutError):
@@ -93,14 +100,14 @@ class Feed:
     async def _poll(self, job_id: str, watch: _Watch) -> None:
         while True:
             try:
-                found = await run_in_threadpool(self.engine.events, job_id, watch.latest, PAGE)
+                new = await run_in_threadpool(self.engine.events, job_id, watch.latest, PAGE)
             except NoSuchJobError:
-                found = []
+                new = []
             except Exception as error:  # a store that is busy for a while must not end the streams
                 logger.warning("events of %s cannot be read: %s", job_id, error)
-                found = []
-            if found:
-                watch.latest = found[-1].seq
+                new = []
+            if new:
+                watch.latest = new[-1].seq
                 watch.changed.set()
                 watch.changed = asyncio.Event()
             await asyncio.sleep(self.poll_s)

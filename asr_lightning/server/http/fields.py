@@ -1,4 +1,4 @@
-"""From what a client wrote to a job's specification: typed, bounded scalars, each looked up or range-checked."""
+"""Turn the fields of a request into a job's specification: typed values, each looked up or within bounds."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from asr_lightning.server.http.languages import CODES
 from asr_lightning.server.http.models import Catalogue
 from asr_lightning.server.http.problems import Problem, invalid
 
-SEED = frozenset({"base_model_name", "epochs", "language"})
+PREDECESSOR = frozenset({"base_model_name", "epochs", "language"})
 V1 = frozenset({"model", "epochs", "language", "seed"})
+"""The fields of a request, in the API of this server's predecessor and in v1."""
 KEY = re.compile(r"[!-~]{1,255}")
 JSON_BYTES = 64 << 10
 INTEGER = re.compile(r"[0-9]{1,10}")
 
 
 def spec(fields: Mapping[str, object], models: Catalogue, name: str = "model") -> JobSpec:
-    """The specification that ``fields`` of a form or of JSON stand for; the model's is called ``name``.
+    """The specification in the ``fields`` of a form or of JSON; the field ``name`` holds the model.
 
     Raises:
         Problem: A field is missing, malformed or out of range, or the model is not on the list.
@@ -30,17 +31,17 @@ def spec(fields: Mapping[str, object], models: Catalogue, name: str = "model") -
     model = fields.get(name)
     if not isinstance(model, str) or not model:
         raise invalid(name, "name a base model: GET /v1/models lists them")
-    found = {key: number(key, fields[key]) for key in ("epochs", "seed") if fields.get(key) not in (None, "")}
+    numbers = {key: number(key, fields[key]) for key in ("epochs", "seed") if fields.get(key) not in (None, "")}
     resolved = models.resolve(model, name)
-    found.setdefault("epochs", models.epochs.get(resolved, DEFAULT_EPOCHS))
-    return JobSpec(model=resolved, language=language(fields.get("language"), resolved), **found)
+    numbers.setdefault("epochs", models.epochs.get(resolved, DEFAULT_EPOCHS))
+    return JobSpec(model=resolved, language=language(fields.get("language"), resolved), **numbers)
 
 
 def number(name: str, value: object) -> int:
-    """A whole number, written as such.
+    """The whole number that a field holds.
 
     Raises:
-        Problem: It is none.
+        Problem: It holds something else.
     """
     if isinstance(value, bool) or not isinstance(value, str | int) or not INTEGER.fullmatch(str(value)):
         raise invalid(name, f"{name} must be a whole number")
@@ -48,10 +49,10 @@ def number(name: str, value: object) -> int:
 
 
 def language(value: object, model: str) -> str | None:
-    """The code of a language; None where none is named.
+    """The code of a language; None if the field is empty.
 
     Raises:
-        Problem: It is not in the table.
+        Problem: There is no such language.
     """
     if value is None or value == "":
         return None
@@ -63,10 +64,10 @@ def language(value: object, model: str) -> str | None:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The key that makes a retry the same request.
+    """The Idempotency-Key of a request, by which a retry finds the job of the first try.
 
     Raises:
-        Problem: It is malformed.
+        Problem: The key is malformed.
     """
     key = request.headers.get("idempotency-key")
     if key is not None and not KEY.fullmatch(key):
@@ -75,28 +76,28 @@ def idempotency_key(request: Request) -> str | None:
 
 
 async def json_object(request: Request, names: frozenset[str]) -> dict[str, object]:
-    """The object in the body of ``request``, with no other members than ``names``.
+    """The JSON object in the body of a request.
 
     Raises:
-        Problem: It is none.
+        Problem: The body is no object, or has members other than ``names``.
     """
     try:
-        found = json.loads(await small_body(request) or b"{}")
+        document = json.loads(await small_body(request) or b"{}")
     except (ValueError, RecursionError) as error:
         raise invalid("body", "the body is no JSON object") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise invalid("body", "the body is no JSON object")
-    for name in found:
+    for name in document:
         if name not in names:
             raise invalid(name[:64], f"members are {', '.join(sorted(names))}")
-    return found
+    return document
 
 
 async def small_body(request: Request) -> bytes:
-    """The body, where a route also takes large ones that are no JSON.
+    """The body of a request with JSON, on a route that may also take large bodies of other kinds.
 
     Raises:
-        Problem: It is too large to be held in memory.
+        Problem: The body is too large for memory.
     """
     body = bytearray()
     async for chunk in request.stream():
@@ -107,5 +108,5 @@ async def small_body(request: Request) -> bytes:
 
 
 def is_json(request: Request) -> bool:
-    """Whether the body is JSON."""
+    """Whether the body of a request is JSON."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"

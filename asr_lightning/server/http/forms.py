@@ -1,4 +1,4 @@
-"""Multipart forms, read as they arrive: each byte of the file is written once, the client's file name is ignored."""
+"""Read multipart forms as they arrive. Each byte of the file is written once; the client's file name is ignored."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CALLBACKS = (
 
 @dataclass
 class Form:
-    """A form that was read.
+    """A form.
 
     Attributes:
-        fields: Values by name.
-        archive: The file, on disk.
+        fields: Values of the fields, by name.
+        archive: The file on the disk; None if the form holds none.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Form:
 
 
 class _Reader:
-    """Callbacks of the parser. One part at a time."""
+    """Handles the events of the parser, which reads one part at a time."""
 
     def __init__(self, names: frozenset[str], sink: Sink) -> None:
         self.names, self.sink, self.form = names, sink, Form()
@@ -47,7 +47,7 @@ class _Reader:
         self._headers: dict[bytes, bytes] = {}
 
     def callbacks(self) -> dict[str, Callable[..., None]]:
-        """For the parser."""
+        """The callbacks, by the names that the parser wants."""
         return {f"on_{name}": getattr(self, name) for name in CALLBACKS}
 
     def part_begin(self) -> None:
@@ -81,7 +81,7 @@ class _Reader:
         if self.name == FILE:
             if len(self.head) < len(GZIP):
                 self.head += data[start : min(end, start + 2)]
-                check_gzip(self.head)
+                require_gzip(self.head)
             self.sink.take(memoryview(data)[start:end])
             return
         self.value += data[start:end]
@@ -100,11 +100,11 @@ class _Reader:
         self.ended = True
 
 
-def check_gzip(head: bytes) -> None:
-    """Refuse at the first bytes what is no gzip file: a zip, a plain tar, a page.
+def require_gzip(head: bytes) -> None:
+    """Require that ``head`` begins a gzip file, and not a zip file, a plain tar file or a web page.
 
     Raises:
-        Problem: It is none.
+        Problem: It begins another kind of file.
     """
     if not head[:2] == GZIP[: len(head)]:
         raise Problem("unsupported_media", "data must be a .tar.gz: tar -czf data.tar.gz -C FOLDER .", param=FILE)
@@ -112,11 +112,11 @@ def check_gzip(head: bytes) -> None:
 
 @asynccontextmanager
 async def received(request: Request, names: frozenset[str], path: Path, min_free: int) -> AsyncIterator[Form]:
-    """The form of ``request``, its file at ``path``; at the end the file is gone, unless somebody moved it.
+    """Read the form of ``request``. Its file is at ``path`` while this is open, and is deleted unless it was moved.
 
     Raises:
-        Problem: It is no multipart form, has unknown or too many fields, no file, or one that is no gzip.
-        DiskFullError: There is no space for the file.
+        Problem: The body is no multipart form, has unknown or too many fields, or holds no gzip file.
+        DiskFullError: Too little space is left.
     """
     try:
         yield await _read(request, names, path, min_free)
@@ -141,16 +141,16 @@ async def _read(request: Request, names: frozenset[str], path: Path, min_free: i
         form = reader.form
         if form.archive is None or not reader.head:
             raise invalid(FILE, "data is missing: -F data=@data.tar.gz")
-        check_gzip(reader.head.ljust(len(GZIP)))
+        require_gzip(reader.head.ljust(len(GZIP)))
         await sink.finish()
     return form
 
 
 def boundary(request: Request) -> bytes:
-    """What separates the parts of a multipart request.
+    """The boundary between the parts of a multipart form.
 
     Raises:
-        Problem: It is none.
+        Problem: The request holds no multipart form.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):

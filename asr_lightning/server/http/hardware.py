@@ -1,4 +1,4 @@
-"""Which devices this machine trains on, without loading torch."""
+"""The devices of this machine, found without loading torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ ASK_S = 20.0
 
 
 def devices() -> tuple[str, ...]:
-    """Every CUDA device; else "mps" on Apple silicon; else "cpu"."""
-    if found := _gpus():
-        return tuple(f"cuda:{number}" for number in range(found))
+    """All CUDA devices if there are any, else "mps" on Apple silicon, else "cpu"."""
+    if count := _gpus():
+        return tuple(f"cuda:{number}" for number in range(count))
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     return ("mps",) if apple else ("cpu",)
 
 
 def _gpus() -> int:
-    """How many the driver lists."""
+    """The number of GPUs that the NVIDIA driver lists."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return 0

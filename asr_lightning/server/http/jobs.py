@@ -1,4 +1,4 @@
-"""The v1 API of jobs: make, look, cancel, resume, delete."""
+"""The v1 API of jobs: create, list, look up, cancel, resume and delete them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.http import admission, downloads, fields, schemas, views
-from asr_lightning.server.http.context import Context, Here
+from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.schemas import answers
 
 router = APIRouter()
@@ -42,10 +42,10 @@ BODY: dict[str, object] = {
 }
 
 
-def answer(request: Request, here: Context, job: Job, status: int = 200) -> Response:
-    """The job object; with its address where something was begun."""
+def answer(request: Request, context: Context, job: Job, status: int = 200) -> Response:
+    """An answer with the job object, and with its address if the job was started."""
     headers = {"Location": f"/v1/jobs/{job.id}"} if status == 202 else {}
-    return JSONResponse(views.job_object(job, downloads.tensorboard_url(request, here)), status, headers)
+    return JSONResponse(views.job_object(job, downloads.tensorboard_url(request, context)), status, headers)
 
 
 @router.post(
@@ -57,46 +57,46 @@ def answer(request: Request, here: Context, job: Job, status: int = 200) -> Resp
         "disk_full", s202=schemas.Job,
     ),
 )  # fmt: skip
-async def create(request: Request, here: Here) -> Response:
-    """Queue a job. It is on the disk when this answers; deep checks of the data come after."""
+async def create(request: Request, context: RequestContext) -> Response:
+    """Queue a job. It is on the disk when this answers; its data are inspected afterwards."""
     if fields.is_json(request):
-        job, _ = await admission.by_upload(request, here)
+        job, _ = await admission.by_upload(request, context)
     else:
-        job, _ = await admission.by_form(request, here, "v1")
-    return answer(request, here, job, 202)
+        job, _ = await admission.by_form(request, context, "v1")
+    return answer(request, context, job, 202)
 
 
 @router.get("/v1/jobs", responses=answers("invalid_parameter", s200=schemas.Jobs))
 async def listing(
     request: Request,
-    here: Here,
+    context: RequestContext,
     state: Annotated[states.State | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     after: Annotated[str | None, Query(max_length=64, description="``next`` of the page before")] = None,
 ) -> Response:
-    """Jobs, newest first; a deleted one only when its state is asked for."""
-    found = await run_in_threadpool(here.engine.jobs, state, limit, after)
-    shown = [job for job in found if state or job.state != states.PURGED]
-    url = downloads.tensorboard_url(request, here)
-    last = found[-1].id if len(found) == limit else None
+    """Jobs, newest first. Deleted ones are listed only if ``state=purged`` is asked for."""
+    page = await run_in_threadpool(context.engine.jobs, state, limit, after)
+    shown = [job for job in page if state or job.state != states.PURGED]
+    url = downloads.tensorboard_url(request, context)
+    last = page[-1].id if len(page) == limit else None
     return JSONResponse({"data": [views.job_object(job, url) for job in shown], "next": last})
 
 
 @router.get("/v1/jobs/{job_id}", responses=answers("not_found", s200=schemas.Job))
-async def get(request: Request, here: Here, job_id: str) -> Response:
+async def get(request: Request, context: RequestContext, job_id: str) -> Response:
     """One job."""
-    return answer(request, here, await here.job(job_id))
+    return answer(request, context, await context.job(job_id))
 
 
 @router.post(
     "/v1/jobs/{job_id}/cancel", status_code=202, responses=answers("not_found", s200=schemas.Job, s202=schemas.Job)
 )
-async def cancel(request: Request, here: Here, job_id: str) -> Response:
-    """End a job; one that has ended stays as it is. May be repeated."""
-    before = await here.job(job_id)
-    job = await run_in_threadpool(here.engine.cancel, before.id)
+async def cancel(request: Request, context: RequestContext, job_id: str) -> Response:
+    """Cancel a job; one that has ended stays as it is. This may be repeated."""
+    before = await context.job(job_id)
+    job = await run_in_threadpool(context.engine.cancel, before.id)
     ended = job.state not in states.ACTIVE and before.state not in states.ACTIVE
-    return answer(request, here, job, 200 if ended else 202)
+    return answer(request, context, job, 200 if ended else 202)
 
 
 @router.post(
@@ -104,15 +104,15 @@ async def cancel(request: Request, here: Here, job_id: str) -> Response:
     status_code=202,
     responses=answers("not_found", "busy", "purged", "disk_full", s202=schemas.Job),
 )
-async def resume(request: Request, here: Here, job_id: str) -> Response:
-    """Begin a new attempt of an interrupted, failed or cancelled job, from its last good checkpoint."""
-    before = await here.kept(job_id)
-    return answer(request, here, await run_in_threadpool(here.engine.resume, before.id), 202)
+async def resume(request: Request, context: RequestContext, job_id: str) -> Response:
+    """Start a new attempt of an interrupted, failed or cancelled job, from its last good checkpoint."""
+    before = await context.job_with_files(job_id)
+    return answer(request, context, await run_in_threadpool(context.engine.resume, before.id), 202)
 
 
 @router.delete("/v1/jobs/{job_id}", responses=answers("not_found", "busy", s200=schemas.Receipt))
-async def delete(here: Here, job_id: str) -> Response:
+async def delete(context: RequestContext, job_id: str) -> Response:
     """Delete a job with every byte of its data and model; the answer lists what was deleted."""
-    job = await here.job(job_id)
-    receipt = await run_in_threadpool(here.engine.purge, job.id)
+    job = await context.job(job_id)
+    receipt = await run_in_threadpool(context.engine.purge, job.id)
     return JSONResponse(receipt.as_dict())

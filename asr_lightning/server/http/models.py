@@ -1,6 +1,6 @@
-"""The base models that clients may ask for: names of this package's cards, their hub ids, and the operator's folders.
+"""The base models that clients may ask for: those of this package by name or hub id, and the operator's folders.
 
-A name is looked up here and nowhere else: it never becomes a path or an address.
+A client's text is only looked up in this list. It never becomes a path or an address.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What may be asked for.
+    """The models that clients may ask for.
 
     Attributes:
-        sources: What the trainer's ``--model`` takes, by name.
-        other_names: Hub ids and aliases, with the name each stands for.
-        listing: One object for each model, as ``GET /v1/models`` has it.
-        epochs: How long the recipe of each model trains, unless a client says otherwise.
+        sources: Each model as the trainer's ``--model`` takes it, by its name.
+        other_names: The name of a model by each of its hub ids and aliases.
+        listing: The models as JSON objects, for ``GET /v1/models``.
+        epochs: Default number of epochs of each model, from its recipe.
     """
 
     sources: Mapping[str, str]
@@ -36,22 +36,22 @@ class Catalogue:
     epochs: Mapping[str, int] = field(default_factory=dict)
 
     def resolve(self, name: str, param: str) -> str:
-        """The name in ``sources`` that ``name`` stands for.
+        """The name in ``sources`` of the model that a client calls ``name``.
 
         Raises:
-            Problem: It is not on the list.
+            Problem: There is no such model.
         """
-        found = self.other_names.get(name, name)
-        if found not in self.sources:
+        resolved = self.other_names.get(name, name)
+        if resolved not in self.sources:
             raise Problem("model_not_allowed", "this base model is not on the list of GET /v1/models", param=param)
-        return found
+        return resolved
 
 
 def catalogue(folder: Path | None = None) -> Catalogue:
     """The models of this installation, and those in the subfolders of ``folder``.
 
     Raises:
-        ValueError: ``folder`` is none, or what it holds has a name that is taken.
+        ValueError: ``folder`` is no folder, or a model in it has the name of one of this package.
     """
     cards = {name: card for name, card in registry.cards().items() if card.extra is None or _installed(card.extra)}
     listing: list[dict[str, object]] = [
@@ -85,13 +85,13 @@ def _installed(extra: str) -> bool:
 
 
 def _folders(folder: Path) -> dict[str, Path]:
-    """Models in ``folder`` by name."""
+    """The models in ``folder``, by name."""
     folder = folder.expanduser().absolute()
     if not folder.is_dir():
         raise ValueError(f"--models_dir {folder} is no folder")
-    found = {}
+    paths = {}
     for path in sorted(folder.iterdir()):
         is_model = path.suffix == ".nemo" or (path / "config.json").is_file() or (path / "asr_lightning.json").is_file()
         if is_model and NAME.fullmatch(path.name):
-            found[path.name] = path
-    return found
+            paths[path.name] = path
+    return paths

@@ -1,4 +1,4 @@
-"""The page at ``/``: a shell without data, which asks the API as any other client does."""
+"""The page at ``/``: it holds no data, and asks the API as any other client does."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HTML = (files("asr_lightning.server.http") / "page.html").read_text(encoding="ut
 
 
 def _hash(tag: str) -> str:
-    """Of the content of the page's only ``tag``, as a content security policy wants it."""
-    found = re.search(f"<{tag}>(.*?)</{tag}>", HTML, re.DOTALL)
-    assert found is not None
-    return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
+    """The hash of what the page's only ``tag`` holds, as a content security policy names it."""
+    match = re.search(f"<{tag}>(.*?)</{tag}>", HTML, re.DOTALL)
+    assert match is not None
+    return f"'sha256-{base64.b64encode(hashlib.sha256(match[1].encode()).digest()).decode()}'"
 
 
 CSP = (
@@ -30,5 +30,5 @@ CSP = (
 
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
-    """The jobs, and how to use curl."""
+    """The page with the jobs and examples for curl."""
     return HTMLResponse(HTML, headers={"Content-Security-Policy": CSP})

@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), each with a stable code. Texts may change, codes may not."""
+"""Errors as ``application/problem+json`` (RFC 9457). Each has a code that never changes; its text may change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -49,28 +48,28 @@ CODES: dict[str, tuple[int, str]] = {
 }
 """Status and title by code; pinned by a test."""
 
-ENGINE = (
+ENGINE_ERRORS = (
     errors.NoSuchJobError, errors.BusyError, errors.WrongStateError, errors.KeyConflictError, errors.DiskFullError,
 )  # fmt: skip
 BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media"}
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """An answer other than success.
+    """An answer that reports an error.
 
     Args:
         code: One of ``CODES``.
         detail: What happened and what to do, for people.
-        headers: Added to the answer.
-        extra: Further members of the object, such as ``param`` or ``training_id``.
+        headers: Headers to add to the answer.
+        extra: Further members of the JSON object, such as ``param`` or ``training_id``.
     """
 
-    def __init__(self, code: str, detail: str, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
+    def __init__(self, code: str, detail: str, headers: Mapping[str, str] | None = None, **extra: object) -> None:
         super().__init__(detail)
         self.code, self.detail, self.headers, self.extra = code, detail, dict(headers or {}), extra
 
     def response(self) -> JSONResponse:
-        """The answer."""
+        """The HTTP answer."""
         status, title = CODES[self.code]
         content = {"type": "about:blank", "title": title, "status": status, "code": self.code, "detail": self.detail}
         headers = dict(self.headers)
@@ -80,19 +79,20 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 
 def invalid(param: str, detail: str) -> Problem:
-    """A parameter that is unknown, missing or out of range. Either text may hold what the client wrote."""
-    param, detail = (text.encode("utf-8", "replace").decode() for text in (param, detail))  # JSON may hold half a pair
+    """The problem of a parameter that is unknown, missing or out of range. Both texts may quote the client."""
+    # JSON may hold half of a surrogate pair.
+    param, detail = (text.encode("utf-8", "replace").decode() for text in (param, detail))
     return Problem("invalid_parameter", detail, param=param)
 
 
 def busy(current: str | None) -> Problem:
-    """Another job is in the way."""
+    """The problem that another job is active, or that the queue is full."""
     detail = f"job {current} is active: wait for it, or cancel it" if current else "the queue is full: try again later"
     return Problem("busy", detail, training_id=current)
 
 
-def of(error: Exception) -> Problem:
-    """The problem that an error stands for; one that nobody expected is an incident."""
+def problem_of(error: Exception) -> Problem:
+    """The problem that reports ``error``; an unexpected error becomes an incident."""
     match error:
         case Problem():
             return error
@@ -127,23 +127,23 @@ def _wrong_state(job_id: str, state: str) -> Problem:
 
 
 def incident(error: Exception) -> Problem:
-    """An error nobody expected: the trace goes to the log, the client gets a number to find it by."""
+    """The problem of an unexpected error: the trace goes to the log, under a number that the client gets."""
     number = secrets.token_hex(4)
     logger.error("incident %s", number, exc_info=error)
     return Problem("internal", f"the server's log says more under incident {number}", incident=number)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of ``app`` as a problem."""
-    for kind in (Problem, SpecError, *ENGINE):
-        app.add_exception_handler(kind, _known)
+    """Make ``app`` answer every error as a problem."""
+    for kind in (Problem, SpecError, *ENGINE_ERRORS):
+        app.add_exception_handler(kind, _expected)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
 
 
-async def _known(_: Request, error: Exception) -> Response:
-    return of(error).response()
+async def _expected(_: Request, error: Exception) -> Response:
+    return problem_of(error).response()
 
 
 async def _validation(_: Request, error: Exception) -> Response:
@@ -159,6 +159,6 @@ async def _http(_: Request, error: Exception) -> Response:
     return Problem(code, CODES[code][1], headers=error.headers).response()
 
 
-async def _gone(_: Request, __: Exception) -> Response:
-    """Nobody is there to read it."""
+async def _disconnected(_: Request, __: Exception) -> Response:
+    """An answer that nobody reads, since the client closed the connection."""
     return Problem("timeout", "the connection was closed").response()

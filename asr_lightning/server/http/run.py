@@ -1,4 +1,4 @@
-"""uvicorn, with one worker: it says when it is ready, lets streams end before it stops, and waits for nobody long."""
+"""Run uvicorn with one worker, which reports that it is ready, and ends open streams before it stops."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ PATIENCE_S = 20.0
 
 
 class Protocol(H11Protocol):
-    """Closes connections whose request does not arrive, and those that go on sending a body that was refused.
+    """Closes connections whose request does not arrive, and those that keep sending a refused body.
 
-    While a request is being answered, ``body.Body`` watches its pace.
+    While a request is being answered, ``body.Body`` limits its time instead.
     """
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a request, but not for ever."""
+        """Wait a limited time for a request."""
         super().connection_made(transport)
-        self._look()
+        self._update_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Process received bytes."""
         super().data_received(data)
-        self._look()
+        self._update_timer()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request."""
+        """Continue with the next request."""
         super().on_response_complete()
-        self._look()
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
         self._stop_timer()
 
-    def _look(self) -> None:
-        """Start the timer while the client owes a head, or a body that nobody reads; stop it else."""
+    def _update_timer(self) -> None:
+        """Run the timer while the client must send a head, or is sending a body that nobody reads."""
         refused = self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY
         if not (refused or self.conn.their_state is h11.IDLE):
             self._stop_timer()
@@ -61,10 +61,10 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Calls back when it listens, and tells the streams when it is about to stop."""
+    """Calls ``ready`` when it listens, and makes open streams end before it stops."""
 
     def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
-        # No access log: paths may be signed, and nobody needs a line for each poll.
+        # There is no access log: paths may hold signatures, and each poll would add a line.
         super().__init__(uvicorn.Config(
             app, http=Protocol, ws="none", lifespan="off", access_log=False, log_level="warning", server_header=False,
             proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE_S,
@@ -73,21 +73,22 @@ class Server(uvicorn.Server):
         self._app, self._ready = app, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, and call ``ready``."""
         await super().startup(sockets)
         if self.started:
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let the streams end, then the rest."""
+        """End the streams, then the server."""
         self._app.state.context.stopping = True
         await super().shutdown(sockets)
 
 
 def serve_app(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve ``app`` on ``listener`` until a signal; calls ``ready`` once it listens."""
-    # asyncio does so for sockets that name their protocol, which this one does not: 40 ms an answer.
+    # asyncio sets this only for sockets that name their protocol. Without it, each answer takes 40 ms longer.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again when it is done: then we are, too
+    # uvicorn raises a signal again after it has stopped, which must not kill this process.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     Server(app, ready).run(sockets=[listener])

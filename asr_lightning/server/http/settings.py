@@ -1,4 +1,4 @@
-"""What the operator decides about the server."""
+"""The operator's settings of the server."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from asr_lightning.server.engine.settings import MIN_FREE_BYTES
 
 WILDCARDS = ("0.0.0.0", "::", "")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-TOKEN_CHARACTERS = 16
+MIN_TOKEN_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """How large and how slow a request may be.
+    """How large and how slow the body of a request may be.
 
     Attributes:
-        upload: Bytes of a body that holds a data set.
-        other: Bytes of any other body.
-        rate: Bytes per second that a body must keep up, on average.
-        patience_s: Seconds before the rate counts.
-        total_s: Seconds for a whole body.
+        upload: Largest body with a data set, in bytes.
+        other: Largest body of any other kind, in bytes.
+        rate: Bytes per second at which a body must arrive, on average.
+        patience_s: Seconds during which the rate does not count.
+        total_s: Seconds within which the whole body must arrive.
     """
 
     upload: int = 2 << 30
@@ -37,20 +37,20 @@ class BodyLimits:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What the operator decides about the server.
+    """The operator's settings of the server.
 
     Attributes:
-        hosts: Host names a request may be addressed to, without port, lower case.
-        token: Bearer token; None: none is needed.
-        body: Limits of requests.
+        hosts: Host names that a request may name, in lower case and without a port.
+        token: Bearer token that clients must send; None if they need none.
+        body: Limits of a request's body.
         tensorboard: Whether TensorBoard is offered.
-        tensorboard_public: Whether TensorBoard itself listens on all addresses, as in the seed, without any auth.
-        min_free_bytes: Uploads are refused when the disk has less.
-        streams: Open event and log streams at once.
-        uploads: Resumable uploads at once.
-        checks: Data checks without training at once; one runs, the others wait.
-        ping_s: Seconds between signs of life in an event stream; RunPod's proxy closes silent connections at 100 s.
-        poll_s: Seconds between looks for new events.
+        tensorboard_public: Whether TensorBoard listens on all addresses without a token, as the predecessor's did.
+        min_free_bytes: Free bytes on the disk below which uploads are refused.
+        streams: Largest number of open streams of events and logs.
+        uploads: Largest number of open resumable uploads.
+        inspections: Largest number of data inspections without training; one of them runs, the others wait.
+        ping_s: Seconds between comments in a silent event stream; RunPod's proxy closes silent connections at 100 s.
+        poll_s: Seconds between two polls for new events.
     """
 
     hosts: frozenset[str] = LOOPBACK_HOSTS
@@ -61,7 +61,7 @@ class ServerSettings:
     min_free_bytes: int = MIN_FREE_BYTES
     streams: int = 512
     uploads: int = 64
-    checks: int = 4
+    inspections: int = 4
     ping_s: float = 15
     poll_s: float = 0.5
 
@@ -75,9 +75,9 @@ def is_loopback(host: str) -> bool:
 
 
 def allowed_hosts(host: str, port: int, extra: list[str], environment: Mapping[str, str]) -> frozenset[str]:
-    """Names a request may be addressed to: loopback, the bound name, RunPod's proxy and the operator's.
+    """The host names that a request may name: loopback, the bound name, RunPod's proxy and the operator's own.
 
-    The wildcard is an address to bind, never a name (DNS rebinding: MLflow CVE-2025-14279, Ray CVE-2026-27482).
+    A wildcard is an address to bind, never a name (DNS rebinding: MLflow CVE-2025-14279, Ray CVE-2026-27482).
     """
     names = {*LOOPBACK_HOSTS, *(name.lower() for name in extra)}
     if host not in WILDCARDS:
@@ -88,30 +88,30 @@ def allowed_hosts(host: str, port: int, extra: list[str], environment: Mapping[s
 
 
 def find_token(home: Path, host: str, insecure: bool, environment: Mapping[str, str]) -> tuple[str | None, bool]:
-    """The token to ask for, and whether it was made here: on every bind but loopback there is one.
+    """The token that clients must send, and whether this server made it. Only on loopback may there be none.
 
     Raises:
         ValueError: The operator's token is too short to withstand guessing.
     """
     if insecure:
         return None, False
-    given = environment.get("ASR_SERVER_TOKEN", "").strip()
-    if given:
-        if len(given) < TOKEN_CHARACTERS or not given.isascii() or not given.isprintable():
+    token = environment.get("ASR_SERVER_TOKEN", "").strip()
+    if token:
+        if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable():
             raise ValueError(
-                f"ASR_SERVER_TOKEN must have at least {TOKEN_CHARACTERS} ASCII characters: openssl rand -hex 16"
+                f"ASR_SERVER_TOKEN must have at least {MIN_TOKEN_CHARACTERS} ASCII characters: openssl rand -hex 16"
             )
-        return given, False
+        return token, False
     if is_loopback(host):
         return None, False
     return stored_token(home / "token"), True
 
 
 def stored_token(path: Path) -> str:
-    """The token of an earlier start, or a new one, readable by the owner only."""
-    if path.is_file() and not path.is_symlink() and len(found := path.read_text().strip()) >= TOKEN_CHARACTERS:
+    """The token that an earlier start saved, or a new one, in a file that only the owner can read."""
+    if path.is_file() and not path.is_symlink() and len(token := path.read_text().strip()) >= MIN_TOKEN_CHARACTERS:
         path.chmod(0o600)
-        return found
+        return token
     path.unlink(missing_ok=True)
     token = secrets.token_urlsafe(32)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:

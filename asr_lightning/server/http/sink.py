@@ -1,4 +1,4 @@
-"""Bytes of a request on their way to the disk: few of them in memory, no other request held up, space watched."""
+"""Write the body of a request to the disk: with little memory, without delaying others, and with space kept free."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from asr_lightning.server.engine.errors import DiskFullError
 
 BLOCK = 1 << 20
 WRITERS = 8
-
+FULL_MESSAGE = "the server's disk is full"
 
 _limiter: RunVar[CapacityLimiter] = RunVar("asr_lightning.server.http.sink")
 
 
 def _writers() -> CapacityLimiter:
-    """Bounds the threads that wait for the disk: a slow one must leave some to answer who asks for the status."""
+    """Limits the threads that wait for the disk, so that a slow disk leaves some to answer other requests."""
     try:
         return _limiter.get()
     except LookupError:
@@ -36,12 +36,12 @@ class Sink:
     """A file that is being received.
 
     Args:
-        path: Exists already; bytes are added at its end.
+        path: An existing file; bytes are added at its end.
         min_free: Bytes that must stay free on the disk.
 
     Attributes:
-        written: Bytes on the disk, of this sink.
-        taken: The same, with those that wait to be written.
+        written: Number of bytes that this sink has written.
+        taken: Number of bytes that this sink was given: the written ones, and those that wait to be written.
     """
 
     def __init__(self, path: Path, min_free: int) -> None:
@@ -53,27 +53,27 @@ class Sink:
         return self
 
     async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._lock:  # a request that is cancelled leaves its thread writing: not into somebody else's file
+        with self._lock:  # the thread of a cancelled request may still be writing
             os.close(self._file)
             self._file = -1
 
     def take(self, data: bytes | memoryview) -> None:
-        """Keep ``data`` for the next ``settle``."""
+        """Buffer ``data`` until the next ``settle``."""
         self._buffer += data
         self.taken += len(data)
 
-    async def settle(self, least: int = BLOCK) -> None:
-        """Write what was taken, where it is at least ``least`` bytes.
+    async def settle(self, min_bytes: int = BLOCK) -> None:
+        """Write the buffer if it holds at least ``min_bytes`` bytes.
 
         Raises:
-            DiskFullError: There is no space for it.
+            DiskFullError: Too little space is left.
         """
-        if len(self._buffer) >= max(1, least):
+        if len(self._buffer) >= max(1, min_bytes):
             block, self._buffer = self._buffer, bytearray()
             await to_thread.run_sync(self._write, block, limiter=_writers())
 
     async def finish(self) -> None:
-        """Write the rest and make it last."""
+        """Write the rest, and make sure that the file survives a power cut."""
         await self.settle(0)
         await to_thread.run_sync(self._sync, limiter=_writers())
 
@@ -83,7 +83,7 @@ class Sink:
 
     def _write(self, block: bytearray) -> None:
         if shutil.disk_usage(self.path.parent).free < self._min_free + len(block):
-            raise DiskFullError(errno.ENOSPC, "the server's disk is full")
+            raise DiskFullError(errno.ENOSPC, FULL_MESSAGE)
         try:
             with self._lock, memoryview(block) as view:
                 done = 0
@@ -92,5 +92,5 @@ class Sink:
                 self.written += done
         except OSError as error:
             if error.errno in FULL:
-                raise DiskFullError(error.errno, "the server's disk is full") from error
+                raise DiskFullError(error.errno, FULL_MESSAGE) from error
             raise

@@ -1,4 +1,4 @@
-"""What a job tells while it runs: events as pages or as a stream, and its log."""
+"""Events of a job, as pages or as a stream, and its logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from asr_lightning.job_folder import layout
 from asr_lightning.server.engine.states import PURGED, TERMINAL
 from asr_lightning.server.http import schemas, views
-from asr_lightning.server.http.context import Context, Here
+from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.feed import PAGE
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.schemas import answers
@@ -29,7 +29,7 @@ LOG_BYTES = 1 << 20
 PLAIN = "text/plain; charset=utf-8"
 SSE = "text/event-stream"
 LARGEST = 2**53
-# Each control character becomes one printable byte, so that offsets stay: a log must not steer a terminal.
+# A log must not control a terminal. Each control character becomes one printable byte, so that offsets stay valid.
 HARMLESS = bytes.maketrans(bytes([*range(9), 11, 12, 13, *range(14, 32), 127]), b"?" * 11 + b"\n" + b"?" * 19)
 C1 = re.compile(rb"\xc2[\x80-\x9f]")
 
@@ -41,50 +41,56 @@ EVENTS[200]["content"] = {SSE: {"schema": {"type": "string"}}}
 
 @router.get("/v1/jobs/{job_id}/events", responses=EVENTS)
 async def events(
-    request: Request, here: Here, job_id: str, after: After = 0, limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE
+    request: Request,
+    context: RequestContext,
+    job_id: str,
+    after: After = 0,
+    limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> Response:
     """Events later than ``after``: a page of JSON, or with ``Accept: text/event-stream`` a stream."""
-    await here.job(job_id)
+    await context.job(job_id)
     if SSE in request.headers.get("accept", ""):
-        here.feed.check()
-        return StreamingResponse(_stream(here, job_id, _last_seen(request, after)), media_type=SSE)
-    page = await run_in_threadpool(here.engine.events, job_id, after, limit)
+        context.feed.require_seat()
+        return StreamingResponse(_stream(context, job_id, _last_seen(request, after)), media_type=SSE)
+    page = await run_in_threadpool(context.engine.events, job_id, after, limit)
     last = str(page[-1].seq) if page else None
     return JSONResponse({"data": [views.event_object(event) for event in page], "next": last})
 
 
 def _last_seen(request: Request, after: int) -> int:
-    given = request.headers.get("last-event-id", "")
-    if not given:
+    """The number of the last event that the client has seen: a reconnecting browser sends it in a header."""
+    number = request.headers.get("last-event-id", "")
+    if not number:
         return after
-    if not (given.isascii() and given.isdigit() and len(given) < 16):
+    if not (number.isascii() and number.isdigit() and len(number) < 16):
         raise Problem("invalid_parameter", "Last-Event-ID must be the number of an event", param="Last-Event-ID")
-    return int(given)
+    return int(number)
 
 
-async def _stream(here: Context, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Every event once, in order; a comment while nothing happens; ends when the job has."""
-    with here.feed.seat(), here.feed.watching(job_id, after) as watch:
+async def _stream(context: Context, job_id: str, after: int) -> AsyncIterator[bytes]:
+    """Every event once, in order, and a comment while nothing happens. The stream ends when the job has ended."""
+    with context.feed.seat(), context.feed.watching(job_id, after) as watch:
         yield b"retry: 2000\n\n"
-        told, ended = time.monotonic(), await _has_ended(here, job_id)
-        while not here.stopping:
-            found = await here.feed.next(job_id, watch, after, 0 if ended else min(1.0, here.settings.ping_s))
-            for event in found:
+        sent, ended = time.monotonic(), await _has_ended(context, job_id)
+        while not context.stopping:
+            patience_s = 0 if ended else min(1.0, context.settings.ping_s)
+            new = await context.feed.next(job_id, watch, after, patience_s)
+            for event in new:
                 after = event.seq
                 text = json.dumps(views.event_object(event), ensure_ascii=True)
                 yield f"id: {event.seq}\nevent: {event.kind}\ndata: {text}\n\n".encode()
-            if ended and not found:
+            if ended and not new:
                 yield b"event: end\ndata: {}\n\n"
                 return
-            if found:  # each change of state has an event; once it has ended, one more look, so that none is missed
-                told, ended = time.monotonic(), await _has_ended(here, job_id)
-            elif time.monotonic() - told >= here.settings.ping_s:
-                told = time.monotonic()
+            if new:  # an ended job is looked at once more, so that no event is missed
+                sent, ended = time.monotonic(), await _has_ended(context, job_id)
+            elif time.monotonic() - sent >= context.settings.ping_s:
+                sent = time.monotonic()
                 yield b": ping\n\n"
 
 
-async def _has_ended(here: Context, job_id: str) -> bool:
-    return (await here.job(job_id)).state in TERMINAL | {PURGED}
+async def _has_ended(context: Context, job_id: str) -> bool:
+    return (await context.job(job_id)).state in TERMINAL | {PURGED}
 
 
 @router.get(
@@ -93,44 +99,52 @@ async def _has_ended(here: Context, job_id: str) -> bool:
     responses=answers("not_found", "purged", "invalid_parameter", "unavailable", s200=schemas.TEXT),
 )
 async def logs(
-    here: Here, job_id: str, offset: Offset = 0, name: Literal["trainer", "intake"] = "trainer",
-    follow: Annotated[int, Query(ge=0, le=1, description="1 goes on until the job ends")] = 0,
+    context: RequestContext, job_id: str, offset: Offset = 0, name: Literal["trainer", "intake"] = "trainer",
+    follow: Annotated[int, Query(ge=0, le=1, description="1 continues until the job ends")] = 0,
 ) -> Response:  # fmt: skip
-    """The log from byte ``offset`` on, at most 1 MiB; ``X-Next-Offset`` says where to go on."""
-    await here.kept(job_id)
-    path = layout.log_of(here.engine.home.job(job_id), name)
+    """At most 1 MiB of the log from byte ``offset`` on. ``X-Next-Offset`` is the offset to continue with."""
+    await context.job_with_files(job_id)
+    path = layout.log_of(context.engine.home.job(job_id), name)
     if follow:
-        here.feed.check()
-        return StreamingResponse(_follow(here, job_id, path, offset), media_type=PLAIN)
-    found, offset = await run_in_threadpool(read_log, path, offset)
-    return Response(found, headers={"X-Next-Offset": str(offset)}, media_type=PLAIN)
+        context.feed.require_seat()
+        return StreamingResponse(_follow(context, job_id, path, offset), media_type=PLAIN)
+    text, offset = await run_in_threadpool(read_log, path, offset)
+    return Response(text, headers={"X-Next-Offset": str(offset)}, media_type=PLAIN)
 
 
-async def _follow(here: Context, job_id: str, path: Path, offset: int) -> AsyncIterator[bytes]:
-    with here.feed.seat():
-        while not here.stopping:
-            ended = await _has_ended(here, job_id)
-            found, offset = await run_in_threadpool(read_log, path, offset, 64 << 10)
-            if found:
-                yield found
+async def _follow(context: Context, job_id: str, path: Path, offset: int) -> AsyncIterator[bytes]:
+    with context.feed.seat():
+        while not context.stopping:
+            ended = await _has_ended(context, job_id)
+            text, offset = await run_in_threadpool(read_log, path, offset, 64 << 10)
+            if text:
+                yield text
             elif ended:
                 return
             else:
-                await asyncio.sleep(here.settings.poll_s)
+                await asyncio.sleep(context.settings.poll_s)
 
 
-def read_log(path: Path, offset: int, most: int = LOG_BYTES) -> tuple[bytes, int]:
-    """At most ``most`` bytes of ``path`` from ``offset`` on, without characters that steer a terminal; the next offset.
+def read_log(path: Path, offset: int, max_bytes: int = LOG_BYTES) -> tuple[bytes, int]:
+    """Read a part of a log, without the characters that control a terminal.
 
-    A log that grew too long was begun anew (``jobs.processes.cap_log``): it is read from its start.
+    A log that is shorter than ``offset`` was begun anew (``processes.cap_log``), and is read from its start.
+
+    Args:
+        path: The log.
+        offset: Bytes to skip.
+        max_bytes: Largest number of bytes to read.
+
+    Returns:
+        The text, and the offset of the next part.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # not there yet, or a link that somebody planted
+    except OSError:  # it does not exist yet, or is a link that an attacker made
         return b"", offset
     with os.fdopen(descriptor, "rb") as file:
         if offset > os.fstat(descriptor).st_size:
             offset = 0
         file.seek(offset)
-        found = file.read(most)
-    return C1.sub(b"??", found.translate(HARMLESS)), offset + len(found)
+        data = file.read(max_bytes)
+    return C1.sub(b"??", data.translate(HARMLESS)), offset + len(data)

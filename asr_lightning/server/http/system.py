@@ -1,4 +1,4 @@
-"""The server itself: health, version, figures, models, and a check of data without training."""
+"""Routes about the server itself: health, version, figures and models; and the inspection of data without training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from asr_lightning import __version__
 from asr_lightning.server.engine import states
 from asr_lightning.server.http import admission, forms, schemas
-from asr_lightning.server.http.context import Context, Here
+from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.schemas import TEXT, answers
 
 router = APIRouter()
 
-CHECK_BODY: dict[str, object] = {
+INSPECTION_BODY: dict[str, object] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": admission.form_schema({}, [])}}
 }
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,15 +28,15 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 @router.get("/healthz", responses=answers(s200=schemas.Health))
 async def healthz() -> Response:
-    """Whether the server answers. Open without a token, and so without any detail."""
+    """Whether the server answers. It needs no token, and so gives no detail."""
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/readyz", responses=answers("unavailable", s200=schemas.Health))
-async def readyz(here: Here) -> Response:
-    """Whether jobs are being moved on."""
-    if not here.engine.is_supervised():
-        raise Problem("unavailable", "jobs are not being moved on: restart the server, which loses none")
+async def readyz(context: RequestContext) -> Response:
+    """Whether jobs are being processed."""
+    if not context.engine.is_supervised():
+        raise Problem("unavailable", "jobs are not being processed: restart the server, which loses none of them")
     return JSONResponse({"status": "ready"})
 
 
@@ -47,26 +47,26 @@ async def version() -> Response:
 
 
 @router.get("/v1/models", responses=answers(s200=schemas.Models))
-async def models(here: Here) -> Response:
+async def models(context: RequestContext) -> Response:
     """The base models that may be asked for, with licence and size."""
-    return JSONResponse({"data": list(here.models.listing), "next": None})
+    return JSONResponse({"data": list(context.models.listing), "next": None})
 
 
 @router.get("/metrics", response_class=Response, responses=answers(s200=TEXT))
-async def metrics(here: Here) -> Response:
+async def metrics(context: RequestContext) -> Response:
     """Figures for Prometheus."""
-    return PlainTextResponse(await run_in_threadpool(figures, here), media_type=PROMETHEUS)
+    return PlainTextResponse(await run_in_threadpool(figures, context), media_type=PROMETHEUS)
 
 
-def figures(here: Context) -> str:
-    """In Prometheus' text format."""
-    counts = Counter(job.state for job in here.engine.store.jobs())
-    free = psutil.disk_usage(str(here.engine.home.path)).free
+def figures(context: Context) -> str:
+    """Figures about the server in Prometheus' text format."""
+    counts = Counter(job.state for job in context.engine.store.jobs())
+    free = psutil.disk_usage(str(context.engine.home.path)).free
     rows = ["# TYPE asr_jobs gauge"]
     rows += [f'asr_jobs{{state="{state}"}} {counts[state]}' for state in sorted(states.STATES)]
     for name, value in {
-        "asr_supervised": int(here.engine.is_supervised()),
-        "asr_streams": here.feed.open,
+        "asr_supervised": int(context.engine.is_supervised()),
+        "asr_streams": context.feed.open,
         "asr_disk_free_bytes": free,
         "asr_resident_bytes": psutil.Process(os.getpid()).memory_info().rss,
     }.items():
@@ -76,21 +76,24 @@ def figures(here: Context) -> str:
 
 @router.post(
     "/v1/datasets/validate",
-    openapi_extra=CHECK_BODY,
+    openapi_extra=INSPECTION_BODY,
     responses=answers(
         "timeout", "too_large", "unsupported_media", "invalid_parameter", "unavailable", "disk_full",
         s200=schemas.Verdict,
     ),
 )  # fmt: skip
-async def validate(request: Request, here: Here) -> Response:
-    """Check a data set without training: 200 with the warnings, or the problem with every issue attached."""
+async def validate(request: Request, context: RequestContext) -> Response:
+    """Inspect a data set without training: 200 with the warnings, or a problem with every issue attached."""
     forms.boundary(request)
-    if here.checks.borrowed_tokens + here.checks.statistics().tasks_waiting >= here.settings.checks:
+    if (
+        context.inspections.borrowed_tokens + context.inspections.statistics().tasks_waiting
+        >= context.settings.inspections
+    ):
         raise Problem("unavailable", "other data sets are being checked: try again soon")
-    path = await run_in_threadpool(here.engine.new_upload)
-    async with forms.received(request, frozenset(), path, here.settings.min_free_bytes):
+    path = await run_in_threadpool(context.engine.new_upload)
+    async with forms.received(request, frozenset(), path, context.settings.min_free_bytes):
         try:
-            report = await anyio.to_thread.run_sync(here.engine.inspect, path, limiter=here.checks)
+            report = await anyio.to_thread.run_sync(context.engine.inspect, path, limiter=context.inspections)
         except TimeoutError as error:
             raise Problem("timeout", "the check took too long: send fewer clips") from error
     if report.error is None:

@@ -1,4 +1,4 @@
-"""TensorBoard as a process of its own: on loopback, behind a secret, alive no longer than the server."""
+"""TensorBoard in a process of its own, which listens on loopback, demands a secret, and ends with the server."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ CHILD = "asr_lightning.server.http.tensorboard_child"
 
 
 class TensorBoard:
-    """Started when somebody first looks, and again after it died; reading event files all day would cost training.
+    """Starts TensorBoard at the first request, and again if it died. Always running, it would slow down training.
 
     Args:
-        logdir: Where runs are.
-        log: File for its messages.
-        public: Listen on all addresses, at the seed's port, without any auth.
+        logdir: The folder of the runs.
+        log: File for the messages of TensorBoard.
+        public: Whether it listens on all addresses, at its usual port, without a token.
 
     Attributes:
-        secret: What each request must carry, so that neither other users of this machine nor a page in a browser here
-            can read it past the server's token.
-        port: Where it listens; 0 until it does.
+        secret: A text that each request must hold, so that neither other users of this machine nor a page in a local
+            browser can avoid the server's token.
+        port: The port at which it listens; 0 before it does.
     """
 
     def __init__(self, logdir: Path, log: Path, public: bool = False) -> None:
@@ -49,7 +49,7 @@ class TensorBoard:
         """The port of a running TensorBoard.
 
         Raises:
-            Problem: It does not start.
+            Problem: TensorBoard does not start.
         """
         async with self._starting:
             if self._child is None or self._child.poll() is not None:
@@ -60,10 +60,10 @@ class TensorBoard:
         return self.port
 
     def start(self) -> None:
-        """Start it; the port comes back on a pipe once it listens.
+        """Start TensorBoard, and wait until it reports its port.
 
         Raises:
-            Problem: It does not start.
+            Problem: TensorBoard does not start.
         """
         reading, writing = os.pipe()
         environment = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
@@ -71,7 +71,7 @@ class TensorBoard:
         options = [self.logdir.name, "0.0.0.0" if self.public else "127.0.0.1", str(self.port if self.public else 0)]
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
-            # Its standard input is a pipe that nobody writes to: it ends when this process does, even by kill -9.
+            # Its standard input is a pipe that nobody writes to, and that ends with this process, even by kill -9.
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", CHILD, *options, str(writing)], cwd=self.logdir.parent, env=environment,
                 stdin=subprocess.PIPE, stdout=descriptor, stderr=descriptor, pass_fds=(writing,),
@@ -81,13 +81,13 @@ class TensorBoard:
             os.close(writing)
             os.close(descriptor)
         with os.fdopen(reading, "rb") as pipe:
-            told = pipe.readline()  # empty when it died
-        if not told.strip().isdigit():
+            line = pipe.readline()  # empty if the process died
+        if not line.strip().isdigit():
             raise Problem("unavailable", "TensorBoard does not start: its log is tensorboard.log in the server's home")
-        self.port = int(told)
+        self.port = int(line)
 
     def stop(self) -> None:
-        """End it."""
+        """End TensorBoard."""
         child = self._child
         if child is None:
             return

@@ -1,7 +1,7 @@
 """``python -m asr_lightning.server.http.tensorboard_child LOGDIR HOST PORT DESCRIPTOR``: TensorBoard for one server.
 
-Ends when its standard input does. Offers scalars only: no projector (tensorboard#7119), no audio, no texts, since these
-are a person's voice and words.
+It ends when its standard input does. It offers scalars only: no projector (tensorboard#7119), and neither audio nor
+texts, since these are a person's voice and words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RELOAD_S = 10
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until the server ends; tells the port on ``DESCRIPTOR`` once it listens."""
+    """Serve until the server ends; write the port to ``DESCRIPTOR`` once TensorBoard listens."""
     logdir, host, port, descriptor = arguments
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from tensorboard import program
@@ -46,15 +46,15 @@ def main(arguments: list[str]) -> int:
 
 
 def guarded(app: Callable[..., Iterable[bytes]], secret: str) -> Callable[..., Iterable[bytes]]:
-    """``app``, answering only those who know ``secret``; everybody where it is empty."""
+    """A version of ``app`` that answers only requests with ``secret``, or all requests if ``secret`` is empty."""
 
-    def check(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(environ: dict[str, str], start_response: Callable[..., object]) -> Iterable[bytes]:
         if secret and not hmac.compare_digest(environ.get("HTTP_X_ASR_SECRET", "").encode(), secret.encode()):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"TensorBoard is at the training server's /tensorboard/\n"]
         return app(environ, start_response)
 
-    return check
+    return answer
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The v1 API of resumable uploads."""
+"""The routes of resumable uploads in the v1 API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.server.http import schemas
-from asr_lightning.server.http.context import Here
+from asr_lightning.server.http.context import RequestContext
 from asr_lightning.server.http.fields import json_object
 from asr_lightning.server.http.problems import Problem, invalid
 from asr_lightning.server.http.schemas import BINARY, answers
@@ -39,19 +39,19 @@ RAW: dict[str, object] = {
     openapi_extra=BODY,
     responses=answers("too_large", "invalid_parameter", "unavailable", "disk_full", "timeout", s201=schemas.Upload),
 )
-async def create(request: Request, here: Here) -> Response:
+async def create(request: Request, context: RequestContext) -> Response:
     """Begin a resumable upload."""
     size = (await json_object(request, frozenset({"size"}))).get("size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise invalid("size", "size must be a number of bytes")
-    upload = await here.uploads.create(size)
+    upload = await context.uploads.create(size)
     return JSONResponse(upload.view(), 201, {"Location": f"/v1/uploads/{upload.path.name}"})
 
 
 @router.get("/v1/uploads/{upload_id}", responses=answers("not_found", s200=schemas.Upload))
-async def get(here: Here, upload_id: str) -> Response:
-    """How much of an upload has arrived."""
-    return JSONResponse(here.uploads.get(upload_id).view())
+async def get(context: RequestContext, upload_id: str) -> Response:
+    """How many bytes of an upload have arrived."""
+    return JSONResponse(context.uploads.get(upload_id).view())
 
 
 @router.put(
@@ -62,18 +62,20 @@ async def get(here: Here, upload_id: str) -> Response:
         s200=schemas.Upload,
     ),
 )  # fmt: skip
-async def put(request: Request, here: Here, upload_id: str, offset: Annotated[int, Query(ge=0)]) -> Response:
+async def put(
+    request: Request, context: RequestContext, upload_id: str, offset: Annotated[int, Query(ge=0)]
+) -> Response:
     """Add the body at ``offset``, which must be the number of bytes received so far."""
-    upload = here.uploads.get(upload_id)
-    await here.uploads.append(upload, offset, request)
+    upload = context.uploads.get(upload_id)
+    await context.uploads.append(upload, offset, request)
     return JSONResponse(upload.view())
 
 
 @router.delete("/v1/uploads/{upload_id}", status_code=204, responses=answers("not_found", "busy", s204=None))
-async def delete(here: Here, upload_id: str) -> Response:
-    """Drop an upload."""
-    upload = here.uploads.get(upload_id)
+async def delete(context: RequestContext, upload_id: str) -> Response:
+    """Delete an upload."""
+    upload = context.uploads.get(upload_id)
     if upload.lock.locked():
         raise Problem("busy", "bytes are arriving", {"Retry-After": "1"}, received=upload.received)
-    await here.uploads.discard(upload)
+    await context.uploads.discard(upload)
     return Response(status_code=204)

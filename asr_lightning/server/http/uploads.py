@@ -1,4 +1,4 @@
-"""Resumable uploads: what arrived stays, and a cut connection goes on from there."""
+"""Resumable uploads: after a cut connection, a client continues where the upload stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from asr_lightning.server.engine.engine import Engine
-from asr_lightning.server.http.forms import GZIP, check_gzip
+from asr_lightning.server.http.forms import GZIP, require_gzip
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.settings import ServerSettings
 from asr_lightning.server.http.sink import Sink
@@ -25,11 +25,11 @@ class Upload:
     """One upload.
 
     Attributes:
-        path: Where it is kept; the name is the id.
-        size: Announced by the client; None where it was not.
-        received: Bytes on the disk.
-        used: When it was last touched, on the monotonic clock.
-        lock: Held while bytes arrive or a job takes it.
+        path: The file, whose name is the id of the upload.
+        size: Size in bytes that the client announced; None if it announced none.
+        received: Number of bytes on the disk.
+        used: When bytes last arrived, on the monotonic clock.
+        lock: Held while bytes arrive, and while a job takes the file.
     """
 
     path: Path
@@ -39,26 +39,26 @@ class Upload:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def view(self) -> dict[str, object]:
-        """As JSON."""
+        """The upload as a JSON object."""
         return {"id": self.path.name, "received": self.received, "size": self.size}
 
 
 class Uploads:
-    """Every open upload, by an id made here. A restart of the server forgets them, and the engine removes the files."""
+    """The open uploads. A restart of the server forgets them, and the engine deletes their files."""
 
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.engine, self.settings = engine, settings
         self._open: dict[str, Upload] = {}
 
     async def create(self, size: int | None) -> Upload:
-        """A new one.
+        """Begin an upload.
 
         Raises:
-            Problem: Too many are open, or it would be too large.
+            Problem: Too many uploads are open, or this one would be too large.
             DiskFullError: Too little space is left.
         """
         if size is not None and size > self.settings.body.upload:
-            raise Problem("too_large", f"at most {self.settings.body.upload} bytes are taken")
+            raise Problem("too_large", f"at most {self.settings.body.upload} bytes are accepted")
         for upload in [u for u in self._open.values() if time.monotonic() - u.used > IDLE_S and not u.lock.locked()]:
             await self.discard(upload)
         if len(self._open) >= self.settings.uploads:
@@ -68,40 +68,40 @@ class Uploads:
         return upload
 
     def get(self, upload_id: str) -> Upload:
-        """The one called ``upload_id``.
+        """The upload ``upload_id``.
 
         Raises:
-            Problem: There is none.
+            Problem: There is no such upload.
         """
         if upload_id not in self._open:
             raise Problem("not_found", "there is no such upload: begin a new one")
         return self._open[upload_id]
 
     async def discard(self, upload: Upload) -> None:
-        """Forget ``upload`` and remove what arrived."""
+        """Forget ``upload`` and delete its file."""
         self._open.pop(upload.path.name, None)
         await run_in_threadpool(upload.path.unlink, missing_ok=True)
 
     async def append(self, upload: Upload, offset: int, request: Request) -> None:
-        """Add the body of ``request`` at ``offset``; what arrived before an error stays.
+        """Add the body of ``request`` at ``offset``. Bytes that arrived before an error stay.
 
         Raises:
-            Problem: ``offset`` is not where the upload ended, or it becomes too large.
+            Problem: The upload has another length than ``offset``, or becomes too large.
             DiskFullError: Too little space is left.
         """
         if upload.lock.locked() or offset != upload.received:
-            raise Problem("busy", f"go on at byte {upload.received}", {"Retry-After": "1"}, received=upload.received)
-        most = self.settings.body.upload if upload.size is None else upload.size
+            raise Problem("busy", f"continue at byte {upload.received}", {"Retry-After": "1"}, received=upload.received)
+        max_bytes = self.settings.body.upload if upload.size is None else upload.size
         async with upload.lock, Sink(upload.path, self.settings.min_free_bytes) as sink:
             try:
                 head = b""
                 async for chunk in request.stream():
                     if offset == 0 and len(head) < len(GZIP):
                         head += chunk[: len(GZIP)]
-                        check_gzip(head)
+                        require_gzip(head)
                     sink.take(chunk)
-                    if offset + sink.taken > most:
-                        raise Problem("too_large", f"the upload has more than {most} bytes")
+                    if offset + sink.taken > max_bytes:
+                        raise Problem("too_large", f"the upload has more than {max_bytes} bytes")
                     await sink.settle()
                 await sink.finish()
             except BaseException:

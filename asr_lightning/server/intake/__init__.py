@@ -1,1 +1,1 @@
-"""An uploaded archive -> a checked folder of 16 kHz WAVs and transcripts. Trusts no byte of it; knows no torch."""
+"""Turn an untrusted archive into an inspected folder of 16 kHz WAV files and transcripts. Loads no torch."""

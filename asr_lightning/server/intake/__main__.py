@@ -1,4 +1,4 @@
-"""``python -m asr_lightning.server.intake JOB_DIR [--check_only]``: status 0 whenever intake.json was written."""
+"""``python -m asr_lightning.server.intake JOB_DIR [--check_only]``: exits with 0 whenever intake.json was written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> int:
     hold_locks()
     parser = argparse.ArgumentParser(prog="python -m asr_lightning.server.intake", description=__doc__)
     parser.add_argument("job_dir", type=Path)
-    parser.add_argument("--check_only", action="store_true", help="judge the archive, leave no data set")
+    parser.add_argument("--check_only", action="store_true", help="inspect the archive, and leave no data set")
     arguments = parser.parse_args()
     try:
         verdict = run(arguments.job_dir, IntakeLimits(), arguments.check_only)

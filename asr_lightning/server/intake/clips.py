@@ -1,4 +1,4 @@
-"""Unpacked files -> clips: a recording, its text and, where split files are given, its split."""
+"""Make clips of unpacked files: each has a recording, a text and, if the client sent split files, a split."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LEFT_OUT = "the clip was left out"
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording that may be used, before it is decoded.
+    """A clip whose recording is not yet decoded.
 
     Attributes:
-        uid: Made here, by the order of the client's names.
+        uid: The server's name of the clip, which follows the order of the client's file names.
         audio: The unpacked recording.
-        text: On one line, with at least one word.
-        split: Of the split file that lists it, or None.
+        text: The transcript, on one line and with at least one word.
+        split: The split of the split file that lists the clip; None if none does.
     """
 
     uid: str
@@ -50,32 +50,40 @@ class Listed:
 
     @property
     def place(self) -> str:
-        """For messages."""
+        """The file and the line, for messages."""
         return f"{CSV_NAMES[self.split]} line {self.line.number}"
 
 
 @dataclass(frozen=True)
 class _Paired:
-    """A recording and what may give its text: the file beside it, the record of a split file."""
+    """A recording, and the two sources of its text.
+
+    Attributes:
+        uid: The server's name of the clip.
+        audio: The recording.
+        transcript: The text file of the same name; None if there is none.
+        listed: The record of a split file; None if none lists the recording.
+        read: Returns the bytes of a file.
+    """
 
     uid: str
     audio: RawFile
-    own: RawFile | None
+    transcript: RawFile | None
     listed: Listed | None
     read: Read
 
 
 def make_clips(files: Sequence[RawFile], read: Read, limits: IntakeLimits, verdict: Verdict) -> list[Clip]:
-    """Pair recordings with texts; whatever has no partner becomes an issue.
+    """Pair recordings with texts. A file without a partner becomes an issue.
 
     Args:
-        files: Of the archive.
-        read: The bytes of one of them.
-        limits: Length of a text, number of records.
+        files: The files of the archive.
+        read: Returns the bytes of a file.
+        limits: Limits of the length of a text and the number of records.
         verdict: Gets the issues.
 
     Raises:
-        IntakeError: A split file that cannot be followed.
+        IntakeError: A split file is malformed, or lists a recording twice.
     """
     splits = {file.name.base: file for file in files if file.name.kind == "csv"}
     listed = _read_lists(splits, read, limits)
@@ -88,26 +96,26 @@ def make_clips(files: Sequence[RawFile], read: Read, limits: IntakeLimits, verdi
     clips = []
     for number, file in enumerate(audio, start=1):
         uid = f"clip-{number:04d}"
-        found = listed.get(same_file_key(file.name.base))
+        record = listed.get(same_file_key(file.name.base))
         if len(by_stem[file.name.stem_key]) > 1:
             cause = f"two recordings have this name with different endings; keep one of them; {LEFT_OUT}"
             verdict.add("D30", "E", cause, file.name.base, uid)
-        elif found is None and len(splits) == len(CSV_NAMES):
+        elif record is None and len(splits) == len(CSV_NAMES):
             verdict.add("D30", "I", f"none of the three split files lists it; {LEFT_OUT}", file.name.base, uid)
         else:
-            text = _text(_Paired(uid, file, texts.get(file.name.stem_key), found, read), limits, verdict)
+            text = _text(_Paired(uid, file, texts.get(file.name.stem_key), record, read), limits, verdict)
             if text is not None:
-                clips.append(Clip(uid, file, text, found.split if found else None))
+                clips.append(Clip(uid, file, text, record.split if record else None))
     _report_orphans(texts, by_stem, verdict)
     _report_unmatched(listed, {same_file_key(file.name.base) for file in audio}, verdict)
     return clips
 
 
-def check_leak(clips: Sequence[Clip], verdict: Verdict) -> None:
-    """Refuse one text in train and in dev or test: it makes a gain look larger than it is.
+def require_no_leak(clips: Sequence[Clip], verdict: Verdict) -> None:
+    """Refuse splits in which a text is in train and in dev or test, since they make a gain look larger than it is.
 
     Raises:
-        IntakeError: There is one; each clip gets an issue.
+        IntakeError: There is such a text; each of its clips gets an issue.
     """
     trained = {split_key(clip.text) for clip in clips if clip.split == "train"}
     leaks = [clip for clip in clips if clip.split in ("dev", "test") and split_key(clip.text) in trained]
@@ -120,7 +128,7 @@ def check_leak(clips: Sequence[Clip], verdict: Verdict) -> None:
 
 
 def _read_lists(splits: dict[str, RawFile], read: Read, limits: IntakeLimits) -> dict[str, Listed]:
-    """Records by the file they name."""
+    """The records of the split files, by the file that they name."""
     listed: dict[str, Listed] = {}
     uids: dict[str, Listed] = {}
     for split, csv_name in CSV_NAMES.items():
@@ -145,7 +153,7 @@ def _read_lists(splits: dict[str, RawFile], read: Read, limits: IntakeLimits) ->
 
 
 def _file_key(file_name: str, folder: str) -> str:
-    """The key of the file that a record names: relative to the folder of the split file, or with that folder."""
+    """The key of the file that a record names, relative to the folder of the split file or with that folder."""
     parts = [part for part in file_name.split("/") if part not in ("", ".")]
     if folder and parts[:1] == [folder] and len(parts) == 2:
         parts = parts[1:]
@@ -153,18 +161,18 @@ def _file_key(file_name: str, folder: str) -> str:
 
 
 def _text(clip: _Paired, limits: IntakeLimits, verdict: Verdict) -> str | None:
-    """The clip's text, or None with an issue."""
-    own, found, name, uid = clip.own, clip.listed, clip.audio.name.base, clip.uid
-    if own is None and found is None:
+    """The text of a clip; None, with an issue, if it has no usable text."""
+    beside, record, name, uid = clip.transcript, clip.listed, clip.audio.name.base, clip.uid
+    if beside is None and record is None:
         cause = "the recording has no transcript beside it; write what is said into a .txt of the same name"
         verdict.add("D02", "E", f"{cause}; {LEFT_OUT}", name, uid)
         return None
-    own_text = _own_text(clip, verdict) if own else None
-    text = found.line.text if found else own_text
+    text_beside = _text_beside(clip, beside, verdict) if beside else None
+    text = record.line.text if record else text_beside
     if text is None:
         return None
-    if own and own_text not in (None, text):
-        verdict.add("D30", "W", "the split file has another text, which is used", own.name.base, uid)
+    if beside and text_beside not in (None, text):
+        verdict.add("D30", "W", "the split file has another text, which is used", beside.name.base, uid)
     if len(text) > limits.text_chars:
         verdict.add("D08", "E", f"the text has over {limits.text_chars} characters; {LEFT_OUT}", name, uid)
         return None
@@ -174,17 +182,16 @@ def _text(clip: _Paired, limits: IntakeLimits, verdict: Verdict) -> str | None:
     return text
 
 
-def _own_text(clip: _Paired, verdict: Verdict) -> str | None:
-    """The text of the file beside the recording; an unreadable one is an error only where nothing replaces it."""
-    assert clip.own is not None
+def _text_beside(clip: _Paired, beside: RawFile, verdict: Verdict) -> str | None:
+    """The text of the file beside the recording. An unreadable one is an error only if no split file has a text."""
     try:
-        text, warning = transcript(clip.read(clip.own))
+        text, warning = transcript(clip.read(beside))
     except ValueError as error:
         cause = str(error) if clip.listed else f"{error}; {LEFT_OUT}"
-        verdict.add("D04", "W" if clip.listed else "E", cause, clip.own.name.base, clip.uid)
+        verdict.add("D04", "W" if clip.listed else "E", cause, beside.name.base, clip.uid)
         return None
     if warning:
-        verdict.add("D04", "W", warning, clip.own.name.base, clip.uid)
+        verdict.add("D04", "W", warning, beside.name.base, clip.uid)
     return text
 
 

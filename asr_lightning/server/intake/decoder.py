@@ -1,7 +1,7 @@
-"""The decoder process: one request, one answer, over a socket; each request brings an open file and an open target.
+"""The decoder process. Over a socket, each request brings the descriptors of a recording and of a target file.
 
-Started by ``decoding`` as ``python -m asr_lightning.server.intake.decoder``. It opens no name that comes from a client,
-and whatever it answers the parent checks. A crash here names the file, since one is in work at a time.
+``decoding`` starts it as ``python -m asr_lightning.server.intake.decoder``. It opens no name that comes from a client,
+and its parent trusts no answer. It decodes one recording at a time, so that the cause of a crash is known.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import socket
 import sys
 from pathlib import Path
 
-import av  # noqa: F401  # here: afterwards the process may not read its way through the libraries
+import av  # noqa: F401  # imported now, since the sandbox later limits the process
 import numpy as np
 
 from asr_lightning.data.audio import REMEDY, AudioError, TooLongError, decode, resample
 from asr_lightning.durable.files import FULL
+from asr_lightning.server.intake.limits import RATE
 
-RATE = 16_000  # Hz; what every model family here takes
-RATES = range(2000, 768_001)
+RATES = range(2000, 768_001)  # sample rates that a recorder may have
 FULL_SCALE = 0.999
 MAX_MESSAGE = 4096
 PEAK = 32_767
@@ -48,8 +48,8 @@ def main() -> int:
             parent.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> dict:
-    """Measures of one recording, or what is wrong with it."""
+def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> dict[str, object]:
+    """The measures of one recording, or what is wrong with it."""
     path = _path_of(source)
     try:
         samples, own_rate = decode(path, max_samples)
@@ -69,19 +69,19 @@ def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> d
         return {"full": True} if error.errno in FULL else {"bad": "it cannot be read"}
     except MemoryError:
         return {"bad": "it asks for more memory than the decoder may have"}
-    except Exception as error:  # whatever a decoder raises on a hostile file is an answer about this file
+    except Exception as error:  # any error of a decoder is an answer about the file that caused it
         return {"bad": f"the decoder fails ({type(error).__name__})"}
 
 
 def _path_of(descriptor: int) -> Path:
-    """A name that opens the file of ``descriptor`` at its start; the one of macOS's /dev/fd shares the offset."""
+    """A path that opens the file of ``descriptor`` at its start; that in macOS's /dev/fd would share the offset."""
     if sys.platform == "darwin":
         return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
     return Path(f"/dev/fd/{descriptor}")
 
 
 def measure(samples: np.ndarray) -> dict[str, float]:
-    """Figures of the data checks over ``samples [T]`` at their own rate."""
+    """The measures of ``samples [T]`` at their own rate, except for the rate itself."""
     loud = np.abs(samples) >= FULL_SCALE
     runs = loud[:-2] & loud[1:-1] & loud[2:]
     return {

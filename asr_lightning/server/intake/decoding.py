@@ -1,4 +1,4 @@
-"""Recordings -> 16 kHz mono WAV by decoder processes that may crash, hang or lie; each file to blame is named."""
+"""Decode recordings to 16 kHz mono WAV in separate processes, which may crash, hang or lie about a hostile file."""
 
 from __future__ import annotations
 
@@ -11,23 +11,41 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import asr_lightning
 from asr_lightning.job_folder.worker import JOB
-from asr_lightning.server.intake.limits import IntakeLimits
+from asr_lightning.server.intake.limits import RATE, IntakeLimits
 from asr_lightning.server.intake.verdict import IntakeError
 
-RATE = 16_000
 START_SECONDS = 60.0  # importing the decoders on a busy machine
 HEADER = 44  # bytes of the WAV header
-MAX_ANSWER = 4096
-MEASURES = ("peak", "rms", "mean", "clipped", "runs", "rate")
+MAX_ANSWER = 4096  # bytes
 PROGRAM = (sys.executable, "-P", "-m", "asr_lightning.server.intake.decoder")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Measures of a recording at its own sample rate. An amplitude of 1 is full scale.
+
+    Attributes:
+        peak: Largest amplitude.
+        rms: Root mean square of the samples.
+        mean: Mean of the samples.
+        clipped: Share of the samples at full scale.
+        runs: 1 if three samples in a row are at full scale, else 0.
+        rate: Sample rate, in Hz.
+    """
+
+    peak: float
+    rms: float
+    mean: float
+    clipped: float
+    runs: float
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -35,26 +53,26 @@ class Sound:
     """A decoded recording.
 
     Attributes:
-        frames: At 16 kHz.
-        measures: Peak, RMS, mean and share of full-scale samples (1 is full scale), runs at full scale, own rate.
+        frames: Number of samples at 16 kHz.
+        measures: Measures of the original recording.
     """
 
     frames: int
-    measures: dict[str, float]
+    measures: Measures
 
     @property
     def seconds(self) -> float:
-        """Length."""
+        """Length in seconds."""
         return self.frames / RATE
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A recording without a usable sound.
+    """A recording that cannot be used.
 
     Attributes:
-        code: D03, or D06 when too long.
-        cause: For the message.
+        code: Code of the issue: "D06" if the recording is too long, else "D03".
+        cause: The cause, for the message.
     """
 
     code: str
@@ -62,16 +80,16 @@ class Refused:
 
 
 class CrashedError(Exception):
-    """The decoder ended or stalled instead of answering."""
+    """The decoder ended or hung instead of answering."""
 
 
 class Decoders:
-    """Runs decoder processes one after the other; a context manager that leaves none behind.
+    """Runs one decoder process after the other. As a context manager, it leaves none behind.
 
     Args:
-        cwd: An empty folder.
-        limits: Memory, time and lengths.
-        program: The decoder's command line.
+        cwd: An empty folder, in which the processes run.
+        limits: Limits of memory, time and length.
+        program: Command line of the decoder.
     """
 
     def __init__(self, cwd: Path, limits: IntakeLimits, program: Sequence[str] = PROGRAM) -> None:
@@ -93,16 +111,17 @@ class Decoders:
 
         Args:
             source: Descriptor of the recording.
-            target: Descriptor of an empty file, which becomes a WAV file; of no use when refused.
+            target: Descriptor of an empty file, which becomes a WAV file. After a refusal its content is undefined.
 
         Raises:
-            IntakeError: Too much time for the whole upload, or too many crashes.
+            IntakeError: The upload takes too long to decode, or crashes the decoder too often.
             OSError: The disk is full.
         """
-        for _ in range(2 if self._served else 1):  # a crash may be an earlier file's doing: once more, alone
+        # An earlier file may have caused a crash: this one is then tried once more, in a new process.
+        for _ in range(2 if self._served else 1):
             if time.monotonic() > self._until:
                 raise IntakeError("too_large", "data takes too long to decode; send fewer recordings")
-            os.lseek(source, 0, os.SEEK_SET)  # a decoder before may have read it, and the offset is shared
+            os.lseek(source, 0, os.SEEK_SET)  # the offset is shared with a decoder that may have read the file before
             os.ftruncate(target, 0)
             os.lseek(target, HEADER, os.SEEK_SET)
             try:
@@ -119,7 +138,7 @@ class Decoders:
             )
         return Refused("D03", cause)
 
-    def _ask(self, source: int, target: int) -> Any:
+    def _ask(self, source: int, target: int) -> object:
         if self._served >= self._limits.clips_per_decoder:
             self._stop()
         if self._process is None:
@@ -129,8 +148,8 @@ class Decoders:
         self._served += 1
         return self._exchange(lambda link: socket.send_fds(link, [b"{}"], [source, target]))
 
-    def _exchange(self, send) -> Any:
-        """One message there, one line back."""
+    def _exchange(self, send: Callable[[socket.socket], object]) -> object:
+        """Send one message, and return the JSON of the one line that comes back."""
         assert self._socket is not None
         line = b""
         try:
@@ -169,7 +188,7 @@ class Decoders:
         }
         try:
             self._exchange(lambda link: link.sendall(json.dumps(settings).encode()))
-        except CrashedError as error:  # no recording was sent yet, so none is to blame
+        except CrashedError as error:  # no recording was sent yet, so that none can be the cause
             self._stop()
             raise RuntimeError("the decoder process does not start: " + " ".join(self._program)) from error
 
@@ -182,8 +201,8 @@ class Decoders:
         self._process = self._socket = None
         self._served = 0
 
-    def _judge(self, answer: Any, target: int) -> Sound | Refused:
-        """The answer, believed only as far as the written file shows it."""
+    def _judge(self, answer: object, target: int) -> Sound | Refused:
+        """What an answer means. It is compared with the written file, since a hostile file may control the decoder."""
         limits = self._limits
         if not isinstance(answer, dict):
             return Refused("D03", "it confuses the decoder")
@@ -193,18 +212,19 @@ class Decoders:
             return Refused("D06", f"it is longer than {limits.clip_seconds:g} s")
         if "bad" in answer:
             return Refused("D03", str(answer["bad"]))
-        measures: dict[str, Any] = {key: answer.get(key) for key in MEASURES}
+        measures = {field.name: answer.get(field.name, math.nan) for field in fields(Measures)}
         size = os.fstat(target).st_size - HEADER
-        sane = all(isinstance(value, int | float) and math.isfinite(value) for value in measures.values())
-        if not sane or size != 2 * answer.get("frames", -1) or size <= 0 or size > 2 * (limits.clip_seconds + 1) * RATE:
+        valid = all(isinstance(value, int | float) and math.isfinite(value) for value in measures.values())
+        valid = valid and 0 < size <= 2 * (limits.clip_seconds + 1) * RATE
+        if not valid or size != 2 * answer.get("frames", -1):
             return Refused("D03", "it confuses the decoder")
         os.pwrite(target, wav_header(size), 0)
-        return Sound(size // 2, measures)
+        return Sound(size // 2, Measures(**measures))
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the server's but the job's id, by which the engine finds what is left of a job."""
-    found = {
+    """The environment of a decoder. It has only the job's id, by which the engine finds it, from the server's."""
+    variables = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(Path(asr_lightning.__file__).parents[1]),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -212,10 +232,10 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "LC_ALL": "C.UTF-8",
     }
-    return {**found, JOB: os.environ[JOB]} if JOB in os.environ else found
+    return {**variables, JOB: os.environ[JOB]} if JOB in os.environ else variables
 
 
 def wav_header(size: int) -> bytes:
-    """Of a 16 kHz mono 16-bit WAV file with ``size`` bytes of samples."""
+    """The header of a 16 kHz mono 16-bit WAV file with ``size`` bytes of samples."""
     form = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", size + 36, b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16)
     return form + struct.pack("<4sI", b"data", size)

@@ -1,4 +1,4 @@
-"""A gzip file as a bounded stream of bytes. Counts while reading, so that a bomb costs what the limits allow."""
+"""Read a gzip file as a stream. Sizes are counted while reading, so that a bomb cannot exceed the limits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ REMEDY = "pack the folder with: tar -czvf data.tar.gz -C folder ."
 
 
 class GzipStream:
-    """Unpacked bytes of one gzip member; a second member or other bytes behind it are refused.
+    """The unpacked bytes of a file with one gzip member and nothing else.
 
     Args:
-        file: Open for reading, at its start.
-        limits: Bytes and ratio.
+        file: The file, open for reading at its start.
+        limits: Limits of the size and the ratio.
 
     Raises:
-        IntakeError: From every method: no gzip, damaged, cut off, trailing bytes, or over the limits.
+        IntakeError: Every method raises it for a file that is no gzip file, damaged, cut off, followed by other bytes,
+            or over the limits.
     """
 
     def __init__(self, file: BinaryIO, limits: IntakeLimits) -> None:
@@ -36,12 +37,12 @@ class GzipStream:
         self._pending = first
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes, fewer only at the end."""
+        """The next ``size`` bytes; fewer only at the end."""
         while len(self._ready) < size and self._more():
             pass
-        taken = bytes(self._ready[:size])
+        data = bytes(self._ready[:size])
         del self._ready[:size]
-        return taken
+        return data
 
     def _next_chunk(self) -> bytes:
         chunk = self._file.read(CHUNK)
@@ -49,7 +50,7 @@ class GzipStream:
         return chunk
 
     def _more(self) -> bool:
-        """Unpack one piece into ``_ready``; False at the proven end."""
+        """Unpack one piece into ``_ready``; returns False at the verified end of the file."""
         if self._unpack.eof:
             if self._unpack.unused_data or self._next_chunk():
                 raise IntakeError("dataset_invalid", f"data has extra bytes behind the end of the archive; {REMEDY}")

@@ -1,37 +1,39 @@
-"""Every bound of the intake in one place."""
+"""The limits of an intake."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MIB = 1 << 20
+RATE = 16_000
+"""Sample rate in Hz that every model family here takes."""
 
 
 @dataclass(frozen=True)
 class IntakeLimits:
-    """What an upload may hold and cost. Counted while reading, never taken from a header alone.
+    """What an upload may hold and cost. Sizes are counted while reading, never taken from a header alone.
 
     Attributes:
-        unpacked_bytes: Of the whole archive.
-        ratio: Unpacked over packed bytes, past ``ratio_free_bytes``; gzip reaches 1000, audio 2.
-        ratio_free_bytes: Unpacked bytes that the ratio does not count.
-        headers: Tar headers, those of folders and long names included.
-        extension_bytes: One pax or long-name record.
-        name_bytes: One member name, and one component of it.
-        audio_bytes: One recording.
-        text_bytes: One transcript.
-        text_chars: One transcript; a longer one is refused alone (D08).
-        csv_bytes: One split file.
-        clips: Recordings in the archive.
-        clip_seconds: One recording; a longer one is refused (D06).
-        long_seconds: Longer ones are warned of, since most models take no more.
-        total_seconds: All recordings together.
+        unpacked_bytes: Size of the whole unpacked archive.
+        ratio: Unpacked size over packed size, from ``ratio_free_bytes`` on; gzip reaches 1000, audio 2.
+        ratio_free_bytes: Unpacked size up to which the ratio may be larger.
+        headers: Number of tar headers, with those of folders and long names.
+        extension_bytes: Size of one pax or long-name record.
+        name_bytes: Length of one component of a member's name.
+        audio_bytes: Size of one recording.
+        text_bytes: Size of one transcript.
+        text_chars: Length of one transcript; the clip of a longer one is left out (D08).
+        csv_bytes: Size of one split file.
+        clips: Number of recordings.
+        clip_seconds: Length of one recording; a longer one is left out (D06).
+        long_seconds: Length from which a recording gets a warning, since most models take no more.
+        total_seconds: Length of all recordings together.
         clip_samples: Frames times channels of one recording, before resampling.
-        decoder_bytes: Address space of the decoder process.
-        decode_seconds: One recording in the decoder.
-        all_decode_seconds: All of them.
-        crashes: Recordings that may crash or stall the decoder before the whole upload is refused.
-        clips_per_decoder: A fresh decoder process after that many.
+        decoder_bytes: Address space of a decoder process.
+        decode_seconds: Time in which one recording must be decoded.
+        all_decode_seconds: Time in which all recordings must be decoded.
+        crashes: Number of recordings that may crash or hang a decoder before the upload is refused.
+        clips_per_decoder: Number of recordings after which a new decoder process is started.
     """
 
     unpacked_bytes: int = 4096 * MIB

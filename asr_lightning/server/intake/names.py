@@ -1,4 +1,4 @@
-"""Which member names are taken, ignored or refused. Names are labels only: no path is ever built from one."""
+"""Decide which member names are accepted, ignored or refused. No path is ever built from a name."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Name:
     """An accepted member name.
 
     Attributes:
-        folder: The one folder around it, or "".
-        base: Without folder.
-        kind: What the suffix says.
+        folder: The one folder around the file, or "".
+        base: The name without the folder.
+        kind: The kind of file, by its suffix.
     """
 
     folder: str
@@ -33,21 +33,21 @@ class Name:
 
     @property
     def stem_key(self) -> str:
-        """Equal for a recording and its transcript."""
+        """A key that is equal for a recording and its transcript."""
         return same_file_key(self.base.rpartition(".")[0])
 
 
 def same_file_key(name: str) -> str:
-    """Equal for names that are one file on a disk that ignores case or Unicode forms (macOS, Windows)."""
+    """A key that is equal for names of one file on a disk that ignores case or Unicode forms (macOS, Windows)."""
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
     return unicodedata.normalize("NFC", folded)
 
 
-def check_name(raw: str, limits: IntakeLimits) -> Name | None:
-    """``raw`` as an accepted name, or None for what packers add: ``./``, ``._*``, ``.DS_Store``, ``__MACOSX``.
+def accepted_name(raw: str, limits: IntakeLimits) -> Name | None:
+    """The accepted name ``raw``; None for files that packers add: ``./``, ``._*``, ``.DS_Store``, ``__MACOSX``.
 
     Raises:
-        IntakeError: The name could lead elsewhere, or cannot be a file's name.
+        IntakeError: The name could lead out of the archive, or cannot be a file's name.
     """
     problem = _problem(raw, limits)
     if problem:
@@ -60,27 +60,27 @@ def check_name(raw: str, limits: IntakeLimits) -> Name | None:
     return Name("/".join(parts[:-1]), parts[-1], _kind(parts[-1]))
 
 
-def check_together(names: Iterable[Name]) -> None:
-    """Refuse names that are one file on some disks, and files in more than one folder.
+def require_distinct(names: Iterable[Name]) -> None:
+    """Require that no two names are one file on some disks, and that all files are in one folder.
 
     Raises:
-        IntakeError: Names both.
+        IntakeError: Two names are in conflict; the message has both.
     """
-    known: dict[str, Name] = {}
+    names_by_key: dict[str, Name] = {}
     folders: dict[str, Name] = {}
     for name in names:
-        first = known.setdefault(same_file_key(name.base), name)
+        first = names_by_key.setdefault(same_file_key(name.base), name)
         folders.setdefault(name.folder, name)
         if len(folders) > 1:
-            shown = "' and '".join(printable(f"{place or '.'}/{one.base}") for place, one in folders.items())
+            shown = "' and '".join(printable(f"{folder or '.'}/{example.base}") for folder, example in folders.items())
             raise IntakeError("dataset_invalid", f"data: '{shown}' lie in different folders; {FLAT}")
         if first is not name:
-            how = (
+            conflict = (
                 "is there twice"
                 if first.base == name.base
                 else f"is the same as '{printable(first.base)}' on many disks"
             )
-            raise IntakeError("dataset_invalid", f"data: member '{printable(name.base)}' {how}; keep one of them")
+            raise IntakeError("dataset_invalid", f"data: member '{printable(name.base)}' {conflict}; keep one of them")
 
 
 def _problem(raw: str, limits: IntakeLimits) -> str | None:

@@ -1,4 +1,4 @@
-"""One upload from archive to verdict, inside one job folder."""
+"""The intake of one upload, from its archive to the verdict, inside one job folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from asr_lightning.data.rows import Row, split_key
 from asr_lightning.durable.files import FULL, sync_folder, write_json
 from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.worker import is_cancelled
-from asr_lightning.server.intake.clips import LEFT_OUT, Clip, check_leak, make_clips
+from asr_lightning.server.intake.clips import LEFT_OUT, Clip, make_clips, require_no_leak
 from asr_lightning.server.intake.decoding import Decoders, Refused, Sound
 from asr_lightning.server.intake.limits import IntakeLimits
 from asr_lightning.server.intake.sound import pace_issues, repeat_issues, sound_issues
 from asr_lightning.server.intake.unpack import RawFile, open_folder, open_regular, unpack
 from asr_lightning.server.intake.verdict import IntakeError, Verdict
 
-MIN_TEXTS = 3  # a train, a dev and a test split without a text in common
+MIN_TEXTS = 3  # so that train, dev and test can be split without a common text
 ARCHIVE = Path(layout.ARCHIVE)
 WORK = "tmp/intake"
 REMEDIES = {"D03": "convert it to wav with another program, or record it again", "D06": "split it at a pause"}
@@ -29,22 +29,22 @@ CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class CancelledError(Exception):
-    """The job is to stop."""
+    """The user cancelled the job."""
 
 
 def run(job: Path, limits: IntakeLimits, check_only: bool = False) -> Verdict:
-    """Check ``job/input/archive.tar.gz``; write ``job/dataset`` where it is good, and ``job/intake.json`` last.
+    """Inspect ``job/input/archive.tar.gz``. Write ``job/dataset`` if it can be used, and ``job/intake.json`` last.
 
-    Starts over when it was stopped half-way. Nothing outside ``job`` is written.
+    An intake that was stopped starts over. Nothing outside ``job`` is written.
 
     Args:
-        job: The job folder.
-        limits: Bounds on everything.
-        check_only: Leave no data set behind.
+        job: The job's folder.
+        limits: The limits of an upload.
+        check_only: Whether to leave no data set behind.
 
     Raises:
-        CancelledError: The job's cancel flag was set; there is no verdict.
-        OSError: The disk fails otherwise than by being full.
+        CancelledError: The user cancelled the job; there is no verdict.
+        OSError: The disk fails for another reason than being full.
     """
     for leftover in (layout.INTAKE_REPORT, layout.DATASET, WORK):
         _remove(job, leftover)
@@ -72,7 +72,7 @@ def run(job: Path, limits: IntakeLimits, check_only: bool = False) -> Verdict:
 
 
 def _fill(job: Path, work: Path, limits: IntakeLimits, verdict: Verdict) -> None:
-    """Unpack, pair, decode and judge."""
+    """Unpack, pair, decode and judge the clips, and write the data set."""
     poll = partial(_stop_if_cancelled, job)
     with (
         open_folder(job) as job_folder,
@@ -84,17 +84,17 @@ def _fill(job: Path, work: Path, limits: IntakeLimits, verdict: Verdict) -> None
         files = unpack(archive, raw, limits, verdict, poll)
         clips = make_clips(files, partial(_read, raw), limits, verdict)
         with Decoders(work / "empty", limits) as decoders:
-            used = _decode_all(clips, decoders, raw, dataset, limits, verdict, poll)
-        _judge(used, {file.name.base for file in files}, verdict)
-        _finish(work / "dataset", dataset, used, verdict)
+            usable = _decode_all(clips, decoders, raw, dataset, limits, verdict, poll)
+        _judge(usable, {file.name.base for file in files}, verdict)
+        _finish(work / "dataset", dataset, usable, verdict)
 
 
 def _decode_all(
     clips: list[Clip], decoders: Decoders, raw: int, dataset: int, limits: IntakeLimits, verdict: Verdict,
     poll: Callable[[], None],
 ) -> dict[str, tuple[Clip, Sound, str]]:  # fmt: skip
-    """The usable clips by uid, with their sounds and the hashes of these."""
-    used = {}
+    """The usable clips by uid, with their sounds and the hashes of the sounds."""
+    usable = {}
     for clip in clips:
         poll()
         outcome = _decode_one(clip, decoders, raw, dataset)
@@ -112,12 +112,12 @@ def _decode_all(
         if verdict.seconds > limits.total_seconds:
             hours = limits.total_seconds / 3600
             raise IntakeError("too_large", f"data holds over {hours:g} hours of sound; send fewer recordings")
-        used[clip.uid] = (clip, sound, digest)
-    return used
+        usable[clip.uid] = (clip, sound, digest)
+    return usable
 
 
 def _decode_one(clip: Clip, decoders: Decoders, raw: int, dataset: int) -> tuple[Sound, str] | Refused:
-    """The clip as ``<uid>.wav`` of the data set, or the reason why not."""
+    """Write the clip as ``<uid>.wav`` of the data set; returns its sound and hash, or why it cannot be used."""
     name = f"{clip.uid}.wav"
     target = os.open(name, CREATE, 0o600, dir_fd=dataset)
     try:
@@ -135,13 +135,13 @@ def _decode_one(clip: Clip, decoders: Decoders, raw: int, dataset: int) -> tuple
         os.close(target)
 
 
-def _judge(used: Mapping[str, tuple[Clip, Sound, str]], sent: Collection[str], verdict: Verdict) -> None:
-    """Checks over all usable clips; ``sent`` are the client's file names.
+def _judge(usable: Mapping[str, tuple[Clip, Sound, str]], sent: Collection[str], verdict: Verdict) -> None:
+    """Add the issues that concern all usable clips together. ``sent`` holds the client's file names.
 
     Raises:
-        IntakeError: Too few of them, or a split file without one.
+        IntakeError: There are too few usable clips, or a split file lists none.
     """
-    clips = [clip for clip, _, _ in used.values()]
+    clips = [clip for clip, _, _ in usable.values()]
     if not clips:
         raise IntakeError("dataset_invalid", "data holds no usable recording with a transcript; see the issues")
     texts = {split_key(clip.text) for clip in clips}
@@ -151,23 +151,25 @@ def _judge(used: Mapping[str, tuple[Clip, Sound, str]], sent: Collection[str], v
     for split, csv_name in CSV_NAMES.items():
         if csv_name in sent and all(clip.split != split for clip in clips):
             raise IntakeError("dataset_invalid", f"{csv_name} lists no usable recording; see the issues")
-    check_leak(clips, verdict)
-    verdict.issues += pace_issues({clip.uid: (clip.name, clip.text, sound.seconds) for clip, sound, _ in used.values()})
-    verdict.issues += repeat_issues([(clip.uid, clip.name, digest) for clip, _, digest in used.values()])
+    require_no_leak(clips, verdict)
+    verdict.issues += pace_issues(
+        {clip.uid: (clip.name, clip.text, sound.seconds) for clip, sound, _ in usable.values()}
+    )
+    verdict.issues += repeat_issues([(clip.uid, clip.name, digest) for clip, _, digest in usable.values()])
 
 
-def _finish(folder: Path, dataset: int, used: Mapping[str, tuple[Clip, Sound, str]], verdict: Verdict) -> None:
-    """Transcripts, split files and names beside the recordings, and the identity of all."""
+def _finish(folder: Path, dataset: int, usable: Mapping[str, tuple[Clip, Sound, str]], verdict: Verdict) -> None:
+    """Write transcripts, split files and file names beside the recordings, and hash the whole data set."""
     splits: dict[str, list[Row]] = {}
     lines = []
-    for clip, _, digest in used.values():
+    for clip, _, digest in usable.values():
         _write(f"{clip.uid}.txt", clip.text + "\n", dataset)
         lines.append(f"{clip.split or ''}\t{digest}\t{clip.text}")
         if clip.split:
             splits.setdefault(clip.split, []).append(Row(clip.uid, f"{clip.uid}.wav", clip.text))
     write_manifests(folder, {split: splits[split] for split in CSV_NAMES if split in splits})
-    write_json(folder / "names.json", {uid: clip.name for uid, (clip, _, _) in used.items()})
-    verdict.utterances = len(used)
+    write_json(folder / "names.json", {uid: clip.name for uid, (clip, _, _) in usable.items()})
+    verdict.utterances = len(usable)
     verdict.sha256 = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -189,7 +191,7 @@ def _stop_if_cancelled(job: Path) -> None:
 
 
 def _remove(job: Path, name: str) -> None:
-    """Delete a file, a link or a folder of the job; never what a link points to."""
+    """Delete a file, a link or a folder of the job, but never the target of a link."""
     path = job / name
     if path.is_symlink() or path.is_file():
         path.unlink()

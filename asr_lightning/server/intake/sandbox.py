@@ -1,7 +1,7 @@
-"""Takes rights away from the calling process before it touches untrusted sound. Standard library only.
+"""Restrict the calling process before it reads untrusted audio. Uses only the standard library.
 
-Each step is taken where the system has it, and left where it has not: what is promised everywhere is the clean
-environment, the closed descriptors and the time limit, which the parent sets.
+A step that the system does not support is left out. On every system, the parent gives the process a clean environment
+without open descriptors, and limits its time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_DESCRIPTORS = 32
 
 
 def before_imports() -> None:
-    """End with the parent, and leave the network; needs a process of one thread, so it comes first."""
+    """Make the process end with its parent, and cut it off from the network. It must still have only one thread."""
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -33,10 +33,10 @@ def before_imports() -> None:
 
 
 def after_imports(memory_bytes: int, file_bytes: int) -> None:
-    """Bound memory, written bytes and descriptors; no core file, no new process, no change of any file system.
+    """Limit memory, file sizes and descriptors, and forbid core files and changes to any file system.
 
     Args:
-        memory_bytes: Address space.
+        memory_bytes: Largest address space.
         file_bytes: Largest file that may be written.
     """
     _limit(resource.RLIMIT_CORE, 0)
@@ -48,7 +48,7 @@ def after_imports(memory_bytes: int, file_bytes: int) -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Let the process use ``seconds`` more of processor time."""
+    """Let the process use ``seconds`` more seconds of processor time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime + seconds) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -65,7 +65,7 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _forbid_changes(libc: ctypes.CDLL) -> None:
-    """Landlock (Linux 5.13): files that are open already can be written, no other one."""
+    """Forbid changes to the file systems by Landlock (Linux 5.13). Files that are open already can still be written."""
     attributes = struct.pack("Q", LANDLOCK_CHANGES)
     rules = libc.syscall(LANDLOCK_CREATE, ctypes.c_char_p(attributes), ctypes.c_size_t(len(attributes)), 0)
     if rules >= 0:

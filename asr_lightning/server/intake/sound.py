@@ -1,4 +1,4 @@
-"""Issues of a decoded recording, from its figures. Thresholds: the data checks D06 to D17 and D19."""
+"""Find the issues D06 to D17 and D19 of decoded recordings, by their measures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from asr_lightning.data.durations import SHORT_SECONDS
 from asr_lightning.server.intake.clips import LEFT_OUT
-from asr_lightning.server.intake.decoding import RATE, Sound
-from asr_lightning.server.intake.limits import IntakeLimits
-from asr_lightning.server.intake.verdict import Issue
+from asr_lightning.server.intake.decoding import Sound
+from asr_lightning.server.intake.limits import RATE, IntakeLimits
+from asr_lightning.server.intake.verdict import Issue, Level
 
 MIN_SECONDS = 0.1
 SILENT_DB, LOW_DB = -50.0, -45.0  # of full scale
@@ -22,28 +22,28 @@ AGAIN = "record it again"
 
 
 def sound_issues(sound: Sound, limits: IntakeLimits, name: str, uid: str) -> list[Issue]:
-    """What is wrong or doubtful with one recording; an E among them means that it cannot be used."""
-    figures = sound.measures
-    peak, level = _decibel(figures["peak"]), _decibel(figures["rms"])
-    found: list[tuple[str, str, bool, str]] = [
+    """The issues of one recording; with an issue of level "E" it cannot be used."""
+    measures = sound.measures
+    peak, level = _decibel(measures.peak), _decibel(measures.rms)
+    rules: list[tuple[str, Level, bool, str]] = [
         ("D06", "W", sound.seconds > limits.long_seconds,
          f"it has {sound.seconds:.1f} s, most models take {limits.long_seconds:g} s; split it at a pause"),
         ("D07", "E", sound.seconds < MIN_SECONDS, f"it is under {MIN_SECONDS:g} s; {AGAIN}; {LEFT_OUT}"),
         ("D07", "W", MIN_SECONDS <= sound.seconds < SHORT_SECONDS, f"it is under {SHORT_SECONDS:g} s; listen to it"),
         ("D09", "E", peak < SILENT_DB, f"it is silent (peak {peak:.0f} dBFS); {AGAIN}; {LEFT_OUT}"),
-        ("D10", "W", figures["clipped"] >= CLIPPED_SHARE or figures["runs"] > 0, f"it is clipped; {AGAIN} less loudly"),
+        ("D10", "W", measures.clipped >= CLIPPED_SHARE or measures.runs > 0, f"it is clipped; {AGAIN} less loudly"),
         ("D11", "W", peak >= SILENT_DB and level < LOW_DB, f"it is very quiet ({level:.0f} dBFS); {AGAIN} closer"),
-        ("D12", "W", abs(figures["mean"]) > OFFSET, "it has a constant offset; check the microphone"),
-        ("D16", "W", figures["rate"] < RATE, f"it was recorded at {figures['rate']:g} Hz; {RATE} Hz or more is better"),
+        ("D12", "W", abs(measures.mean) > OFFSET, "it has a constant offset; check the microphone"),
+        ("D16", "W", measures.rate < RATE, f"it was recorded at {measures.rate:g} Hz; {RATE} Hz or more is better"),
     ]  # fmt: skip
-    return [Issue(code, level, message, name, uid) for code, level, applies, message in found if applies]  # type: ignore[arg-type]
+    return [Issue(code, severity, message, name, uid) for code, severity, applies, message in rules if applies]
 
 
 def pace_issues(spoken: Mapping[str, tuple[str, str, float]]) -> list[Issue]:
-    """D17: texts that are far too long or too short for their recording.
+    """The issues D17: texts that are far too long or too short for their recording.
 
     Args:
-        spoken: Client's name, text and seconds by uid.
+        spoken: The client's file name, the text and the seconds of each clip, by uid.
     """
     if len(spoken) < MIN_FOR_PACE:
         return []
@@ -58,17 +58,17 @@ def pace_issues(spoken: Mapping[str, tuple[str, str, float]]) -> list[Issue]:
 
 
 def repeat_issues(digests: Sequence[tuple[str, str, str]]) -> list[Issue]:
-    """D19: recordings with exactly the same sound.
+    """The issues D19: recordings with exactly the same sound.
 
     Args:
-        digests: uid, client's name and hash of each recording.
+        digests: The uid, the client's file name and the hash of each recording.
     """
     first: dict[str, str] = {}
     issues = []
     for uid, name, digest in digests:
-        known = first.setdefault(digest, name)
-        if known is not name:
-            issues.append(Issue("D19", "W", f"it has the same sound as '{known}'; keep one of them", name, uid))
+        earlier = first.setdefault(digest, name)
+        if earlier is not name:
+            issues.append(Issue("D19", "W", f"it has the same sound as '{earlier}'; keep one of them", name, uid))
     return issues
 
 

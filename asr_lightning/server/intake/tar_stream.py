@@ -1,7 +1,7 @@
-"""Tar headers of a stream: regular files and folders, nothing else. The standard library's reader is not used.
+"""Read the regular files and folders of a tar stream; every other kind of member is refused.
 
-Known: POSIX ustar, GNU long names, pax records of path and size. Source: POSIX.1-2017, pax, "ustar Interchange
-Format". Knows no file system and no naming rule.
+It supports POSIX ustar, GNU long names, and pax records of path and size (POSIX.1-2017, pax, "ustar Interchange
+Format"). The reader of the standard library supports far more than an upload may use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Header:
-    """One block, as far as it matters here."""
+    """The fields of one header block that the reader needs."""
 
     name: bytes
     size: int
@@ -34,7 +34,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Member:
-    """A file or a folder of the archive, with the name that the client gave."""
+    """A file or a folder of the archive, with the client's name."""
 
     name: str
     size: int
@@ -42,11 +42,11 @@ class Member:
 
 
 class TarStream:
-    """Members of a tar stream, one after the other; the content is read in pieces or skipped.
+    """The members of a tar stream, one after the other. The content of a member is read in pieces, or skipped.
 
     Args:
-        stream: At the start of the tar archive.
-        limits: Headers and sizes of records.
+        stream: The stream, at the start of the tar archive.
+        limits: Limits of the headers and records.
     """
 
     def __init__(self, stream: GzipStream, limits: IntakeLimits) -> None:
@@ -55,10 +55,11 @@ class TarStream:
         self._left = self._padding = 0
 
     def __iter__(self) -> Iterator[Member]:
-        """Every member in its order.
+        """The members in their order.
 
         Raises:
-            IntakeError: Anything that is no regular file or folder, a damaged header, too many, or no proper end.
+            IntakeError: A member is no regular file or folder, a header is damaged, there are too many, or the archive
+                has no end.
         """
         while (header := self._next_header()) is not None:
             path: str | None = None
@@ -91,10 +92,10 @@ class TarStream:
     def _member(self, header: Header, path: str | None, size: int | None) -> Member:
         name = _text(header.name) if path is None else path
         if header.kind not in (b"0", b"\0", b"5"):
-            what = KINDS.get(header.kind, f"of unknown type {_kind(header)}")
+            kind = KINDS.get(header.kind, f"of unknown type {_kind(header)}")
             raise IntakeError(
                 "dataset_invalid",
-                f"data: member '{printable(name, 80)}' is {what}; only regular files are taken: pack again without it",
+                f"data: member '{printable(name, 80)}' is {kind}; only regular files are taken: pack again without it",
             )
         if size is not None:
             header = replace(header, size=size)
@@ -127,7 +128,7 @@ class TarStream:
         return _parse(block, first=self._headers == 1)
 
     def _check_end(self) -> None:
-        """Nothing but zeros may follow the first zero block."""
+        """Require that only zeros follow the first zero block."""
         total = 0
         while piece := self._stream.read(PIECE):
             total += len(piece)
@@ -135,7 +136,7 @@ class TarStream:
                 raise IntakeError("dataset_invalid", f"data has extra bytes behind the end of the archive; {REMEDY}")
 
     def _extension(self, header: Header) -> tuple[str | None, int | None]:
-        """Path and size of the next member, as far as a record gives them."""
+        """The path and the size that a record sets for the next member; None for what it does not set."""
         if header.size > self._limits.extension_bytes:
             raise IntakeError("too_large", f"data has a name record of {header.size} bytes; {REMEDY}")
         self._expect(header.size)
@@ -154,27 +155,27 @@ class TarStream:
 
 
 def pax_records(content: bytes) -> dict[bytes, bytes]:
-    """Keys and values of ``<length> <key>=<value>\\n`` records.
+    """The values of ``<length> <key>=<value>\\n`` records, by key.
 
     Raises:
-        IntakeError: A length that does not fit, or a key that is given twice.
+        IntakeError: A length is wrong, or a key occurs twice.
     """
     records: dict[bytes, bytes] = {}
-    at = 0
-    while at < len(content):
-        digits, _, _ = content[at : at + 8].partition(b" ")
+    position = 0
+    while position < len(content):
+        digits, _, _ = content[position : position + 8].partition(b" ")
         length = int(digits) if digits.isdigit() else 0
-        record = content[at + len(digits) + 1 : at + length]
+        record = content[position + len(digits) + 1 : position + length]
         key, equals, value = record[:-1].partition(b"=")
-        if at + length > len(content) or not record.endswith(b"\n") or not (key and equals) or key in records:
+        if position + length > len(content) or not record.endswith(b"\n") or not (key and equals) or key in records:
             raise IntakeError("dataset_invalid", f"data has a damaged name record; {REMEDY}")
         records[key] = value
-        at += length
+        position += length
     return records
 
 
 def _parse(block: bytes, first: bool) -> Header:
-    """Fields of a header block; ``first`` decides whether a bad one means another kind of file."""
+    """The fields of a header block. If the ``first`` one of a file is bad, the file is no tar archive."""
     stored = _number(block[148:156])
     if stored != sum(block) - sum(block[148:156]) + 8 * 32:
         if first:
@@ -189,7 +190,7 @@ def _parse(block: bytes, first: bool) -> Header:
 
 
 def _number(field: bytes) -> int | None:
-    """Octal digits, or GNU's base 256 behind a byte 0x80; None for anything else, negative numbers included."""
+    """A number in octal digits, or in GNU's base 256 after a byte 0x80; None if it is neither, or negative."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip(b" ")

@@ -1,4 +1,4 @@
-"""Transcripts and split files of an upload. A transcript's words never reach a message."""
+"""Read the transcripts and split files of an upload. No message quotes a transcript."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Line:
     """One record of a split file.
 
     Attributes:
-        number: Counted from 1, the header.
-        uid: The client's.
-        file_name: The client's.
-        text: Transcript on one line.
+        number: Number of the line; the header is line 1.
+        uid: The client's uid of the recording.
+        file_name: The client's name of the file.
+        text: The transcript, on one line.
     """
 
     number: int
@@ -36,10 +36,10 @@ class Line:
 
 
 def to_text(raw: bytes) -> str:
-    """UTF-8 with or without byte-order mark, or UTF-16 with one.
+    """Decode UTF-8 with or without a byte-order mark, or UTF-16 with one.
 
     Raises:
-        ValueError: Another encoding or not a text; says what, without quoting it.
+        ValueError: The encoding is another one, or this is not a text.
     """
     wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
@@ -52,10 +52,10 @@ def to_text(raw: bytes) -> str:
 
 
 def transcript(raw: bytes) -> tuple[str, str | None]:
-    """The text on one line, and a warning or None.
+    """The text of a transcript on one line, and a warning or None.
 
     Raises:
-        ValueError: As for ``to_text``.
+        ValueError: See ``to_text``.
     """
     text = to_text(raw)
     warning = None
@@ -68,15 +68,15 @@ def transcript(raw: bytes) -> tuple[str, str | None]:
 
 
 def is_empty(text: str) -> bool:
-    """Whether no word is left after normalisation."""
+    """Whether no word is left after normalization."""
     return not split_key(text)
 
 
 def split_file(raw: bytes, name: str) -> Iterator[Line]:
-    """Records of ``train_files.csv`` and its like, below the header ``uid,file_name,text``.
+    """The records of a split file, such as ``train_files.csv``, below its header ``uid,file_name,text``.
 
     Raises:
-        IntakeError: Encoding, header, quoting or ragged rows, with the line.
+        IntakeError: The encoding, the header, the quoting or a row is wrong; the message has the line.
     """
     try:
         text = to_text(raw)

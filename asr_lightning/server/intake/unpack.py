@@ -1,4 +1,4 @@
-"""The archive's files under names made here, in a folder of the job; nothing outside it is ever opened."""
+"""Unpack an archive into one folder of the job, with numbers as file names. Nothing outside it is ever opened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from asr_lightning.server.intake.gzip_stream import GzipStream
 from asr_lightning.server.intake.limits import IntakeLimits
-from asr_lightning.server.intake.names import Name, check_name, check_together
+from asr_lightning.server.intake.names import Name, accepted_name, require_distinct
 from asr_lightning.server.intake.tar_stream import TarStream
 from asr_lightning.server.intake.verdict import IntakeError, Verdict, printable
 
@@ -22,9 +22,9 @@ class RawFile:
     """One unpacked file.
 
     Attributes:
-        name: What the client called it.
-        stored: What it is called in the raw folder: a number.
-        size: Bytes.
+        name: The client's name of the file.
+        stored: Name of the unpacked file in the raw folder: a number.
+        size: Size in bytes.
     """
 
     name: Name
@@ -34,7 +34,7 @@ class RawFile:
 
 @contextmanager
 def open_folder(name: str | os.PathLike, parent: int | None = None) -> Iterator[int]:
-    """A descriptor of a folder that is not reached through a link."""
+    """A descriptor of a folder. The folder may not be a link."""
     descriptor = os.open(name, FOLDER, dir_fd=parent)
     try:
         yield descriptor
@@ -44,7 +44,7 @@ def open_folder(name: str | os.PathLike, parent: int | None = None) -> Iterator[
 
 @contextmanager
 def open_regular(name: str | os.PathLike, parent: int) -> Iterator[int]:
-    """A descriptor of a file of the folder ``parent``, never through a link."""
+    """A descriptor of a file in the folder ``parent``. The file may not be a link."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         yield descriptor
@@ -55,14 +55,14 @@ def open_regular(name: str | os.PathLike, parent: int) -> Iterator[int]:
 def unpack(
     archive: int, raw_folder: int, limits: IntakeLimits, verdict: Verdict, poll: Callable[[], None] = lambda: None
 ) -> list[RawFile]:
-    """Write every recording, transcript and split file of an archive.
+    """Write every recording, transcript and split file of an archive into a folder.
 
     Args:
         archive: Descriptor of the gzip tar file.
         raw_folder: Descriptor of an empty folder.
-        limits: All of them are counted while reading.
-        verdict: Gets an issue for each file that is neither of these and is left out.
-        poll: Called before each member; may raise to stop.
+        limits: The limits of an upload.
+        verdict: Gets an issue for each file of another kind, which is left out.
+        poll: Called before each member; it may raise to stop.
 
     Raises:
         IntakeError: The archive is refused.
@@ -73,25 +73,25 @@ def unpack(
         tar = TarStream(GzipStream(file, limits), limits)
         for member in tar:
             poll()
-            name = check_name(member.name, limits)
+            name = accepted_name(member.name, limits)
             if name is None or member.is_folder:
                 continue
             if name.kind == "other":
                 verdict.add("D29", "W", "this is no recording and no transcript; it was left out", name.base)
                 continue
-            _check_size(name, member.size, limits)
+            _require_size(name, member.size, limits)
             stored = f"{len(files):06d}"
             _write(stored, raw_folder, tar.content())
             files.append(RawFile(name, stored, member.size))
             if len(files) > 2 * limits.clips + 3:
                 raise IntakeError("too_large", f"data holds over {limits.clips} recordings; send fewer")
-    check_together(file.name for file in files)
+    require_distinct(file.name for file in files)
     if sum(file.name.kind == "audio" for file in files) > limits.clips:
         raise IntakeError("too_large", f"data holds over {limits.clips} recordings; send fewer")
     return files
 
 
-def _check_size(name: Name, size: int, limits: IntakeLimits) -> None:
+def _require_size(name: Name, size: int, limits: IntakeLimits) -> None:
     bounds = {"audio": limits.audio_bytes, "text": limits.text_bytes, "csv": limits.csv_bytes}
     if size > bounds[name.kind]:
         raise IntakeError(

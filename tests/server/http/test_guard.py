@@ -83,7 +83,7 @@ def test_t02_two_hosts_are_none(look: TestClient) -> None:
 
     both = Headers(raw=[(b"host", b"127.0.0.1"), (b"host", b"evil.example")])
     with pytest.raises(Problem, match="Host"):
-        guard.check_host(both, frozenset({"127.0.0.1"}))
+        guard.require_host(both, frozenset({"127.0.0.1"}))
 
 
 def test_t01_every_route_wants_the_token(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

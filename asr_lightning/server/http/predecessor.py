@@ -1,4 +1,4 @@
-"""The seed's three routes, as its README uses them with curl."""
+"""The three routes of this server's predecessor, which its users call with curl."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.job_folder import layout
-from asr_lightning.server.engine.records import Job
+from asr_lightning.server.engine.records import PREDECESSOR, Job
 from asr_lightning.server.engine.states import PURGED
 from asr_lightning.server.http import admission, downloads, schemas, views
-from asr_lightning.server.http.context import Context, Here
+from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.schemas import answers
 
 router = APIRouter()
@@ -31,7 +31,7 @@ BODY: dict[str, object] = {
         },
     },
 }  # fmt: skip
-LOOK_BACK = 50
+NEWEST = 50  # jobs among which the newest one that was not deleted is looked for
 
 
 @router.post(
@@ -41,30 +41,32 @@ LOOK_BACK = 50
         "timeout", "busy", "too_large", "unsupported_media", "invalid_parameter", "disk_full", s200=schemas.Created
     ),
 )
-async def training(request: Request, here: Here) -> Response:
-    """Start a training: one at a time over the whole server."""
-    job, _ = await admission.by_form(request, here, "seed")
+async def training(request: Request, context: RequestContext) -> Response:
+    """Start a training. Only one job may be active on the whole server."""
+    job, _ = await admission.by_form(request, context, PREDECESSOR)
     return JSONResponse({"training_id": job.id})
 
 
 @router.get("/status", responses=answers("not_found", "invalid_parameter", s200=schemas.Status))
-async def status(request: Request, here: Here, training_id: Annotated[str | None, Query()] = None) -> Response:
-    """Where a training is: the active one, the last one, or the one that is named."""
-    job = await (here.job(training_id) if training_id else run_in_threadpool(latest, here))
-    return JSONResponse(views.status(job, downloads.tensorboard_url(request, here)))
+async def status(
+    request: Request, context: RequestContext, training_id: Annotated[str | None, Query()] = None
+) -> Response:
+    """The status of one training: the named one, else the active one, else the last one."""
+    job = await (context.job(training_id) if training_id else run_in_threadpool(latest, context))
+    return JSONResponse(views.status(job, downloads.tensorboard_url(request, context)))
 
 
-def latest(here: Context) -> Job | None:
-    """The oldest active job; else the newest that was not deleted."""
-    found = here.engine.active()
-    if found is not None:
-        return found
-    return next((job for job in here.engine.jobs(limit=LOOK_BACK) if job.state != PURGED), None)
+def latest(context: Context) -> Job | None:
+    """The oldest active job, or else the newest job that was not deleted."""
+    active = context.engine.active()
+    if active is not None:
+        return active
+    return next((job for job in context.engine.jobs(limit=NEWEST) if job.state != PURGED), None)
 
 
 @router.api_route("/download_model", methods=["HEAD"], include_in_schema=False)
 @router.get("/download_model", response_class=Response, responses=downloads.file_answers(downloads.GZIP))
-async def download_model(here: Here, training_id: Annotated[str, Query()]) -> Response:
+async def download_model(context: RequestContext, training_id: Annotated[str, Query()]) -> Response:
     """The model of a finished training, as a ``.tar.gz``."""
-    job = await here.kept(training_id)
-    return await downloads.artifact(here, job, layout.MODEL_ARCHIVE)
+    job = await context.job_with_files(training_id)
+    return await downloads.artifact(context, job, layout.MODEL_ARCHIVE)
