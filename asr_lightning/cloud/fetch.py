@@ -30,13 +30,13 @@ def fetch(entry: Entry, provider: Provider, show: Show) -> None:
     assert volume is not None, "it was made"
     entry.save(step="downloading")
     faults.point("cloud.downloading")
-    found = json.loads(provider.read(volume, layout.EXIT_RECORD) or b"{}")
+    document = json.loads(provider.read(volume, layout.EXIT_RECORD) or b"{}")
     kept = incomplete_folder(entry)
     (kept / "artifacts").mkdir(parents=True, exist_ok=True)
-    write_json(kept / layout.EXIT_RECORD, found)
-    for name, digest in _artifacts(found).items():
+    write_json(kept / layout.EXIT_RECORD, document)
+    for name, digest in _artifacts(document).items():
         _download(provider, volume, name, kept / "artifacts" / name, digest, show)
-    ending = Ending.read(kept, int(found.get("attempt") or 0))
+    ending = Ending.read(kept, int(document.get("attempt") or 0))
     if ending is None or not ending.succeeded:
         raise OSError("what was downloaded is not what was trained: start again, the hashes of the model do not match")
     faults.point("cloud.downloaded")
@@ -47,12 +47,12 @@ def fetch(entry: Entry, provider: Provider, show: Show) -> None:
     entry.save(outcome="succeeded", metrics=ending.metrics, error=None)
 
 
-def _artifacts(found: Mapping[str, object]) -> dict[str, str]:
-    """Only the names that are known: they become files."""
-    given = found.get("artifacts")
-    return (
-        {name: str(given[name]) for name in layout.ARTIFACT_NAMES if name in given} if isinstance(given, dict) else {}
-    )
+def _artifacts(document: Mapping[str, object]) -> dict[str, str]:
+    """Hashes of the known artifacts by name. Unknown names are left out, because names become files."""
+    hashes = document.get("artifacts")
+    if not isinstance(hashes, dict):
+        return {}
+    return {name: str(hashes[name]) for name in layout.ARTIFACT_NAMES if name in hashes}
 
 
 def _download(provider: Provider, volume: str, name: str, target: Path, digest: str, show: Show) -> None:

@@ -176,9 +176,9 @@ class Entry:
         os.close(self._lock)
 
 
-def _record_of(found: Mapping[str, Any]) -> Record:
+def _record_of(document: Mapping[str, Any]) -> Record:
     """Entries that a later version added are left out."""
     known = {each.name for each in fields(Record)}
-    record = Record(**{name: value for name, value in found.items() if name in known})
-    error = found.get("error")
-    return replace(record, error=None if error is None else Failure.from_json(error), metrics=metrics_of(found))
+    record = Record(**{name: value for name, value in document.items() if name in known})
+    error = document.get("error")
+    return replace(record, error=None if error is None else Failure.from_json(error), metrics=metrics_of(document))

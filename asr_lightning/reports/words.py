@@ -81,16 +81,16 @@ def difference(reference: str, hypothesis: str) -> list[Piece]:
 def confusions(pairs: Sequence[Pair], normalize: Normalizer) -> list[Confusion]:
     """Every error, the most frequent after first, then the most frequent before."""
     before, after = (_errors(pairs, side, normalize) for side in ("before", "after"))
-    found = [Confusion(*edit, before[edit], after[edit]) for edit in before | after]
-    return sorted(found, key=lambda item: (-item.after, -item.before, item.kind, item.reference, item.hypothesis))
+    errors = [Confusion(*edit, before[edit], after[edit]) for edit in before | after]
+    return sorted(errors, key=lambda item: (-item.after, -item.before, item.kind, item.reference, item.hypothesis))
 
 
 def worst_words(pairs: Sequence[Pair], normalize: Normalizer) -> list[WordErrors]:
     """Every reference word with an error, most errors after first; an insertion belongs to no reference word."""
     said = Counter(word for pair in pairs for word in normalize(pair.reference).split())
     before, after = (_missed(_errors(pairs, side, normalize)) for side in ("before", "after"))
-    found = [WordErrors(word, count, before[word], after[word]) for word, count in said.items()]
-    wrong = [item for item in found if item.before or item.after]
+    counted = [WordErrors(word, count, before[word], after[word]) for word, count in said.items()]
+    wrong = [item for item in counted if item.before or item.after]
     return sorted(wrong, key=lambda item: (-item.after, -item.before, item.word))
 
 

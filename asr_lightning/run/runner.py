@@ -111,13 +111,13 @@ class Runner:
         folder = self.run_dir / "checkpoints"
         self.best = KeepBest(folder / "best")
         last = KeepLast(folder, self.best)
-        found: list[Callback] = [self.baseline, FiniteGradients(), self.progress, self.best, last]
+        callbacks: list[Callback] = [self.baseline, FiniteGradients(), self.progress, self.best, last]
         if self._log_clips:
-            found.append(LogClips(tensorboard))
+            callbacks.append(LogClips(tensorboard))
         if self.options.budget is not None:
             num_canary = len(self.canary.references) if self.canary else 0
-            found.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
-        return found
+            callbacks.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
+        return callbacks
 
     def train(
         self,

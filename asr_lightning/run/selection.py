@@ -163,10 +163,10 @@ class Selection:
 
     def _score(self, name: str, alpha: float, parts: Iterable[tuple[ASRAdapter, Any]]) -> Candidate:
         dev = pooled([self._read(adapter, data) for adapter, data in parts])
-        found = Candidate(name, alpha, self.wer(dev.transcripts), dev)
-        self.candidates.append(found)
-        logger.info("candidate: %s, alpha %g: dev WER %.1f %%", name, alpha, 100 * found.wer)
-        return found
+        candidate = Candidate(name, alpha, self.wer(dev.transcripts), dev)
+        self.candidates.append(candidate)
+        logger.info("candidate: %s, alpha %g: dev WER %.1f %%", name, alpha, 100 * candidate.wer)
+        return candidate
 
     def _read(self, adapter: ASRAdapter, data: Any) -> Evaluation:
         adapter.model.to(self.device)
