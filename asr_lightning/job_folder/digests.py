@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Readable(Protocol):
-    """A binary file, as far as it is needed here; ``hashlib.file_digest`` needs more than a tar member offers."""
+    """An open binary file. ``hashlib.file_digest`` would need methods that a tar member does not have."""
 
     def read(self, size: int, /) -> bytes:
         """Up to ``size`` bytes; none at the end."""

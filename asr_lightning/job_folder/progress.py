@@ -108,7 +108,7 @@ class Progress:
         }
 
     def is_news_after(self, earlier: Progress) -> bool:
-        """Whether this is worth an event after the one about ``earlier``."""
+        """Whether phase, message or validation results have changed since the event about ``earlier``."""
         return (self.phase, self.message, self.checks) != (earlier.phase, earlier.message, earlier.checks)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A real engine over quick workers, and what tests ask of it."""
+"""A real engine with quick workers, and helpers that use it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODELS = {name: json.dumps(behaviour) for name, behaviour in BEHAVIOURS.items()}
 
 
 def settings(home: Path, **changes: Any) -> EngineSettings:
-    """Of an engine with fake workers."""
+    """The settings of an engine with fake workers."""
     defaults: dict[str, Any] = {
         "home": home,
         "models": MODELS,
@@ -52,7 +52,7 @@ def settings(home: Path, **changes: Any) -> EngineSettings:
 
 @contextlib.contextmanager
 def running(home: Path, **changes: Any) -> Iterator[Engine]:
-    """A started engine; when it is left, jobs that are still active are ended."""
+    """A running engine. At the end, jobs that are still active are cancelled."""
     engine = Engine(settings(home, **changes))
     engine.start()
     try:
@@ -65,7 +65,7 @@ def running(home: Path, **changes: Any) -> Iterator[Engine]:
 
 
 def submit(engine: Engine, model: str = "quick", data: bytes = VOICE, key: str | None = None, **more: Any) -> Job:
-    """A new job over ``data``."""
+    """A new job with ``data`` as its archive."""
     archive = engine.new_upload()
     archive.write_bytes(data)
     try:
@@ -76,12 +76,12 @@ def submit(engine: Engine, model: str = "quick", data: bytes = VOICE, key: str |
 
 
 def wait(until: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
-    """The first true answer of ``until``."""
+    """Call ``until`` until its answer is true; returns the answer."""
     deadline = time.monotonic() + seconds
-    while not (found := until()):
+    while not (answer := until()):
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.005)
-    return found
+    return answer
 
 
 def reach(engine: Engine, job: Job, *wanted: str) -> Job:
@@ -95,8 +95,8 @@ def reach(engine: Engine, job: Job, *wanted: str) -> Job:
     return wait(arrived, f"{wanted}")
 
 
-def told(engine: Engine, job: Job) -> list[str]:
-    """The states that the events of a job tell, in order."""
+def states_in_events(engine: Engine, job: Job) -> list[str]:
+    """The states in the events of a job, in order."""
     return [event.data["state"] for event in engine.events(job.id) if event.kind in ("state", "purged")]
 
 
@@ -106,5 +106,5 @@ def files_with(home: Path, needle: bytes) -> list[Path]:
 
 
 def lives(engine: Engine, job_id: str) -> list[list[str]]:
-    """Attempt, process and device of each trainer of a job."""
+    """The attempt, the process and the device of each trainer of a job."""
     return [line.split() for line in (engine.folder(job_id) / "run" / "lives.txt").read_text().splitlines()]

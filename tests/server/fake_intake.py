@@ -19,8 +19,8 @@ def main(folder: Path) -> int:
     (folder / "dataset").mkdir(exist_ok=True)
     (folder / "dataset" / "clip-0001.txt").write_bytes(data)
     refused = {"code": "dataset_invalid", "message": "no clips", "param": "data"} if data.startswith(b"bad") else None
-    found = {"utterances": 1, "seconds": 1.0, "sha256": hashlib.sha256(data).hexdigest(), "issues": [], "counts": {}}
-    write_json(folder / "intake.json", {"ok": refused is None, "error": refused, **found})
+    dataset = {"utterances": 1, "seconds": 1.0, "sha256": hashlib.sha256(data).hexdigest(), "issues": [], "counts": {}}
+    write_json(folder / "intake.json", {"ok": refused is None, "error": refused, **dataset})
     return 0
 
 

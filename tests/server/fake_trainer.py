@@ -1,8 +1,8 @@
-"""A trainer of a fraction of a second that keeps the contract of ``run-job``. Its source says what it does: JSON.
+"""A quick trainer that behaves as ``run-job`` must. The JSON in its source sets what it does.
 
-steps: of 10 ms each; every second one is a checkpoint. ignore: neither flag nor SIGTERM stops it. child: it starts a
-process that outlives it. die: SIGKILL at this step, once, or at "packaged" (before the exit record). bare: an exit
-record without an artifact. error: the exit record's. flood: bytes printed.
+steps: number of steps of 10 ms each; every second one is a checkpoint. ignore: neither the flag nor SIGTERM stops it.
+child: it starts a process that outlives it. die: the step at which it kills itself, once, or "packaged" for before the
+exit record. bare: its exit record has no artifact. error: the error of its exit record. flood: number of bytes printed.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def prove_alone(home: Path, device: str) -> None:
 def train(folder: Path, todo: dict, behaviour: dict) -> int:
     steps = behaviour.get("steps", 4)
     checkpoint = folder / "run" / "checkpoint.json"
-    found = (read_json(checkpoint) or {}) if todo["resume"] else {}
-    first = found.get("step", 0)
+    saved = (read_json(checkpoint) or {}) if todo["resume"] else {}
+    first = saved.get("step", 0)
     progress = {"attempt": todo["attempt"], "epochs": todo["spec"]["epochs"], "resumed_from": f"step-{first}"}
 
     def say(phase: str, message: str, **more: object) -> None:

@@ -1,4 +1,4 @@
-"""A server process as ``serve`` makes it, over quick workers: ``python -m tests.server.serve_process HOME PORT``."""
+"""A server process as of ``serve``, but with quick workers: ``python -m tests.server.serve_process HOME PORT``."""
 
 from __future__ import annotations
 

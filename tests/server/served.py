@@ -43,8 +43,8 @@ class Served:
         said = []
         for line in self._process.stderr:
             said.append(line)
-            if found := re.search(r"listening on http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
+            if match := re.search(r"listening on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(match[1])
                 return
         raise AssertionError(f"the server did not start: {''.join(said)}")
 

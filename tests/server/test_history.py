@@ -1,4 +1,4 @@
-"""Two servers on one home, eight clients, random kills; then the history is held against P1, P3, P4 and P6.
+"""Two servers on one home, eight clients and random kills; the history must then satisfy P1, P3, P4 and P6.
 
 ``ASR_HISTORY_S=60`` runs it as long as the design asks; the suite takes less.
 """

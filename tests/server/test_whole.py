@@ -1,4 +1,4 @@
-"""The whole of it: `serve` as a user starts it, a real training, curl, and kill -9."""
+"""All parts together: `serve` as a user starts it, a real training, curl, and kill -9."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Server:
 
 
 def listening(line: str) -> str | None:
-    found = re.search(r"listening on http://(\S+)", line)
-    return found[1] if found else None
+    match = re.search(r"listening on http://(\S+)", line)
+    return match[1] if match else None
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def wait_for(server: Server, until: Callable[[dict[str, Any]], bool], seconds: f
 
 
 def archive(folder: Path, target: Path) -> Path:
-    """As the seed's README makes it."""
+    """As the README of this server's predecessor makes it."""
     subprocess.run(["tar", "-czf", str(target), "-C", str(folder), "."], check=True)
     return target
 
@@ -144,9 +144,9 @@ def train_toy(home: Path, models: Path, data: Path, kill: bool) -> str:
         server.end()
     with tarfile.open(model) as members:
         (weights,) = (member for member in members if member.name.endswith((".safetensors", ".pt")))
-        found = members.extractfile(weights)
-        assert found is not None
-        return hashlib.sha256(found.read()).hexdigest()
+        member = members.extractfile(weights)
+        assert member is not None
+        return hashlib.sha256(member.read()).hexdigest()
 
 
 @needs_curl

@@ -129,7 +129,7 @@ class Engine:
             return earlier, False
         self.require_space()
         job = new_job(new_id(), spec, source)
-        folder = submission.fill(self.home, Submission.of(job, key, body_hash), archive, digest)
+        folder = submission.fill(self.home, Submission.from_job(job, key, body_hash), archive, digest)
         try:
             faults.point("submit.moved")
             self.store.add(job, key, body_hash, 1 if source == PREDECESSOR else self.settings.queue_cap)

@@ -35,7 +35,7 @@ class Submission:
     body_hash: str
 
     @classmethod
-    def of(cls, job: Job, key: str | None, body_hash: str) -> Submission:
+    def from_job(cls, job: Job, key: str | None, body_hash: str) -> Submission:
         """The submission of ``job``."""
         return cls(job.id, job.created_at, job.spec, job.source, key, body_hash)
 

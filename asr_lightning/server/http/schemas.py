@@ -69,7 +69,7 @@ class Created(Shape):
 
 
 class Status(Shape):
-    """Answer of ``GET /status``: five members for people, and five for programs."""
+    """Answer of ``GET /status``: the five members of the predecessor, and five for programs."""
 
     progress: str
     status: str

@@ -88,7 +88,7 @@ def allowed_hosts(host: str, port: int, extra: list[str], environment: Mapping[s
 
 
 def find_token(home: Path, host: str, insecure: bool, environment: Mapping[str, str]) -> tuple[str | None, bool]:
-    """The token that clients must send, and whether this server made it. Only on loopback may there be none.
+    """The token that clients must send, and whether this server made it. Loopback and ``insecure`` need none.
 
     Raises:
         ValueError: The operator's token is too short to withstand guessing.

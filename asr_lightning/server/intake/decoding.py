@@ -223,7 +223,7 @@ class Decoders:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a decoder. It has only the job's id, by which the engine finds it, from the server's."""
+    """The environment of a decoder. Of the server's variables it gets only the job's id, by which it can be found."""
     variables = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(Path(asr_lightning.__file__).parents[1]),

@@ -33,7 +33,7 @@ def before_imports() -> None:
 
 
 def after_imports(memory_bytes: int, file_bytes: int) -> None:
-    """Limit memory, file sizes and descriptors, and forbid core files and changes to any file system.
+    """Limit memory, file sizes and descriptors, and forbid core files, new programs and changes to any file system.
 
     Args:
         memory_bytes: Largest address space.
@@ -65,7 +65,7 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _forbid_changes(libc: ctypes.CDLL) -> None:
-    """Forbid changes to the file systems by Landlock (Linux 5.13). Files that are open already can still be written."""
+    """Forbid new programs and changes to file systems by Landlock (Linux 5.13); open files can still be written."""
     attributes = struct.pack("Q", LANDLOCK_CHANGES)
     rules = libc.syscall(LANDLOCK_CREATE, ctypes.c_char_p(attributes), ctypes.c_size_t(len(attributes)), 0)
     if rules >= 0:

@@ -1,4 +1,4 @@
-"""The real ``serve`` command as a process, on a terminal or not."""
+"""Run the real ``serve`` command as a process, with or without a terminal."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Process:
         self.said, self._reading = "", reading
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
-        found = driver.wait(lambda: re.search(r"listening on http://\S+:(\d+)", self.said) or self.process.poll(), "it")
-        assert isinstance(found, re.Match), self.said
-        self.url = f"http://127.0.0.1:{found[1]}"
+        match = driver.wait(lambda: re.search(r"listening on http://\S+:(\d+)", self.said) or self.process.poll(), "it")
+        assert isinstance(match, re.Match), self.said
+        self.url = f"http://127.0.0.1:{match[1]}"
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):  # a terminal that nobody has open any more
@@ -55,7 +55,7 @@ class Process:
 
 @contextlib.contextmanager
 def serving(home: Path, *options: str, terminal: bool = False, **environment: str) -> Iterator[Process]:
-    """A server process; it is gone afterwards."""
+    """A server process, which is ended afterwards."""
     process = Process(home, list(options), environment, terminal)
     try:
         yield process

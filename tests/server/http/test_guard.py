@@ -1,4 +1,4 @@
-"""T1, T2: every route of the application, found by itself, refuses strangers and other sites."""
+"""Every route of the application refuses requests without a token and from other sites (T1, T2)."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def paths(app: FastAPI) -> list[str]:
     """A path for every route, those that are not published included."""
 
     def each(routes: list[BaseRoute]) -> list[str]:
-        found = []
+        collected = []
         for route in routes:
             inner = getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None)
-            found += each(inner) if inner else [route.path]  # type: ignore[attr-defined]
-        return found
+            collected += each(inner) if inner else [route.path]  # type: ignore[attr-defined]
+        return collected
 
     return sorted({re.sub(r"\{[^}]+\}", "x", path) for path in each(app.routes)})
 
 
 def test_the_routes_are_found(look: TestClient) -> None:
-    found = paths(look.app)
-    assert len(found) >= 25
-    assert {*found} >= {"/", "/training", "/v1/jobs/x/events", "/tensorboard/x", "/openapi.json", "/healthz"}
+    routes = paths(look.app)
+    assert len(routes) >= 25
+    assert {*routes} >= {"/", "/training", "/v1/jobs/x/events", "/tensorboard/x", "/openapi.json", "/healthz"}
     published = {re.sub(r"\{[^}]+\}", "x", path) for path in look.get("/openapi.json").json()["paths"]}
-    assert published <= {*found}
+    assert published <= {*routes}
 
 
 @pytest.mark.parametrize("headers", EVIL, ids=lambda headers: ":".join(*headers.items()))

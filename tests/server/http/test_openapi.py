@@ -1,4 +1,4 @@
-"""Every operation of the OpenAPI description, fuzzed: no 500, and each answer as described."""
+"""Fuzz every operation of the OpenAPI description: no answer is a 500, and each is as described."""
 
 from __future__ import annotations
 

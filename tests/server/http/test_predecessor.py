@@ -1,4 +1,4 @@
-"""The seed's three routes: its fields, its words, and what was added without breaking its clients."""
+"""The three routes of the predecessor: their fields and texts, and additions that break no client."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_where_tensorboard_is(shared: Engine) -> None:
         return http.get("/status", headers={**headers, "Authorization": f"Bearer {token}"}).json()["tensorboard_url"]
 
     assert url({}) == "http://127.0.0.1:5553/tensorboard/"
-    assert url({}, public=True) == "http://127.0.0.1:6006/"  # the seed's
+    assert url({}, public=True) == "http://127.0.0.1:6006/"  # as with the predecessor
     assert re.fullmatch(rf"https://{pod}/tensorboard/s/\d+\.[0-9a-f]{{40}}/", url({"Host": pod}, TOKEN))
 
 
@@ -86,8 +86,8 @@ def test_every_state_has_its_words(engine: Engine) -> None:
         assert views.status(now, None)["progress"] == words
         assert views.status(now, None)["status"] == ("busy" if state in states.ACTIVE else "idle")
     running = Progress(attempt=1, phase="running", message="training, epoch 3 of 10", epoch=2.5, eta_s=60.0, checks=[])
-    told = views.status(dataclasses.replace(job, state="running", progress=running), None)
-    assert (told["progress"], told["epoch"], told["eta_s"]) == ("training, epoch 3 of 10", 2.5, 60.0)
+    shown = views.status(dataclasses.replace(job, state="running", progress=running), None)
+    assert (shown["progress"], shown["epoch"], shown["eta_s"]) == ("training, epoch 3 of 10", 2.5, 60.0)
     late = views.status(dataclasses.replace(job, state="evaluating", progress=running), None)
     assert late["progress"] == "running fine-tuned model evaluation"
 

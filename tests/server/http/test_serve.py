@@ -1,4 +1,4 @@
-"""``python -m asr_lightning serve`` as a process: token, TensorBoard, signals, and what it never loads."""
+"""``python -m asr_lightning serve`` as a process: its token, TensorBoard, signals, and modules it must not load."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def token(public: Process) -> str:
-    found = re.search(r"token: (\S+)", public.said)
-    assert found is not None
-    return found[1]
+    match = re.search(r"token: (\S+)", public.said)
+    assert match is not None
+    return match[1]
 
 
 def home_of(process: Process) -> Path:
@@ -136,8 +136,8 @@ def test_t03_tensorboard_itself_answers_nobody_else(public: Process, token: str)
 
 def test_t03_signed_paths_are_checked(public: Process, token: str) -> None:
     expired = auth.signature(token, "tensorboard", now=time.time() - auth.LINK_S - 5)
-    for given in (expired, auth.signature("x" * 40, "tensorboard"), "", "1.2"):
-        assert ask(public, f"/tensorboard/s/{given}/data/environment").status_code == 401
+    for signed in (expired, auth.signature("x" * 40, "tensorboard"), "", "1.2"):
+        assert ask(public, f"/tensorboard/s/{signed}/data/environment").status_code == 401
     signed = auth.signature(token, "tensorboard")
     assert ask(public, f"/tensorboard/s/{signed}/../../../status").status_code == 401
     assert ask(public, f"/tensorboard/s/{signed}/%2e%2e/%2e%2e/%2e%2e/status").status_code == 404

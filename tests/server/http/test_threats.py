@@ -1,4 +1,4 @@
-"""Threats of the design document, by their numbers, as far as they come in over HTTP."""
+"""The threats that come over HTTP, by their numbers in docs/server_promises.md."""
 
 from __future__ import annotations
 
@@ -171,10 +171,10 @@ def test_t05_the_clients_file_name_is_ignored(engine: Engine) -> None:
     for name in ("../../../evil", "/etc/evil", "a\\..\\b", "state.db", "-rf", "x" * 3000):
         answer = http.post("/v1/jobs", data={"model": "quick"}, files=form(name=name))
         assert answer.status_code == 202, name
-    found = {path.name for path in engine.home.path.rglob("*")} | {
+    names = {path.name for path in engine.home.path.rglob("*")} | {
         path.name for path in engine.home.path.parent.iterdir()
     }
-    assert not any("evil" in name or "x" * 100 in name or "\\" in name for name in found)
+    assert not any("evil" in name or "x" * 100 in name or "\\" in name for name in names)
 
 
 def test_t11_zip_is_not_taken(look: TestClient) -> None:
@@ -196,7 +196,7 @@ def test_t12_models_are_looked_up_and_nothing_else(look: TestClient, tmp_path: P
     catalogue = models.catalogue(tmp_path)
     assert catalogue.resolve("mine", "model") == "mine"
     assert catalogue.sources["mine"] == str(tmp_path / "mine")
-    assert catalogue.resolve("openai/whisper-tiny", "model") == "whisper-tiny"  # of the seed's README
+    assert catalogue.resolve("openai/whisper-tiny", "model") == "whisper-tiny"  # a name in the predecessor's README
     assert "not a model" not in catalogue.sources
     (tmp_path / "mine").rename(tmp_path / "whisper-tiny")
     with pytest.raises(ValueError, match="rename the folder"):
@@ -340,16 +340,16 @@ def test_t27_a_planted_link_is_not_followed(engine: Engine, tmp_path: Path) -> N
 
 def test_parallel_creates_with_one_key_make_one_job(engine: Engine) -> None:
     http = client_of(engine)
-    found: list[str] = []
+    ids: list[str] = []
 
     def create() -> None:
         answer = http.post("/v1/jobs", data={"model": "slow"}, files=form(), headers={"Idempotency-Key": "k"})
-        found.append(answer.json()["id"])
+        ids.append(answer.json()["id"])
 
     threads = [threading.Thread(target=create) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 6 and len({*found}) == 1
+    assert len(ids) == 6 and len({*ids}) == 1
     assert leftovers(engine) == []

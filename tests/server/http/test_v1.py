@@ -1,4 +1,4 @@
-"""The v1 API: jobs, events, logs, files, uploads, checks, and the server itself."""
+"""The v1 API: jobs, events, logs, files, uploads, inspections of data, and routes about the server."""
 
 from __future__ import annotations
 
@@ -132,10 +132,10 @@ def test_artifacts_reports_checkpoints(http: TestClient, engine: Engine) -> None
     engine.cancel(job.id)
     job = driver.reach(engine, driver.submit(engine), "succeeded")
     path = f"/v1/jobs/{job.id}"
-    listed = {found["name"]: found for found in http.get(f"{path}/artifacts").json()["data"]}
-    assert {name: found["sha256"] for name, found in listed.items()} == job.artifacts
-    for name, found in listed.items():
-        assert len(http.get(f"{path}/artifacts/{name}").content) == found["size"]
+    listed = {artifact["name"]: artifact for artifact in http.get(f"{path}/artifacts").json()["data"]}
+    assert {name: artifact["sha256"] for name, artifact in listed.items()} == job.artifacts
+    for name, artifact in listed.items():
+        assert len(http.get(f"{path}/artifacts/{name}").content) == artifact["size"]
     report = http.get(f"{path}/report.html")
     assert report.text == "<p>report"
     assert http.head(f"{path}/report.html").headers["content-length"] == str(len(report.content))
@@ -212,8 +212,8 @@ def test_dropped_and_refused_uploads_leave_nothing(http: TestClient, engine: Eng
 
 
 def test_validation_without_training(http: TestClient, engine: Engine) -> None:
-    found = http.post("/v1/datasets/validate", files=form())
-    assert (found.status_code, found.json()["ok"], found.json()["utterances"]) == (200, True, 1)
+    answer = http.post("/v1/datasets/validate", files=form())
+    assert (answer.status_code, answer.json()["ok"], answer.json()["utterances"]) == (200, True, 1)
     assert engine.jobs() == []
     context = http.app.state.context
     dataset = {"utterances": 0, "seconds": 0.0, "sha256": None, "counts": {"D02": 1}, "issues": [{"code": "D02"}]}

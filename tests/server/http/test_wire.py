@@ -1,4 +1,4 @@
-"""What can only be seen on a real connection: slow and half requests, pings, cut uploads, many streams at once."""
+"""Behaviour that needs real connections: slow and incomplete requests, pings, cut uploads, many open streams."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def seconds_to_the_end(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[
             connection.sendall(piece)
         while time.monotonic() - started < 10:
             with contextlib.suppress(TimeoutError):
-                if not (found := connection.recv(65_536)):
+                if not (data := connection.recv(65_536)):
                     break
-                answer += found
+                answer += data
             connection.sendall(b"x")
     return time.monotonic() - started, answer
 
@@ -91,10 +91,10 @@ def test_streams_ping_and_share_one_look_at_the_store(engine: Engine) -> None:
     looks = 0
     ask = engine.events
 
-    def counted(*given: object) -> object:
+    def counted(*arguments: object) -> object:
         nonlocal looks
         looks += 1
-        return ask(*given)
+        return ask(*arguments)
 
     engine.events = counted  # type: ignore[method-assign]
     pings, ends = [], []

@@ -1,4 +1,4 @@
-"""Archives by hand: every field of a tar header can be wrong, and gzip can be cut anywhere."""
+"""Archives made by hand, so that every field of a tar header can be wrong and gzip can be cut anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What real packers write is taken: GNU tar, bsdtar and the standard library in all its formats."""
+"""Archives of real packers are accepted: GNU tar, bsdtar and the standard library in all its formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoder processes that crash, hang or lie, and what a decoder process may do."""
+"""Decoder processes that crash, hang or lie, and the restrictions of a decoder process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every hostile archive ends with a clean error, writes nothing outside its folder, and costs what it may cost."""
+"""Every hostile archive gets a clear error, writes nothing outside its folder, and stays within the limits."""
 
 from __future__ import annotations
 

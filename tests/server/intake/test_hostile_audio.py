@@ -1,4 +1,4 @@
-"""Hostile recordings: each is named with its code, the good ones beside them are used, nothing else happens."""
+"""Hostile recordings: each gets an issue with its code, and the good ones beside them are used."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def test_each_is_named_with_its_code(outcome) -> None:
     for name in files:
         expected = {"D06"} if name in TOO_LONG else {"D03"}
         expected = {"silent.wav": {"D09"}, "click.wav": {"D07"}}.get(name, expected)
-        found = codes.get(name)
-        assert found == expected or (name in ANY_CODE and found), (name, found)
+        of_file = codes.get(name)
+        assert of_file == expected or (name in ANY_CODE and of_file), (name, of_file)
 
 
 def test_the_good_ones_are_used(outcome) -> None:

@@ -1,4 +1,4 @@
-"""From archive to verdict: real clips, every check, split files, restarts, a full disk, a cancel."""
+"""The intake from archive to verdict: real clips, every issue, split files, restarts, a full disk, a cancellation."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def intake(job: Path, *arguments: str, **options) -> subprocess.CompletedProcess
 
 
 def issues_of(verdict) -> dict[str, set[tuple[str, str]]]:
-    found: dict[str, set[tuple[str, str]]] = {}
+    issues: dict[str, set[tuple[str, str]]] = {}
     for issue in verdict.issues:
-        found.setdefault(str(issue.name), set()).add((issue.code, issue.level))
-    return found
+        issues.setdefault(str(issue.name), set()).add((issue.code, issue.level))
+    return issues
 
 
 def test_real_clips(tmp_path: Path) -> None:

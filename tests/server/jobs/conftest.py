@@ -1,4 +1,4 @@
-"""The home of one test's engine."""
+"""The home folder of a test's engine."""
 
 from __future__ import annotations
 

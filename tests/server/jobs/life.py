@@ -1,4 +1,4 @@
-"""A whole life of jobs through every fault point of the engine: run in a process that may be killed anywhere.
+"""Take jobs through every fault point of the engine, in a process that may be killed anywhere.
 
 ``python -m tests.server.jobs.life HOME`` prints the id of each job as soon as it is acknowledged.
 """

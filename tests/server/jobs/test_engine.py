@@ -1,4 +1,4 @@
-"""A job's way through the engine, with real processes, locks and files (P3 to P9 of the server's promises)."""
+"""The path of a job through the engine, with real processes, locks and files (P3 to P9 in docs/server_promises.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asr_lightning.job_folder.spec import JobSpec, SpecError
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.engine.errors import BusyError, HomeError, KeyConflictError, NoSuchJobError, WrongStateError
 from tests.server import driver
-from tests.server.driver import lives, reach, running, submit, told, wait
+from tests.server.driver import lives, reach, running, states_in_events, submit, wait
 
 LIFE = ["created", "validating", "queued", "preparing", "running", "evaluating", "packaging", "succeeded"]
 
@@ -25,7 +25,7 @@ def test_job_goes_through_its_stages(home: Path) -> None:
     with running(home) as engine:
         job = reach(engine, submit(engine), "succeeded")
         # A phase shorter than a look may be missed, but none comes twice or out of order.
-        passed = told(engine, job)
+        passed = states_in_events(engine, job)
         assert [state for state in LIFE if state in passed] == passed
         assert {"created", "validating", "queued", "preparing", "succeeded"} <= set(passed)
         assert [event.seq for event in engine.events(job.id)] == list(range(1, len(engine.events(job.id)) + 1))
@@ -78,14 +78,14 @@ def test_spec_is_bounded() -> None:
 def test_p3_same_key_makes_one_job(home: Path) -> None:
     """Twenty threads at once, one key."""
     with running(home, queue_cap=50) as engine:
-        found: list[str] = []
-        threads = [threading.Thread(target=lambda: found.append(submit(engine, key="k").id)) for _ in range(20)]
+        ids: list[str] = []
+        threads = [threading.Thread(target=lambda: ids.append(submit(engine, key="k").id)) for _ in range(20)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(found) == 20
-        assert len(set(found)) == len(engine.jobs()) == len(list((home / "jobs").iterdir())) == 1
+        assert len(ids) == 20
+        assert len(set(ids)) == len(engine.jobs()) == len(list((home / "jobs").iterdir())) == 1
         with pytest.raises(KeyConflictError):
             submit(engine, data=b"other words", key="k")
         wait(lambda: not list((home / "uploads").iterdir()), "no upload to be left")
@@ -173,7 +173,7 @@ def test_p6_death_of_a_trainer_is_never_success(home: Path, place: str) -> None:
             engine.start()
         wait(lambda: engine.job(job.id).attempt == 2, "the second attempt")
         reach(engine, job, "running")
-        passed = told(engine, job)
+        passed = states_in_events(engine, job)
         assert passed[passed.index("interrupted") + 1] == "queued"
         assert "succeeded" not in passed
         if undisturbed:
@@ -184,7 +184,7 @@ def test_p6_death_of_a_trainer_is_never_success(home: Path, place: str) -> None:
 def test_p6_death_after_the_last_checkpoint_and_before_the_exit_record(home: Path) -> None:
     with running(home) as engine:
         job = reach(engine, submit(engine, "dies-packaged"), "succeeded")
-        assert "interrupted" in told(engine, job)
+        assert "interrupted" in states_in_events(engine, job)
         assert job.attempt == 2
 
 
@@ -223,7 +223,7 @@ def test_exit_record_of_an_earlier_attempt_counts_for_nothing(home: Path) -> Non
         engine.resume(job.id)
         again = reach(engine, job, "failed")
         assert again.attempt == 2
-        assert told(engine, job).count("failed") == 2
+        assert states_in_events(engine, job).count("failed") == 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every fault point of the engine × kill -9, an exception, a full disk: what was acknowledged ends well (P1, P2, P10).
+"""A kill -9, an exception and a full disk at every fault point of the engine lose no acknowledged job (P1, P2, P10).
 
 The points are read from the source, so that a new one is tested without being listed.
 """
@@ -77,11 +77,11 @@ def end_well(engine: Engine, job_id: str) -> None:
 
 def assert_whole(engine: Engine, home: Path) -> None:
     """Each job's folder has its record and each record its folder; nothing else is left."""
-    kept = {job.id for job in engine.jobs() if job.state != "purged"}
-    assert {path.name for path in (home / "jobs").iterdir()} == kept
+    remaining = {job.id for job in engine.jobs() if job.state != "purged"}
+    assert {path.name for path in (home / "jobs").iterdir()} == remaining
     assert list((home / "uploads").iterdir()) == list((home / "trash").iterdir()) == []
     purged = any(job.state == "purged" for job in engine.jobs())
-    assert not (purged and not kept and driver.files_with(home, driver.VOICE))
+    assert not (purged and not remaining and driver.files_with(home, driver.VOICE))
 
 
 @pytest.mark.parametrize("mode", ["exception", "enospc"])

@@ -1,4 +1,4 @@
-"""What the engine keeps under its home: a full disk, a lost store, deletion, planted links (P10 to P14)."""
+"""The files in the engine's home: a full disk, a lost store, deletion, and links made by attackers (P10 to P14)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asr_lightning.server.engine import states
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.engine.errors import DiskFullError, HomeError, WrongStateError
 from tests.server import driver
-from tests.server.driver import lives, reach, running, submit, told, wait
+from tests.server.driver import lives, reach, running, states_in_events, submit, wait
 
 
 def test_p10_nothing_is_accepted_on_a_full_disk(home: Path) -> None:
@@ -27,7 +27,7 @@ def test_p10_nothing_is_accepted_on_a_full_disk(home: Path) -> None:
         with pytest.raises(DiskFullError, match="delete old jobs") as caught:
             engine.new_upload()
         assert caught.value.errno == errno.ENOSPC
-        assert [found.id for found in engine.jobs()] == [job.id]
+        assert [listed.id for listed in engine.jobs()] == [job.id]
 
 
 @pytest.mark.parametrize("damage", ["deleted", "garbled", "cut"])
@@ -46,10 +46,10 @@ def test_p12_store_is_rebuilt_from_the_folders(home: Path, damage: str) -> None:
         spoil(home / "state.db", damage)
         engine.__init__(driver.settings(home))  # type: ignore[misc]
         engine.start()
-        found = {job.id: (job.state, job.artifacts, job.error) for job in engine.jobs()}
-        assert found.pop(alive.id)[0] in states.TRAINING
-        assert found == before
-        assert {done.id, bad.id, stopped.id} == set(found)
+        after = {job.id: (job.state, job.artifacts, job.error) for job in engine.jobs()}
+        assert after.pop(alive.id)[0] in states.TRAINING
+        assert after == before
+        assert {done.id, bad.id, stopped.id} == set(after)
         assert submit(engine, key="k").id == done.id
         assert len(lives(engine, alive.id)) == 1
 
@@ -89,7 +89,7 @@ def test_p14_deleting_leaves_no_byte(home: Path) -> None:
         assert not (home / "jobs" / job.id).exists()
         assert engine.job(job.id).state == "purged"
         assert engine.purge(job.id).deleted == []  # again: nothing more
-        assert told(engine, job) == ["purged"]
+        assert states_in_events(engine, job) == ["purged"]
         slow = submit(engine, "slow")
         with pytest.raises(WrongStateError):
             engine.purge(slow.id)
@@ -98,13 +98,13 @@ def test_p14_deleting_leaves_no_byte(home: Path) -> None:
 def test_old_jobs_are_deleted_after_the_retention_time(home: Path) -> None:
     with running(home) as engine:
         job = reach(engine, submit(engine), "succeeded")
-        kept = reach(engine, submit(engine, "slow"), "running")
+        still_running = reach(engine, submit(engine, "slow"), "running")
         engine.stop()
         engine.__init__(driver.settings(home, retention_s=0.0))  # type: ignore[misc]
         engine.start()
         reach_purged = lambda: engine.job(job.id).state == "purged"  # noqa: E731
         wait(reach_purged, "the deletion")
-        assert engine.job(kept.id).state == "running"
+        assert engine.job(still_running.id).state == "running"
 
 
 def test_checking_data_keeps_nothing(home: Path) -> None:

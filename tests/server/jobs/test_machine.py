@@ -1,4 +1,4 @@
-"""Any order of submit, cancel, resume, delete, killed trainers and restarts, compared with what was promised."""
+"""Submit, cancel, resume, delete, kill trainers and restart in any order, and compare the jobs with the promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asr_lightning.server.engine import states
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.engine.errors import BusyError, WrongStateError
 from tests.server import driver
-from tests.server.driver import submit, told, wait
+from tests.server.driver import states_in_events, submit, wait
 
 MODELS = ("quick", "brief", "dies-once", "oom", "leaver", "slow")
 
@@ -106,13 +106,13 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(lose_the_store=sampled_from([False, False, True]))
     def restart(self, lose_the_store: bool) -> None:
-        kept = {job.id: job.state for job in self.engine.jobs()}
+        states_by_id = {job.id: job.state for job in self.engine.jobs()}
         self.engine.stop()
         if lose_the_store:
             for path in self.home.glob("state.db*"):
                 path.unlink()
-            gone = {job_id for job_id, state in kept.items() if state == "purged"}
-            self.known = {key: job_id for key, job_id in self.known.items() if job_id not in gone}
+            purged = {job_id for job_id, state in states_by_id.items() if state == "purged"}
+            self.known = {key: job_id for key, job_id in self.known.items() if job_id not in purged}
         self.engine = self.start()
         assert set(self.known.values()) <= {job.id for job in self.engine.jobs()}
 
@@ -139,7 +139,7 @@ class Jobs(RuleBasedStateMachine):
         wait(lambda: not self.engine.store.jobs(states.ACTIVE), "every job to end")
         self.holds()
         for job in self.engine.jobs():
-            passed = told(self.engine, job)
+            passed = states_in_events(self.engine, job)
             for before, after in itertools.pairwise(passed):
                 assert after in states.NEXT[before], passed
             assert processes.of_job(job.id) == []

@@ -1,4 +1,4 @@
-"""A job that nothing disturbed, for all that are disturbed to be compared with."""
+"""An undisturbed job, with which the tests compare jobs that were killed and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job folders, and trainers as processes of their own: forked from a server that has imported torch once for all."""
+"""Job folders, and trainers as processes, which are forked from a server that has imported torch once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_job(folder: Path, tones: Path, **changes: Any) -> Path:
 def assign(
     folder: Path, attempt: int = 1, resume: bool = False, epochs: int = EPOCHS, source: str = "toy", **spec: Any
 ) -> None:
-    found = {
+    assignment = {
         "job": folder.name,
         "attempt": attempt,
         "device": "cpu",
@@ -46,7 +46,7 @@ def assign(
         "spec": {"model": "toy", "language": None, "epochs": epochs, "seed": 0, **spec},
         "resume": resume,
     }
-    (folder / "assignment.json").write_text(json.dumps(found))
+    (folder / "assignment.json").write_text(json.dumps(assignment))
 
 
 def start(
@@ -85,8 +85,8 @@ def _address_space() -> int:
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / name).read_text())
-    return found
+    document: dict[str, Any] = json.loads((folder / name).read_text())
+    return document
 
 
 def log(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""A run reads only checkpoints that it has written itself, and unpickles only weights."""
+"""Only files that the same run wrote are unpickled, and even these as weights only."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def written(folder: Path, *numbers: int) -> Path:
 
 def number(path: Path | None) -> int:
     assert path is not None
-    found: int = VerifiedCheckpoints().load_checkpoint(path)["number"]
-    return found
+    stored: int = VerifiedCheckpoints().load_checkpoint(path)["number"]
+    return stored
 
 
 def test_two_are_kept(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_a_poisoned_checkpoint_is_refused(zipped: bool, recorded: bool, tmp_path
         last.write_bytes(pickle.dumps({"number": Poison(mark)}, protocol=2))
     if recorded:
         (folder / "hashes.json").write_text(json.dumps({"sha256": [checkpoints.sha256_at(last)]}))
-    with pytest.raises((HashMismatchError, pickle.UnpicklingError)) as found:
+    with pytest.raises((HashMismatchError, pickle.UnpicklingError)) as error:
         VerifiedCheckpoints().load_checkpoint(last, weights_only=False)
-    assert isinstance(found.value, HashMismatchError) is not recorded
+    assert isinstance(error.value, HashMismatchError) is not recorded
     assert not mark.exists()
 
 

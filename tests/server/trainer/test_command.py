@@ -44,17 +44,17 @@ def test_it_holds_its_lock_for_life(job: Path, undisturbed: Path) -> None:
 
 def test_the_server_chooses_device_and_checkpoint_and_no_option_comes_from_a_client() -> None:
     spec = JobSpec("whisper-tiny", "de", 4, 7)
-    found = spec_of(Assignment("one", 2, "cuda:1", "whisper-tiny", spec, True), True)
+    run_spec = spec_of(Assignment("one", 2, "cuda:1", "whisper-tiny", spec, True), True)
     paths = {"data": Path("dataset"), "run_dir": Path("run")}
-    assert found == RunSpec(
+    assert run_spec == RunSpec(
         **paths, model="whisper-tiny", language="de", epochs=4, seed=7, accelerator="cuda", devices=(1,), resume=True
     )
-    plan = found.plan().asked
+    plan = run_spec.plan().asked
     assert plan["trainer"] == {"max_epochs": 4, "accelerator": "cuda", "devices": [1]}
     assert (plan["seed_everything"], plan["data"]["seed"], plan["ckpt_path"]) == (7, 7, "last")
     assert plan["model"]["adapter"]["init_args"]["language"] == "de"
-    found = spec_of(Assignment("one", 1, "mps", "toy", JobSpec("toy"), False), False)
-    assert (found.accelerator, found.devices, found.resume) == ("mps", 1, False)
+    run_spec = spec_of(Assignment("one", 1, "mps", "toy", JobSpec("toy"), False), False)
+    assert (run_spec.accelerator, run_spec.devices, run_spec.resume) == ("mps", 1, False)
 
 
 def test_metrics_tell_what_the_canary_lost() -> None:
@@ -64,12 +64,12 @@ def test_metrics_tell_what_the_canary_lost() -> None:
         "toy", "toy", "basic", False, "Chosen: one.", "native", pairs, pairs, canary={"native": pairs},
         candidates=(Candidate("one", 1.0, 0.25, chosen=True),), cost=costs,
     )  # fmt: skip
-    outcome = Outcome.of(build(study), Path("run"))
-    found = outcome.as_metrics()
-    json.dumps(found)
-    assert found["canary"] == {"native": {"before": 0.0, "after": 0.25, "delta": 0.25}}
-    assert (found["before"], found["after"], found["delta"]) == (0.0, 0.25, 0.25)
-    assert found["verdict"] == outcome.verdict and outcome.verdict.startswith("No clear change: on 2 test clips")
+    outcome = Outcome.from_report(build(study), Path("run"))
+    metrics = outcome.as_metrics()
+    json.dumps(metrics)
+    assert metrics["canary"] == {"native": {"before": 0.0, "after": 0.25, "delta": 0.25}}
+    assert (metrics["before"], metrics["after"], metrics["delta"]) == (0.0, 0.25, 0.25)
+    assert metrics["verdict"] == outcome.verdict and outcome.verdict.startswith("No clear change: on 2 test clips")
 
 
 def test_a_trainer_says_that_it_is_there_before_it_imports_torch() -> None:

@@ -1,4 +1,4 @@
-"""A trainer that is killed anywhere and started again ends with the weights of one that was not (P6, P7, P9)."""
+"""A trainer that is killed anywhere and resumed ends with the weights of an undisturbed one (P6, P7, P9)."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_killed_and_started_again_gives_the_same_weights(place: str, job: Path, 
     assert not (job / "exit.json").exists()
     assign(job, attempt=2, resume=True)
     assert train(job) == 0, log(job)
-    found = read(job, "exit.json")
-    assert (found["attempt"], found["code"]) == (2, 0)
+    ending = read(job, "exit.json")
+    assert (ending["attempt"], ending["code"]) == (2, 0)
     assert read(job, "progress.json")["resumed_from"] == resumed_from
     assert same_model(job, undisturbed)
     metrics = read(undisturbed, "exit.json")["metrics"]
-    assert found["metrics"] == metrics
+    assert ending["metrics"] == metrics
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (job / "artifacts").iterdir()}
-    assert digests == found["artifacts"]
+    assert digests == ending["artifacts"]
     assert not list(job.glob("artifacts.*")) and not list(job.glob("run/tmp*"))
 
 
@@ -100,8 +100,8 @@ def test_lost_weights_are_named_and_left_out(job: Path) -> None:
 def test_half_a_split_is_made_anew_and_a_given_one_is_kept(job: Path, undisturbed: Path) -> None:
     """A kill between our three CSVs; the client's own is never touched."""
     made = undisturbed / "dataset"
-    given = (made / "test_files.csv").read_text()
-    (job / "dataset" / "test_files.csv").write_text(given)
+    from_client = (made / "test_files.csv").read_text()
+    (job / "dataset" / "test_files.csv").write_text(from_client)
     assert train(job, "training.batch:kill") == -9
     (job / "dataset" / "dev_files.csv").unlink()
     train_rows = (job / "dataset" / "train_files.csv").read_text().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Which exception means what."""
+"""Which exception becomes which failure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def raised(error: BaseException, beneath: BaseException | None = None) -> BaseEx
                 raise beneath
         finally:
             raise error
-    except BaseException as found:
-        return found
+    except BaseException as caught:
+        return caught
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_each_has_its_code(error: BaseException, code: str) -> None:
 
 def test_memory_that_torch_and_numpy_really_cannot_get() -> None:
     for allocate in (lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50)):
-        with pytest.raises((RuntimeError, MemoryError)) as found:
+        with pytest.raises((RuntimeError, MemoryError)) as error:
             allocate()
-        assert failure_of(found.value, JOB).code == "oom", found.value
+        assert failure_of(error.value, JOB).code == "oom", error.value
 
 
 def test_a_full_disk_beneath_a_librarys_error_counts() -> None:

@@ -1,4 +1,4 @@
-"""How a trainer ends when it cannot go on: named for machines, with advice for people, and no path of the host."""
+"""A failed trainer reports a code for programs and advice for people, and reveals no path of the host."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CANCEL_S = STOP_S + 3
 
 
 def test_a_success_is_told_in_full(undisturbed: Path) -> None:
-    found, progress = read(undisturbed, "exit.json"), read(undisturbed, "progress.json")
-    assert (found["attempt"], found["code"], found["error"]) == (1, 0, None)
-    assert set(found["artifacts"]) == {"model.tar.gz", "report.html", "report.json", "SHA256SUMS"}
-    assert set(found["metrics"]) == {"before", "after", "delta", "interval", "p_better", "canary", "verdict"}
-    assert found["metrics"]["after"] < found["metrics"]["before"] and found["metrics"]["canary"] is None
+    ending, progress = read(undisturbed, "exit.json"), read(undisturbed, "progress.json")
+    assert (ending["attempt"], ending["code"], ending["error"]) == (1, 0, None)
+    assert set(ending["artifacts"]) == {"model.tar.gz", "report.html", "report.json", "SHA256SUMS"}
+    assert set(ending["metrics"]) == {"before", "after", "delta", "interval", "p_better", "canary", "verdict"}
+    assert ending["metrics"]["after"] < ending["metrics"]["before"] and ending["metrics"]["canary"] is None
     report = read(undisturbed, "artifacts/report.json")
-    assert found["metrics"]["before"] == report["test"]["before"]["wer"]
+    assert ending["metrics"]["before"] == report["test"]["before"]["wer"]
     assert progress["phase"] == "packaging" and progress["message"] == "packaging model"
     assert (progress["fraction"], progress["epoch"], progress["epochs"]) == (1.0, 3.0, 3)
     assert (progress["step"], progress["steps"]) == (9, 9)
@@ -91,9 +91,9 @@ def test_sigterm_from_outside_is_no_ending(job: Path) -> None:
 def test_a_full_disk_is_named(job: Path) -> None:
     """Of files up to 150 kB neither weights nor checkpoints can be written in whole; the log can."""
     assert train(job, limits={"RLIMIT_FSIZE": 150_000}) == 1
-    found = read(job, "exit.json")
-    assert found["error"]["code"] == "disk_full", log(job)
-    assert "free some space" in found["error"]["message"]
+    ending = read(job, "exit.json")
+    assert ending["error"]["code"] == "disk_full", log(job)
+    assert "free some space" in ending["error"]["message"]
     assert not (job / "artifacts").exists() and not (job / "run" / "checkpoints" / "new.ckpt").exists()
 
 

@@ -1,4 +1,4 @@
-"""An archive is handed out only if it was read back and is what was trained (P9)."""
+"""An archive can be downloaded only if it was read back and equals the trained model (P9)."""
 
 from __future__ import annotations
 

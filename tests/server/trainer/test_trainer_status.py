@@ -1,4 +1,4 @@
-"""The thread beside a training: progress out, cancel in."""
+"""The thread of a trainer that writes progress and notices a cancellation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ GOOD = Ending(attempt=1, error=None, artifacts={}, metrics=None)
 
 
 def read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
 
 
 def test_a_phase_is_told_at_once_and_steps_once_a_second(tmp_path: Path) -> None:
@@ -69,16 +69,16 @@ def test_a_cancel_is_seen_at_the_next_poll(tmp_path: Path) -> None:
 def test_a_phase_that_polls_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asr_lightning.job_folder.status.STOP_S", 0.3)
     left: list[int] = []
-    gone = threading.Event()
-    status = TrainerStatus(tmp_path, attempt=3, epochs=8, leave=lambda code: (left.append(code), gone.set()))
+    left_process = threading.Event()
+    status = TrainerStatus(tmp_path, attempt=3, epochs=8, leave=lambda code: (left.append(code), left_process.set()))
     status.start()
     (tmp_path / "cancel").touch()
-    assert gone.wait(5)
+    assert left_process.wait(5)
     assert left == [1]
-    found = read(tmp_path / "exit.json")
-    assert (found["attempt"], found["error"]["code"]) == (3, "cancelled")
+    ending = read(tmp_path / "exit.json")
+    assert (ending["attempt"], ending["error"]["code"]) == (3, "cancelled")
     assert not status.end(GOOD), "a job has one ending"
-    assert read(tmp_path / "exit.json") == found
+    assert read(tmp_path / "exit.json") == ending
     status.close()
 
 

@@ -1,4 +1,4 @@
-"""A Whisper with dropout and masked spectra, killed and started again: its randomness comes back as well."""
+"""A Whisper with dropout and masked spectra is killed and resumed: the states of its random generators are restored."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def test_a_killed_whisper_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     assign(again, attempt=2, resume=True, **options)
     assert train(again) == 0, log(again)
     assert read(again, "progress.json")["resumed_from"] == "fold-2-of-4.safetensors"
-    kept = [sorted((job / "run" / "checkpoints" / "folds").iterdir()) for job in (once, again)]
-    assert len(kept[0]) == 4
-    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*kept, strict=True))
+    folds = [sorted((job / "run" / "checkpoints" / "folds").iterdir()) for job in (once, again)]
+    assert len(folds[0]) == 4
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*folds, strict=True))
     first, second = (load_file(job / "run" / "model" / "model.safetensors") for job in (once, again))
     assert all(first[name].equal(second[name]) for name in first)
     assert read(once, "exit.json")["metrics"] == read(again, "exit.json")["metrics"]
