@@ -105,7 +105,7 @@ def test_bad_settings_are_refused(options, message):
 
 
 def test_masks_fall_on_speech():
-    """Padding stays, true frames lose stretches and bands, and the input is not touched (T15, T16)."""
+    """Padding stays, true frames lose stretches and bands, and the input is not touched."""
     num_frames = torch.tensor([100, 40, 10, 100])
     features = torch.ones(4, 80, 100)
     before = features.clone()

@@ -150,26 +150,26 @@ def test_bands_are_taken_out():
 
 def test_a_tone_in_the_band_is_gone_and_one_beside_it_stays():
     for hertz in (500, 1000, 4000):
-        kept = torch.tensor(
+        levels = torch.tensor(
             [decibels(drop_bands(sine(hertz), 16_000, 1, 0.2, generator(seed)), sine(hertz)) for seed in range(100)]
         )
-        assert 0.05 < (kept < -20).float().mean() < 0.25  # of bands of 10 % in the mean
-        assert (kept > -0.1).float().mean() > 0.6
+        assert 0.05 < (levels < -20).float().mean() < 0.25  # of bands of 10 % in the mean
+        assert (levels > -0.1).float().mean() > 0.6
 
 
 def test_stretches_become_noise_at_the_floor():
     waveform = sine(300) + white(level=0.01)
     waveform[:1600] = white(0.1, level=0.01)
-    before, gone = waveform.clone(), []
+    before, lengths = waveform.clone(), []
     for seed in range(100):
         holed = drop_stretches(waveform, 1, 0.2, generator(seed))
         changed = (holed != waveform).nonzero().flatten()
         assert torch.equal(waveform, before) and holed.shape == waveform.shape
-        gone.append(len(changed))
+        lengths.append(len(changed))
         if len(changed) > 500:
             assert changed[-1] - changed[0] + 1 == len(changed)  # in one piece
             assert float(holed[changed].std()) == pytest.approx(0.01, rel=0.2)
-    assert max(gone) <= 3200 and 0.08 < sum(gone) / 100 / 16_000 < 0.12
+    assert max(lengths) <= 3200 and 0.08 < sum(lengths) / 100 / 16_000 < 0.12
     assert torch.equal(holed, drop_stretches(waveform, 1, 0.2, generator(99)))
 
 

@@ -30,12 +30,12 @@ def count_in(readme: Path) -> int:
 
 
 def test_english_has_200_clips_and_most_are_of_people() -> None:
-    found = Canary()
-    kinds = [found.kind(uid) for uid in found.references]
+    canary = Canary()
+    kinds = [canary.kind(uid) for uid in canary.references]
     assert len(kinds) >= 200
     assert kinds.count("human") >= 150
     assert kinds.count("synthetic") == 48
-    assert f"{kinds.count('human')} human and 48 synthetic" in found.name
+    assert f"{kinds.count('human')} human and 48 synthetic" in canary.name
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -62,10 +62,10 @@ def test_every_clip_decodes(folder: Path) -> None:
 
 @pytest.mark.parametrize("spoken", ["es", "ES", "Spanish", "<|es|>", "spa"])
 def test_the_language_chooses_the_bundled_canary(spoken: str) -> None:
-    found = open_canary("bundled", spoken)
-    assert found is not None and found.folder == BUNDLED / "es"
-    assert {found.kind(uid) for uid in found.references} == {"human"}
-    assert "synthetic" not in found.name
+    canary = open_canary("bundled", spoken)
+    assert canary is not None and canary.folder == BUNDLED / "es"
+    assert {canary.kind(uid) for uid in canary.references} == {"human"}
+    assert "synthetic" not in canary.name
 
 
 def test_without_a_language_it_is_english() -> None:
@@ -80,9 +80,9 @@ def test_a_language_without_a_bundled_canary_gets_none_and_a_hint(caplog: pytest
 
 
 def test_a_folder_is_taken_whatever_the_language(tones_once: Path) -> None:
-    found = open_canary(str(tones_once), "de")
-    assert found is not None and found.folder == tones_once
-    assert found.kind("allison_1") is None
+    canary = open_canary(str(tones_once), "de")
+    assert canary is not None and canary.folder == tones_once
+    assert canary.kind("allison_1") is None
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_a_folder_is_taken_whatever_the_language(tones_once: Path) -> None:
 def test_english_numbers_count_by_how_they_are_said(
     name: str, language: str | None, normalizer: str | None, tones_once: Path
 ) -> None:
-    found = open_canary(name or str(tones_once), language)
-    assert found is not None and found.normalizer == normalizer
+    canary = open_canary(name or str(tones_once), language)
+    assert canary is not None and canary.normalizer == normalizer
 
 
 def test_a_run_knows_its_language_before_the_model_is_loaded(tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def test_fit_takes_the_canary_of_its_language(
     options: list[str], folder: Path | None, tones_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything up to the loading of the model, whose options alone tell the language."""
-    found: list[Canary | None] = []
+    canaries: list[Canary | None] = []
 
     def stop(run: lightning_cli.ASRCLI) -> None:
-        found.append(run.runner.canary)
+        canaries.append(run.runner.canary)
         raise StopError
 
     monkeypatch.setattr(lightning_cli.ASRCLI, "instantiate_classes", stop)
@@ -138,7 +138,7 @@ def test_fit_takes_the_canary_of_its_language(
     arguments = [str(tmp_path) if option == "FOLDER" else option for option in options]
     with pytest.raises(StopError):
         lightning_cli.main(["fit", *arguments, "--data.audio_dir", str(tones_once), "--run_dir", str(tmp_path / "run")])
-    assert [None if taken is None else taken.folder for taken in found] == [folder]
+    assert [None if taken is None else taken.folder for taken in canaries] == [folder]
 
 
 def test_the_splits_of_the_italian_sample_share_no_text() -> None:

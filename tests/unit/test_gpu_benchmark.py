@@ -51,8 +51,8 @@ def test_the_formula_is_what_pytorch_counts_on_a_clip_without_padding() -> None:
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
         adapter.loss(adapter.collator()([utterance])).loss.backward()
-    found = training_flops(SHAPES["tiny"], utterance.seconds, tokens)
-    assert found == pytest.approx(counter.get_total_flops(), rel=0.01)
+    flops = training_flops(SHAPES["tiny"], utterance.seconds, tokens)
+    assert flops == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["tiny", "base", "small"])
@@ -118,11 +118,11 @@ def test_the_watch_leaves_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for clips in ("ab", "cd", "e", "fg"):
         watch.starts()
         watch.ends(clips)
-    found = watch.found(lambda clips: [6.0 for _ in clips])
-    assert found["first_step_seconds"] == 5.0
-    assert (found["steps_per_second"], found["clips_per_second"]) == (1.0, pytest.approx(5 / 3))
-    assert found["flops_per_second"] == 10.0
-    assert (found["ready_seconds"], found["warm_seconds"], found["cold_seconds"]) == (7.0, 8.0, 15.0)
+    figures = watch.found(lambda clips: [6.0 for _ in clips])
+    assert figures["first_step_seconds"] == 5.0
+    assert (figures["steps_per_second"], figures["clips_per_second"]) == (1.0, pytest.approx(5 / 3))
+    assert figures["flops_per_second"] == 10.0
+    assert (figures["ready_seconds"], figures["warm_seconds"], figures["cold_seconds"]) == (7.0, 8.0, 15.0)
 
 
 @pytest.mark.gpu
@@ -130,8 +130,8 @@ def test_the_whole_benchmark_on_a_gpu(tmp_path: Path) -> None:
     output = tmp_path / "found.json"
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cuda", "--quick", "--output", str(output)]
     subprocess.run(command, check=True)
-    found = json.loads(output.read_text())
-    ours, peer = found["medians"]["ours"], found["medians"]["peer"]
-    assert found["about"]["precision"] in ("bf16-mixed", "16-mixed")
+    results = json.loads(output.read_text())
+    ours, peer = results["medians"]["ours"], results["medians"]["peer"]
+    assert results["about"]["precision"] in ("bf16-mixed", "16-mixed")
     assert ours["clips_per_second"] > peer["clips_per_second"]
     assert 0 < ours["flops_per_second"] < ours["peak"]

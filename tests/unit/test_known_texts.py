@@ -126,24 +126,24 @@ def test_the_smallest_change_of_any_weight_is_another_model(whisper: WhisperAdap
     before = digest(whisper)
     for parameter in [*whisper.model.parameters()][::9]:
         first = parameter.detach().view(-1)
-        kept = first[0].item()
+        original = first[0].item()
         first[0] = torch.nextafter(first[0], first[0] + 1)
         assert digest(whisper) != before
-        first[0] = kept
+        first[0] = original
     assert digest(whisper) == before
     whisper.model.half()
     assert digest(whisper) != before
 
 
 def test_tokens_and_layers_that_no_weight_shows_are_another_model(whisper: WhisperAdapter) -> None:
-    found = {digest(whisper)}
+    digests = {digest(whisper)}
     whisper.model.config.decoder_attention_heads = 4
-    found.add(digest(whisper))
+    digests.add(digest(whisper))
     whisper.rules = replace(whisper.rules, suppress=(*whisper.rules.suppress, 30))
-    found.add(digest(whisper))
+    digests.add(digest(whisper))
     whisper.processor.tokenizer.add_tokens(["anew"])
-    found.add(digest(whisper))
-    assert len(found) == 4
+    digests.add(digest(whisper))
+    assert len(digests) == 4
 
 
 def test_a_saved_copy_is_the_same_model(whisper: WhisperAdapter, tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_a_store_that_cannot_be_written_costs_no_run(
     (tmp_path / "file").touch()
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING, "asr_lightning"):
-        found = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
-    assert found == evaluate(whisper, batches(whisper))
+        evaluation = evaluate(whisper, batches(whisper), known=of_untouched(whisper, "cpu"))
+    assert evaluation == evaluate(whisper, batches(whisper))
     assert [record.message for record in caplog.records if "cannot be kept" in record.message] == [
         record.message for record in caplog.records
     ]
@@ -360,8 +360,8 @@ def test_a_draft_changes_no_text(source: str, few: Path, text: str) -> None:
 def test_texts_without_a_loss_are_another_question(whisper: WhisperAdapter, store: Path) -> None:
     known = of_untouched(whisper, "cpu")
     list(transcribe_all(whisper, batches(whisper), known=known))
-    found = evaluate(whisper, batches(whisper), known=known)
-    assert found.loss == evaluate(whisper, batches(whisper)).loss > 0
+    evaluation = evaluate(whisper, batches(whisper), known=known)
+    assert evaluation.loss == evaluate(whisper, batches(whisper)).loss > 0
     assert len(list(store.iterdir())) == 4
 
 

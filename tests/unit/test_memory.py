@@ -30,12 +30,12 @@ print(faults())
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be asked")
 def test_memory_that_was_freed_is_used_again() -> None:
     """A second tensor of the same size costs few page faults; without it, one for each 4 KiB."""
-    found = {}
+    values = {}
     for arm in ("plain", "kept"):
         environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
         command = [sys.executable, "-c", FAULTS, arm]
-        found[arm] = int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-    assert found["kept"] < found["plain"] / 10
+        values[arm] = int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert values["kept"] < values["plain"] / 10
 
 
 def test_the_users_setting_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,7 @@ def test_layers_fall_from_the_output_of_the_encoder(kind: str, tmp_path: Path) -
         for group in parameter_groups(adapter.model, adapter.groups, OptimizerSettings(lr=1e-3, layer_decay=0.5))
         for parameter in group["params"]  # type: ignore[attr-defined]
     }
-    found: dict[str, set[float]] = {"upper": set(), "lower": set(), "before": set(), "after": set()}
+    rates_seen: dict[str, set[float]] = {"upper": set(), "lower": set(), "before": set(), "after": set()}
     for name, parameter in adapter.model.named_parameters():
         if parameter in rates:
             place = {"encoder.layers.1": "upper", "encoder.layers.0": "lower"}
@@ -242,8 +242,8 @@ def test_layers_fall_from_the_output_of_the_encoder(kind: str, tmp_path: Path) -
             decoder = any(part in name for part in ("decoder", "head", "joint", "proj_out"))
             where = where or ("after" if decoder else "before" if front else None)
             if where:
-                found[where].add(rates[parameter])
-    assert found == {"upper": {1e-3}, "lower": {5e-4}, "before": {2.5e-4}, "after": {1e-3}}
+                rates_seen[where].add(rates[parameter])
+    assert rates_seen == {"upper": {1e-3}, "lower": {5e-4}, "before": {2.5e-4}, "after": {1e-3}}
 
 
 class Deep(nn.Module):
