@@ -117,7 +117,7 @@ def build(adapter: Any, source: str, init_args: Mapping[str, object]) -> Any:
 
     Options that are dataclasses may be mappings, and options may have names of earlier versions.
     """
-    init_args = old_names.renamed_init_args(adapter.__module__, init_args, source)
+    init_args = old_names.renamed_init_args(f"{adapter.__module__}.{adapter.__qualname__}", init_args, source)
     has_mappings = any(isinstance(value, Mapping) for value in init_args.values())
     hints = get_type_hints(adapter.__init__) if has_mappings else {}
     return adapter(source, **{name: _typed(value, hints.get(name)) for name, value in init_args.items()})

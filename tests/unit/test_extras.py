@@ -15,8 +15,8 @@ from asr_lightning.adapters.nemo import NeMoAdapter
 @pytest.fixture(autouse=True)
 def without_nemo(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it were not installed, in either environment."""
-    found = errors.find_spec
-    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "nemo" else found(name))
+    find_spec = errors.find_spec
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "nemo" else find_spec(name))
 
 
 def test_missing_extra_names_the_remedy() -> None:

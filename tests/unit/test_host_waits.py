@@ -94,8 +94,8 @@ class Copies(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
             devices = {tensor.device for tensor in (*args, result) if isinstance(tensor, torch.Tensor)}
-            told = (kwargs or {}).get("non_blocking", False) or args[2:] == (True,)
-            self.waited_for += len(devices) > 1 and not told
+            is_non_blocking = (kwargs or {}).get("non_blocking", False) or args[2:] == (True,)
+            self.waited_for += len(devices) > 1 and not is_non_blocking
         return result
 
 

@@ -34,9 +34,9 @@ def recognizer(model: Path) -> asr.Recognizer:
 def test_two_lines_read_a_file(model: Path, tones_once: Path) -> None:
     recognizer = asr.load(model)
     name = toy_data(tones_once).splits["train"][0].file_name
-    found = recognizer.transcribe(tones_once / name)
-    assert found.text == (tones_once / name).with_suffix(".txt").read_text().strip()
-    assert found.seconds == pytest.approx(soundfile.info(tones_once / name).duration)
+    transcription = recognizer.transcribe(tones_once / name)
+    assert transcription.text == (tones_once / name).with_suffix(".txt").read_text().strip()
+    assert transcription.seconds == pytest.approx(soundfile.info(tones_once / name).duration)
 
 
 def test_every_form_of_a_recording_is_read_alike(recognizer: asr.Recognizer, tones_once: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_saved_folder_keeps_its_adapter(tmp_path: Path) -> None:
 
 
 def test_licence_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """T25: before training, by name or by source."""
+    """The warning comes before training, for a model by its name or by its source."""
     registry.warn_of_licence("moonshine-ai/moonshine-tiny")
     registry.warn_of_licence("some/folder")
     assert not caplog.records
@@ -206,13 +206,13 @@ def test_another_package_adds_a_model(monkeypatch: pytest.MonkeyPatch, caplog: p
         EntryPoint("gone", "no_such_package:CARD", registry.GROUP),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    found = registry.cards()
-    assert found["mine"] is MINE and found["whisper-tiny"].family == "whisper"
+    by_name = registry.cards()
+    assert by_name["mine"] is MINE and by_name["whisper-tiny"].family == "whisper"
     assert (
         "the model wrong of tests.unit.test_registry:NO_CARD is left out: it is a str, not a ModelCard" in caplog.text
     )
     assert "the model gone of no_such_package:CARD is left out" in caplog.text
-    assert "wrong" not in found and "gone" not in found
+    assert "wrong" not in by_name and "gone" not in by_name
 
 
 def test_models_prints_every_card(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def test_a_converted_model_can_be_saved_as_hugging_face(converted: Path, tmp_pat
 
 
 def test_what_save_writes_can_be_converted(make_whisper, tmp_path: Path):
-    """With the files that a user would copy, and nothing by hand (pitfall T84)."""
+    """The result works with the files that a user would copy, and nothing is done by hand."""
     converters = pytest.importorskip("ctranslate2.converters", reason="ctranslate2 is not installed")
     adapter = make_whisper("multilingual")
     (tmp_path / "saved").mkdir()

@@ -118,8 +118,8 @@ def test_a_tie_at_the_first_token_of_a_one_token_prompt():
     assert finished not in (tied, EOS)
     with torch.no_grad():  # the head too: both are one tensor
         model.proj_out.weight[39] = model.proj_out.weight[tied]
-    found = decode(model, hidden, alone, caps, rules)
-    assert [[tied if token == 39 else token for token in row] for row in found] == alone
+    tokens = decode(model, hidden, alone, caps, rules)
+    assert [[tied if token == 39 else token for token in row] for row in tokens] == alone
 
 
 def test_greedy_leaves_a_short_batch_early():

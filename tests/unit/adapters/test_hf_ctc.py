@@ -28,7 +28,7 @@ def clips() -> list:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", CTC_KINDS)
 def test_reduction_matches_reference(kind: str, load: Callable[..., HFCTCAdapter]) -> None:
-    """T44: the mean over utterances of the loss per label, whatever reduction the checkpoint trained with."""
+    """The loss is the mean over utterances of the loss per label, whatever reduction the checkpoint trained with."""
     adapter = load(kind)
     adapter.model.eval()
     batch = adapter.collator()(clips())
@@ -65,7 +65,7 @@ def test_frame_rate_equals_the_models_own_lengths(kind: str, load: Callable[...,
 
 
 def test_loss_dtype_is_fp32(load: Callable[..., HFCTCAdapter]) -> None:
-    """T40: bf16 logits, loss in float32, close to the one in full precision."""
+    """The loss of bfloat16 logits is float32 and close to the one in full precision."""
     adapter = load()
     adapter.model.eval()
     batch = adapter.collator()(clips())
@@ -121,7 +121,7 @@ def test_a_vocabulary_without_the_languages_letters(kind: str, count: int, load:
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "parakeet_ctc"])
 def test_infeasible_ctc_listed(kind: str, load: Callable[..., HFCTCAdapter], caplog: pytest.LogCaptureFixture) -> None:
-    """T39: named before training; and no infinite loss if it is trained on all the same."""
+    """Short clips are named before training, and give no infinite loss if they are trained on all the same."""
     adapter = load(kind)
     text = "the whole of a very long sentence"
     adapter.collator().check({"short.wav": text, "fine.wav": "ball"}, {"short.wav": 0.5, "fine.wav": 1.0})
@@ -135,7 +135,7 @@ def test_infeasible_ctc_listed(kind: str, load: Callable[..., HFCTCAdapter], cap
 
 @pytest.mark.parametrize("kind", CTC_KINDS)
 def test_every_trainable_has_grad(kind: str, load: Callable[..., HFCTCAdapter]) -> None:
-    """T57: DDP waits for ever for a parameter that no loss reaches, such as the embedding of masks."""
+    """DDP waits for ever for a parameter that no loss reaches, such as the embedding of masks."""
     adapter = load(kind)
     adapter.model.train()
     adapter.loss(adapter.collator()(clips())).loss.backward()
@@ -144,7 +144,7 @@ def test_every_trainable_has_grad(kind: str, load: Callable[..., HFCTCAdapter]) 
 
 @pytest.mark.parametrize("kind", CTC_KINDS)
 def test_train_forward_deterministic_without_dropout(kind: str, load: Callable[..., HFCTCAdapter]) -> None:
-    """T38: no layer is skipped at random, though the configuration of every one of these says 0.1."""
+    """No layer is skipped at random, though the configuration of every one of these says 0.1."""
     adapter = load(kind)
     adapter.model.train()
     for module in adapter.model.modules():

@@ -99,7 +99,7 @@ def test_loss_equals_upstreams(kind: str, load: Callable[..., HFTransducerAdapte
 
 @pytest.mark.parametrize("kind", TRANSDUCER_KINDS)
 def test_transducer_label_padding(kind: str, load: Callable[..., HFTransducerAdapter]) -> None:
-    """T45: upstream counts labels by what is not blank or pad, so that -100 counts as a label; lengths do not."""
+    """Upstream counts labels by what is not blank or pad, so that -100 counts as a label; lengths do not."""
     adapter = load(kind)
     adapter.model.eval()
     collate = adapter.collator()
@@ -134,7 +134,7 @@ def test_tdt_durations_are_no_tokens(load: Callable[..., HFTransducerAdapter]) -
 
 
 def test_tdt_without_duration_0_is_refused(tmp_path: Path) -> None:
-    """T47."""
+    """Without the duration 0 no path reaches some places of the lattice."""
     folder = tiny_transducer(tmp_path / "m", "parakeet_tdt", durations=[1, 2, 3])
     with pytest.raises(ValueError, match=r"needs the duration 0, .* has \[1, 2, 3\]: choose another"):
         HFTransducerAdapter(str(folder))
@@ -142,7 +142,7 @@ def test_tdt_without_duration_0_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", TRANSDUCER_KINDS)
 def test_joint_memory_is_reported(kind: str, load: Callable[..., HFTransducerAdapter], caplog) -> None:
-    """T48: durations are columns too."""
+    """The durations of a TDT model are columns of the joint too."""
     with caplog.at_level("INFO"):
         load(kind).collator().check({"a.wav": "hello " * 20}, {"a.wav": 30.0})
     columns = load(kind).model.joint.head.out_features

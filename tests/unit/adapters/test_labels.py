@@ -35,12 +35,12 @@ CASED = CharacterVocabulary(" '.,?abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST
     ],
 )
 def test_spelling(text: str, vocabulary: CharacterVocabulary, written: str, marks: str, unknown: str) -> None:
-    found = spell(text, vocabulary)
-    assert (found.text, found.marks, found.unknown) == (written, set(marks), set(unknown))
+    spelling = spell(text, vocabulary)
+    assert (spelling.text, spelling.marks, spelling.unknown) == (written, set(marks), set(unknown))
 
 
 def test_unknown_characters_are_refused_with_their_files() -> None:
-    """D23: named before training, each with its recordings; a text that says 25 must not teach silence."""
+    """Unknown characters are named before training, each with its recordings: a 25 must not be learned as silence."""
     texts = {"a.wav": "open 25 doors", "b.wav": "25 cafés", "c.wav": "fine"}
     with pytest.raises(ValueError, match=r"cannot write 3 characters") as error:
         validate_texts(texts, LOWER, "refuse")
@@ -76,7 +76,7 @@ def test_a_text_of_which_nothing_is_left() -> None:
     ],
 )
 def test_style_mismatch_warning(texts: list[str], warning: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    """T36: lower-case transcripts teach a model that writes capitals to leave them out, and WER rises."""
+    """Lower-case transcripts teach a model that writes capitals to leave them out, and WER rises."""
     validate_texts(dict(enumerate(texts)), CASED, "refuse")  # type: ignore[arg-type]
     assert (warning in caplog.text) if warning else not caplog.text
     caplog.clear()
@@ -90,7 +90,7 @@ def collator(**options) -> NeMoCollator:
 
 
 def test_infeasible_ctc_listed(caplog: pytest.LogCaptureFixture) -> None:
-    """T39: 12 labels, two of them equal neighbours, need 13 frames: 1.04 s at 12.5 frames a second."""
+    """12 labels, two of them equal neighbours, need 13 frames: 1.04 s at 12.5 frames a second."""
     texts = dict.fromkeys(["short.wav", "enough.wav"], "a long balls")
     collator().check(texts, {"short.wav": 1.0, "enough.wav": 1.1})
     assert "1 recordings are too short for their text" in caplog.text
@@ -104,7 +104,7 @@ def test_transducers_need_no_frame_for_each_label(caplog: pytest.LogCaptureFixtu
 
 
 def test_joint_memory_estimate(caplog: pytest.LogCaptureFixture) -> None:
-    """T48: said before the run, as the tensor and its gradient turn out."""
+    """The memory that is logged before the run equals that of the tensor and its gradient."""
     labels = {f"{n}.wav": list(range(n % 7 + 1)) for n in range(20)}
     seconds = {name: 1 + 0.1 * len(ids) for name, ids in labels.items()}
     largest = sorted(seconds, key=lambda name: -seconds[name])[:16]
@@ -137,8 +137,8 @@ def test_bpe_vocabulary_equals_the_tokenizer(tmp_path: Path) -> None:
     own = SentencePieceTokenizer(str(tmp_path / "tokenizer.model"))
     vocabulary = pickle.loads(pickle.dumps(BPEVocabulary(own.tokenizer.serialized_model_proto())))
     for line in PHRASES.read_text(encoding="utf-8").splitlines():
-        found = spell(line, vocabulary)
-        assert vocabulary.encode(found.text) == own.text_to_ids(found.text)
-        assert not found.unknown
+        spelling = spell(line, vocabulary)
+        assert vocabulary.encode(spelling.text) == own.text_to_ids(spelling.text)
+        assert not spelling.unknown
     assert not vocabulary.knows("€") and vocabulary.knows("a")
     assert vocabulary.characters() >= set("abcdefghijklmnopqrstuvwxyz'▁")

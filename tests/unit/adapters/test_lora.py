@@ -38,7 +38,7 @@ def train(adapter: Any, steps: int = 5) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lora_roundtrip(kind: str, load: Callable[..., Any], tmp_path: Path) -> None:
-    """The saved folder's loss and text are those of the network in training; its keys are the base's (T24, T69)."""
+    """The saved folder's loss and text are those of the network in training; its keys are the base's."""
     adapter, base = load(kind, lora=SETTINGS), load(kind)
     untouched = {name: tensor.clone() for name, tensor in adapter.model.state_dict().items() if "lora_" not in name}
     train(adapter)
@@ -95,7 +95,7 @@ def test_alpha_is_twice_the_rank_unless_given(load: Callable[..., Any]) -> None:
 
 
 def test_merged_keys_equal_base(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T24: a network that merging has changed is not written."""
+    """A network that merging has changed is not written."""
     adapter = load("moonshine", lora=SETTINGS)
     adapter._lora._keys.add("model.encoder.gone.weight")
     with pytest.raises(ValueError, match=r"merging LoRA changed what the model consists of \(model.encoder.gone"):

@@ -1,4 +1,4 @@
-"""Moonshine: rules T19 to T23, each by its name, and what the adapter refuses."""
+"""Moonshine: loss, caps, padding and special tokens, and what the adapter refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def clips() -> list:
 
 @torch.no_grad()
 def test_loss_equals_explicit_decoder_inputs(adapter: MoonshineAdapter) -> None:
-    """T19: an independent cross entropy over logits of explicit decoder inputs; and upstream's, right since 5.15."""
+    """An independent cross entropy over logits of explicit decoder inputs; and upstream's, right since 5.15."""
     batch = adapter.collator()(clips())
     ours = adapter.loss(batch)
     ids = [adapter.tokenizer(text, add_special_tokens=False).input_ids for text in batch.texts]
@@ -56,7 +56,7 @@ def test_targets_are_shifted_once(adapter: MoonshineAdapter) -> None:
 
 
 def test_cap_is_per_utterance(adapter: MoonshineAdapter) -> None:
-    """T20: random weights never stop; each clip ends at the cap of its own duration."""
+    """Random weights never stop; each clip ends at the cap of its own duration."""
     adapter.options = replace(adapter.options, max_tokens_per_second=5.0)
     adapter.rules = type(adapter.rules)(adapter.rules.prompt, eos=adapter.rules.eos, suppress=(adapter.rules.eos,))
     batch = adapter.collator()([clip(0.5, uid="a"), clip(3.0, uid="b", seed=1)])
@@ -81,7 +81,7 @@ def test_transcribe_equals_upstream_generate(adapter: MoonshineAdapter) -> None:
 
 @torch.no_grad()
 def test_batch_vs_single_logits(hf_folders: dict[str, Path]) -> None:
-    """T21: padding changes results, by more in the first generation; so it is declared, and dev order is fixed."""
+    """Padding changes results, by more in the first generation; so it is declared, and dev order is fixed."""
     for kind, least in (("moonshine", 1e-5), ("moonshine_streaming", 1e-8)):
         adapter = MoonshineAdapter(str(hf_folders[kind]))
         adapter.model.eval()
@@ -94,7 +94,7 @@ def test_batch_vs_single_logits(hf_folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("num_samples", [16_000, 16_001, 16_079, 12_345])
 def test_pad_multiple_per_family(hf_folders: dict[str, Path], num_samples: int) -> None:
-    """T22: upstream's streaming front end fails on a rest; ours never sees one. The mask keeps the true length."""
+    """Upstream's streaming front end fails on an incomplete frame; ours sees none. The mask has the true length."""
     utterance = clip(num_samples / 16_000)
     streaming = MoonshineAdapter(str(hf_folders["moonshine_streaming"]))
     batch = streaming.collator()([utterance])
@@ -109,7 +109,7 @@ def test_pad_multiple_per_family(hf_folders: dict[str, Path], num_samples: int) 
 
 
 def test_pad_resolved(hf_folders: dict[str, Path], adapter: MoonshineAdapter, tmp_path: Path) -> None:
-    """T23: the first generation has no pad token; upstream's own loss then fails. Ours is set, and saved."""
+    """The first generation has no pad token; upstream's own loss then fails. Ours is set, and saved."""
     from transformers import MoonshineForConditionalGeneration
 
     plain = MoonshineForConditionalGeneration.from_pretrained(hf_folders["moonshine"])

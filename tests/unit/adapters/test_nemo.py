@@ -59,7 +59,7 @@ def test_both_heads_of_a_hybrid_read(make_nemo, kind: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fused", [False, True])
 def test_nemo_losses_match_reference(kind: str, fused: bool, tmp_path: Path) -> None:
-    """N4, T32: the losses by hand from the parts of plain NeMo, with the fused joint in both positions."""
+    """The losses equal those computed by hand from the parts of plain NeMo, with the fused joint in both positions."""
     if kind == "ctc" and fused:
         pytest.skip("a CTC model has no joint to fuse")
     changes = {} if kind == "ctc" else {"joint__fuse_loss_wer": fused, "joint__fused_batch_size": 2}
@@ -96,7 +96,7 @@ def _rnnt_by_torchaudio(adapter: NeMoAdapter, encoded, lengths, batch: SpeechBat
 
 
 def test_fused_joint_gives_the_same_gradients(tmp_path: Path) -> None:
-    """T32: sub-batches of the joint are a matter of memory, not of the result."""
+    """Sub-batches of the joint are a matter of memory, not of the result."""
     changes = {"joint__jointnet__dropout": 0.0, "joint__fused_batch_size": 2}
     gradients = []
     for fused in (False, True):
@@ -109,14 +109,14 @@ def test_fused_joint_gives_the_same_gradients(tmp_path: Path) -> None:
 
 
 def test_joint_loss_identity(tmp_path: Path) -> None:
-    """T32: a fused joint keeps the loss that it was given; ours is that object."""
+    """A fused joint keeps the loss that it was given; ours is that object."""
     adapter = NeMoAdapter(str(tiny_nemo(tmp_path / "m.nemo", "tdt", joint__fuse_loss_wer=True)))
     assert adapter.model.joint.loss is adapter.model.loss
 
 
 @pytest.mark.parametrize("kind", ["rnnt", "tdt", "hybrid-tdt"])
 def test_loss_class_unchanged(make_nemo, kind: str) -> None:
-    """T26: TDT keeps its own loss, with the durations and the sigma of the checkpoint."""
+    """TDT keeps its own loss, with the durations and the sigma of the checkpoint."""
     kernel = make_nemo(kind).model.loss._loss.kernel
     assert type(kernel).__name__ == ("RNNTLossNumba" if kind == "rnnt" else "TDTLossNumba")
     if kind != "rnnt":
@@ -133,7 +133,7 @@ def test_groups_by_name(make_nemo, kind: str) -> None:
 
 
 def test_trainable_set_constant(make_nemo) -> None:
-    """T31: scoring in the middle of training neither enables a frozen parameter nor a mode."""
+    """Evaluating in the middle of training neither unfreezes a parameter nor changes a mode."""
     adapter = make_nemo("hybrid")
     adapter.model.train()
     train_only(adapter, ["encoder"])
@@ -151,7 +151,7 @@ def test_trainable_set_constant(make_nemo) -> None:
 
 
 def test_modes_restored_after_transcribe(make_nemo) -> None:
-    """T30: NeMo's own ``transcribe`` leaves parts in train mode; ours leaves all as found."""
+    """NeMo's own ``transcribe`` leaves parts in train mode; ours restores every mode."""
     adapter = make_nemo("rnnt")
     adapter.model.train()
     adapter.model.encoder.layers[0].eval()
@@ -161,7 +161,7 @@ def test_modes_restored_after_transcribe(make_nemo) -> None:
 
 
 def test_bn_buffers_unchanged_when_frozen(make_nemo) -> None:
-    """T28: the statistics stay the checkpoint's while the encoder trains, and scale and shift learn."""
+    """The statistics stay the checkpoint's while the encoder trains, and scale and shift learn."""
     adapter = make_nemo("ctc")
     adapter.model.train()
     train_only(adapter, ["encoder"])
@@ -177,7 +177,7 @@ def test_bn_buffers_unchanged_when_frozen(make_nemo) -> None:
 
 
 def test_specaug_off_is_deterministic(make_nemo) -> None:
-    """T27: no masks unless they are asked for, though the checkpoint's configuration has some."""
+    """No masks unless they are asked for, though the checkpoint's configuration has some."""
     adapter = quiet_training(make_nemo("ctc"))
     batch = batch_of(adapter)
     assert adapter.loss(batch).loss == adapter.loss(batch).loss
@@ -200,7 +200,7 @@ def quiet_training(adapter: NeMoAdapter) -> NeMoAdapter:
 
 
 def test_train_forward_deterministic_without_dropout(tmp_path: Path) -> None:
-    """T38: no layer is skipped at random once dropout and dither are off."""
+    """No layer is skipped at random once dropout and dither are off."""
     off = {f"encoder__{name}": 0.0 for name in ("dropout", "dropout_pre_encoder", "dropout_att")}
     adapter = NeMoAdapter(str(tiny_nemo(tmp_path / "m.nemo", "ctc", preprocessor__dither=0.0, **off)))
     adapter.model.train()
@@ -209,7 +209,7 @@ def test_train_forward_deterministic_without_dropout(tmp_path: Path) -> None:
 
 
 def test_dither_only_in_training(make_nemo) -> None:
-    """N2: training hears noise at the level of the last bit, scoring does not; the batch never changes."""
+    """Training hears noise at the level of the last bit, scoring does not; the batch never changes."""
     adapter = make_nemo("ctc")
     batch = batch_of(adapter)
     before = batch.clone()
@@ -226,7 +226,7 @@ def test_dither_only_in_training(make_nemo) -> None:
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
 def test_loss_dtype_is_fp32(make_nemo) -> None:
-    """T40: under bfloat16 autocast the criterion still computes in float32."""
+    """Under bfloat16 autocast the criterion still computes in float32."""
     for kind in KINDS:
         adapter = make_nemo(kind)
         adapter.model.eval()
@@ -240,7 +240,7 @@ def test_loss_dtype_is_fp32(make_nemo) -> None:
 
 
 def test_weight_of_the_loss_is_the_reductions(tmp_path: Path) -> None:
-    """T44: mean_volume averages tokens, mean_batch utterances; batches are weighted accordingly."""
+    """``mean_volume`` averages tokens and ``mean_batch`` utterances; batches are weighted accordingly."""
     for reduction, weight in (("mean_volume", 0), ("mean_batch", 3), ("mean", 3)):
         adapter = NeMoAdapter(str(tiny_nemo(tmp_path / reduction / "m.nemo", "rnnt", rnnt_reduction=reduction)))
         batch = batch_of(adapter)
@@ -248,7 +248,7 @@ def test_weight_of_the_loss_is_the_reductions(tmp_path: Path) -> None:
 
 
 def test_infeasible_rows_are_counted(make_nemo) -> None:
-    """T39: a text with more labels than frames adds nothing to the loss, and the run says how many there were."""
+    """A text with more labels than frames adds nothing to the loss, and the run says how many there were."""
     adapter = make_nemo("ctc")
     clips = [clip(0.5, "a very long text for so short a clip", "fast"), clip(2.0, "yes", "slow")]
     output = adapter.loss(adapter.collator()(clips))
@@ -257,7 +257,7 @@ def test_infeasible_rows_are_counted(make_nemo) -> None:
 
 
 def test_unused_head_is_frozen(make_nemo) -> None:
-    """T57: DDP waits for ever for the gradient of a parameter that no loss uses."""
+    """DDP waits for ever for the gradient of a parameter that no loss uses."""
     for weight, unused in ((0.0, {"head"}), (1.0, {"decoder", "joint"})):
         adapter = make_nemo("hybrid", ctc_weight=weight)
         adapter.model.train()
@@ -353,7 +353,7 @@ def test_losses_on_the_gpu_equal_the_cpus(make_nemo, kind: str) -> None:
 
 @pytest.mark.gpu
 def test_ctc_len_256(make_nemo) -> None:
-    """T42: targets of 256 labels and more, which old cuDNN paths got wrong."""
+    """Targets of 256 labels and more, which old cuDNN paths got wrong."""
     adapter = make_nemo("ctc-characters")
     long = adapter.collator()([clip(60.0, "ab" * 140, "long")])
     expected = adapter.loss(long).loss.item()

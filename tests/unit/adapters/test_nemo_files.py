@@ -22,7 +22,7 @@ def _member(path: Path, suffix: str) -> bytes:
 
 
 def test_vocabulary_untouched(make_nemo, nemo_files: dict[str, Path], tmp_path: Path) -> None:
-    """T26: the saved tokenizer has the bytes of the source's."""
+    """The saved tokenizer has the bytes of the source's."""
     make_nemo("tdt").save(tmp_path)
     assert _member(tmp_path / "model.nemo", "tokenizer.model") == _member(nemo_files["tdt"], "tokenizer.model")
 

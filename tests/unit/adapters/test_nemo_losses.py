@@ -62,7 +62,7 @@ def test_tdt_equals_the_sum_over_all_paths(steps: list[int], sigma: float) -> No
 
 
 def test_tdt_grad_finite() -> None:
-    """T47: also for a text that is longer than its frames."""
+    """The same holds for a text that is longer than its frames."""
     acts = activations(5)
     loss = portable(durations=[0, 1, 2, 3, 4], sigma=0.02)(acts, TARGETS, torch.tensor([4, 1]), torch.tensor([2, 2]))
     (gradient,) = torch.autograd.grad(loss.sum(), acts)
@@ -70,7 +70,7 @@ def test_tdt_grad_finite() -> None:
 
 
 def test_tdt_without_the_duration_0_is_refused() -> None:
-    """T47: places that no path reaches have a NaN gradient."""
+    """Places that no path reaches have a NaN gradient."""
     with pytest.raises(ValueError, match="needs the duration 0"):
         portable(durations=[1, 2], sigma=0.0)
 
@@ -78,7 +78,7 @@ def test_tdt_without_the_duration_0_is_refused() -> None:
 @pytest.mark.nemo
 @pytest.mark.parametrize("kind", ["rnnt", "tdt"])
 def test_reduction_matches_reference(kind: str) -> None:
-    """T44: the same reductions as NeMo's, whose kernel for RNNT runs on a CPU too."""
+    """The same reductions as NeMo's, whose kernel for RNNT runs on a CPU too."""
     from nemo.collections.asr.losses.rnnt import RNNTLoss
 
     from asr_lightning.adapters.nemo.losses import make_portable

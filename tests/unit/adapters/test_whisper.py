@@ -115,7 +115,7 @@ def test_groups_and_weights_are_as_loaded(whisper: WhisperAdapter):
 
 
 def test_positions_bit_identical_after_fit(whisper: WhisperAdapter):
-    """Not even switching every gradient on moves the sinusoids, weight decay included (pitfall T10)."""
+    """Not even switching every gradient on moves the sinusoids, weight decay included."""
     positions = whisper.model.model.encoder.embed_positions.weight
     before = positions.detach().clone()
     whisper.model.requires_grad_(True)
@@ -148,7 +148,7 @@ def test_tied_group_policy(make_whisper):
 
 
 def test_cache_unchanged_after_epoch_with_specaug(make_whisper):
-    """Masks go onto a copy: cached features must be the same after every epoch (pitfall T15)."""
+    """Masks go onto a copy: cached features must be the same after every epoch."""
     adapter = make_whisper(spec_augment=SpecAugment(4, 0.3, 2))
     batch = adapter.collator()(make_clips())
     before = batch.clone()
@@ -159,7 +159,7 @@ def test_cache_unchanged_after_epoch_with_specaug(make_whisper):
 
 
 def test_masks_fall_on_speech(make_whisper):
-    """Inside each clip's own frames, and only while training (pitfall T16)."""
+    """Masks lie inside each clip's own frames, and there are none unless the model trains."""
     adapter = make_whisper(spec_augment=SpecAugment(6, 0.4))
     batch = adapter.collator()(make_clips())
     features = adapter.features(batch)
@@ -239,7 +239,7 @@ def test_bad_options_are_refused(make_whisper, options, message):
 
 
 def test_every_trainable_has_grad(whisper: WhisperAdapter) -> None:
-    """DDP waits for a gradient of every parameter that it was given (pitfall T57)."""
+    """DDP waits for a gradient of every parameter that it was given."""
     train_only(whisper, ["encoder"])
     whisper.loss(whisper.collator()([clip(), clip(2.0, uid="longer")])).loss.backward()
     without = [n for n, p in whisper.model.named_parameters() if p.requires_grad and p.grad is None]

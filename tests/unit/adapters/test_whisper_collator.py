@@ -94,7 +94,7 @@ def test_collator_pickles_without_the_model(whisper: WhisperAdapter):
 
 
 def test_mel_bins_roundtrip(tmp_path: Path):
-    """The large-v3 family has 128 bins; a missing preprocessor_config.json must not mean 80 (pitfall T18)."""
+    """The large-v3 family has 128 bins; a missing preprocessor_config.json must not mean 80."""
     folder = tiny_whisper(tmp_path / "v3", multilingual=True, num_mel_bins=128)
     (folder / "preprocessor_config.json").unlink()
     adapter = WhisperAdapter(str(folder), language="de")

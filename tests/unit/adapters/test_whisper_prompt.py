@@ -13,7 +13,7 @@ END = {"en": 50256, "multilingual": 50257}
 
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_decoder_input_has_exactly_one_sot(make_whisper, kind: str):
-    """``bos_token_id`` is the end token; taking it for the start shifts everything by one (pitfall T1)."""
+    """``bos_token_id`` is the end token; taking it for the start shifts everything by one."""
     adapter = make_whisper(kind)
     ids = adapter.collator()([clip(text="hello"), clip(text="a longer one")]).inputs["decoder_input_ids"]
     start = adapter.model.generation_config.decoder_start_token_id

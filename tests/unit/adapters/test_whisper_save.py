@@ -52,7 +52,7 @@ def save(adapter: WhisperAdapter, folder: Path) -> Path:
 
 
 def test_save_before_training(whisper: WhisperAdapter, tmp_path: Path):
-    """Stale generation settings in config.json make upstream's save raise, at the end of a run (pitfall T6)."""
+    """Stale generation settings in config.json make upstream's save raise, at the end of a run."""
     folder = save(whisper, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
@@ -86,7 +86,7 @@ def test_suppress_lists_are_saved_unchanged(whisper: WhisperAdapter, whisper_fol
 
 
 def test_saved_folder_complete(whisper: WhisperAdapter, tmp_path: Path):
-    """Every file that transformers 4 and 5, faster-whisper's and whisper.cpp's converters look for (pitfall T84)."""
+    """Every file that transformers 4 and 5, faster-whisper's and whisper.cpp's converters look for."""
     folder = save(whisper, tmp_path / "model")
     assert {path.name for path in folder.iterdir()} == FILES
     assert json.loads((folder / "preprocessor_config.json").read_text())["feature_size"] == 80
@@ -127,7 +127,7 @@ def test_reload_gives_equal_weights_and_text(whisper: WhisperAdapter, tmp_path: 
 
 
 def test_vocab_size_unchanged(whisper: WhisperAdapter, tmp_path: Path):
-    """A resized vocabulary makes whisper.cpp count -1397 languages (pitfall T85)."""
+    """A resized vocabulary makes whisper.cpp count -1397 languages."""
     folder = save(whisper, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     assert config["vocab_size"] == (51865 if whisper.language else 51864)
@@ -153,7 +153,7 @@ def test_manifest_has_context_mode(make_whisper, tmp_path: Path):
 
 
 def test_options_come_back_with_the_folder(make_whisper, tmp_path: Path):
-    """A model trained at true length must not be used in the window by accident, or the reverse (pitfall T89)."""
+    """A model trained at true length must not be used in the window by accident, or the reverse."""
     folder = save(make_whisper(context="window", max_tokens_per_second=9.0), tmp_path / "model")
     for again in (WhisperAdapter(str(folder)), saved.load(folder)):
         assert again.options == WhisperOptions("window", 0.64, 9.0)
