@@ -21,6 +21,7 @@ _HOMES = {
     "OptimizerSettings": "training.optim",
     "Outcome": "run.outcome",
     "Recognizer": "recognizer",
+    "RunSpec": "run.spec",
     "SpeechBatch": "types",
     "Transcription": "recognizer",
     "Utterance": "types",
@@ -29,7 +30,12 @@ _HOMES = {
     "check_adapter": "conformance",
     "errors": "errors",
     "load": "recognizer",
+    "run_spec": "api",
     "specialize": "api",
 }
 __all__ = ["__version__", *_HOMES]
 __getattr__ = lazy(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from pathlib import Path
 from lightning.pytorch.callbacks import Callback
 
 from asr_lightning.cli import lightning_cli
+from asr_lightning.errors import OptionError
 from asr_lightning.run.outcome import Outcome
 from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec, default_run_dir
 from asr_lightning.training.logs import configure_logging
@@ -29,7 +30,7 @@ def specialize(
     canary: str | None = None,
     accelerator: str | None = None,
     options: Mapping[str, object] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] | Callback | None = None,
 ) -> Outcome:
     """Specialize a model on a folder of recordings; gives the same weights as the command.
 
@@ -49,8 +50,8 @@ def specialize(
         canary: Folder of other people's speech, which the model must not unlearn; or ``bundled``, or ``off``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         options: Any other options of ``fit``, nested as in its configuration files.
-        callbacks: The caller's own callbacks, called before all others during training. In folds, every fold uses the
-            same ones.
+        callbacks: The caller's own callbacks, or one; called before all others during training. In folds, every fold
+            uses the same ones.
 
     Raises:
         ValueError: Something is wrong with the recordings, the model or an option; the message says what to do.
@@ -67,6 +68,22 @@ def specialize(
         accelerator=accelerator,
         options=options or {},
     )
+    return run_spec(spec, callbacks)
+
+
+def run_spec(spec: RunSpec, callbacks: Sequence[Callback] | Callback | None = None) -> Outcome:
+    """Carry out the run that ``spec`` describes, as ``specialize`` does.
+
+    Args:
+        spec: The run. Its ``resume`` goes on with an earlier one.
+        callbacks: The caller's own callbacks, or one; called before all others during training.
+
+    Raises:
+        ValueError: Something is wrong with the recordings, the model or an option; the message says what to do.
+    """
+    callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+    if wrong := [callback for callback in callbacks if not isinstance(callback, Callback)]:
+        raise OptionError(f"callbacks holds {wrong[0]!r}: give instances of Lightning's Callback", "callbacks")
     if not logging.getLogger("asr_lightning").hasHandlers():
         configure_logging()
     outcome = lightning_cli.run(spec, callbacks=callbacks).outcome

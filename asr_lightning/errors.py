@@ -21,6 +21,10 @@ class OptionError(ValueError):
         self.param = param
 
 
+class ModelError(ValueError):
+    """A model does not exist, or cannot be loaded; the message says which ones can."""
+
+
 class MissingExtraError(ValueError):
     """An optional package is not installed; the message has the ``pip install`` line."""
 

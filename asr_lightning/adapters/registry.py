@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -26,7 +26,7 @@ from asr_lightning.adapters.cards import (
     ModelCard,
     Recipe,
 )
-from asr_lightning.errors import OptionError
+from asr_lightning.errors import ModelError, OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def choose(name: str) -> Choice:
     """Resolve ``name``, which is a model's name, its hub id, a folder or a ``.nemo`` file.
 
     Raises:
-        ValueError: It is none of them; the message lists similar names.
+        ModelError: It is none of them; the message lists similar names.
     """
     card = card_of(name)
     if card is not None:
@@ -126,7 +126,7 @@ def choose(name: str) -> Choice:
     if path.exists():
         return _choose_path(path)
     near = get_close_matches(name, [*cards(), *ALIASES], n=3, cutoff=0.4)
-    raise ValueError(
+    raise ModelError(
         f"no model {name!r}: {'did you mean ' + ', '.join(near) + '? ' if near else ''}python -m asr_lightning models "
         "lists all; for another checkpoint give its folder, or --model.adapter.class_path and its source"
     )
@@ -138,7 +138,7 @@ def _choose_path(path: Path) -> Choice:
         return Choice(f"{ADAPTERS}.nemo.NeMoAdapter", str(path), RECIPES["nemo"], "nemo")
     recorded, config = saved.record(path), path / "config.json"
     if recorded is None and not config.is_file():
-        raise ValueError(
+        raise ModelError(
             f"{path} is no model folder: it holds neither {saved.FILE_NAME} nor config.json; give the model folder of "
             "a finished run, such as runs/demo/model, or a Hugging Face folder"
         )
@@ -177,6 +177,16 @@ def epochs_of(name: str, default: int) -> int:
     return int(choose(name).recipe.get("trainer", {}).get("max_epochs", default))
 
 
+def require_options(name: str, adapter: Any, options: Iterable[str]) -> None:
+    """Refuse ``options`` that the class ``adapter`` of the model ``name`` does not have.
+
+    Raises:
+        OptionError: It does not have one of them.
+    """
+    if unknown := [option for option in options if option not in inspect.signature(adapter).parameters]:
+        raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave it out", unknown[0])
+
+
 def build(name: str, **options: Any) -> Any:
     """Load the adapter of ``name``; a folder that ``save`` wrote is loaded with the options it was saved with.
 
@@ -189,8 +199,7 @@ def build(name: str, **options: Any) -> Any:
     """
     choice = choose(name)
     kind = saved.adapter_named(choice.adapter, choice.source)
-    if unknown := [option for option in options if option not in inspect.signature(kind).parameters]:
-        raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave it out", unknown[0])
+    require_options(name, kind, options)
     if saved.record(choice.source) is not None:
         return saved.load(choice.source, **options)
     return kind(choice.source, **options)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_type_h
 
 from asr_lightning._lazy import class_path
 from asr_lightning.adapters import old_names
+from asr_lightning.errors import ModelError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -101,11 +102,12 @@ def load(directory: str | Path, **overrides: object) -> Any:
     """Load the adapter that wrote ``directory`` from it; ``overrides`` replace recorded options.
 
     Raises:
-        ValueError: The folder was not written by this package, or its record cannot be read.
+        ModelError: The folder was not written by this package.
+        ValueError: Its record cannot be read.
     """
     saved = record(directory)
     if saved is None:
-        raise ValueError(
+        raise ModelError(
             f"{directory} holds no {FILE_NAME}: give the model folder of a finished run, such as runs/demo/model"
         )
     adapter = adapter_named(saved.adapter, directory)

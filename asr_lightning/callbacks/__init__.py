@@ -23,3 +23,7 @@ _HOMES = {
 }
 __all__ = [*_HOMES]
 __getattr__ = lazy(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

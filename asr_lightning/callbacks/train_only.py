@@ -7,6 +7,7 @@ from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from asr_lightning.errors import OptionError
 from asr_lightning.training.groups import hold_batch_norm, train_only
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class TrainOnly(Callback):
     ) -> None:
         if batch_norm not in ("hold", "train"):
             raise ValueError(f"batch_norm must be hold or train, not {batch_norm!r}")
+        if isinstance(groups, str):
+            raise OptionError(f"train_only.groups is a list: write [{groups}]", "groups")
         self.groups = groups
         self.batch_norm = batch_norm
 

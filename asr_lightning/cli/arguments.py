@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 
 from asr_lightning.adapters import registry
 from asr_lightning.adapters.cards import Recipe
 from asr_lightning.run.spec import Plan
+
+CONFIG_VALUE = re.compile(r"-c[^-=]")
+"""The short form of ``--config`` with its value attached."""
+
+
+def long_options(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with ``--config`` in place of its short form ``-c``, so that later steps know one name only."""
+    return [
+        "--config" if argument == "-c" else f"--config={argument[2:]}" if CONFIG_VALUE.match(argument) else argument
+        for argument in arguments
+    ]
 
 
 def with_model(arguments: Sequence[str]) -> list[str]:

@@ -17,14 +17,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from asr_lightning.adapters import old_names, saved
+from asr_lightning.adapters import old_names, registry, saved
 from asr_lightning.callbacks.average_steps import AverageSteps
 from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.train_only import TrainOnly
-from asr_lightning.cli.arguments import with_model, with_plan
+from asr_lightning.cli.arguments import long_options, with_model, with_plan
 from asr_lightning.data.folds import HELP, FoldCount
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.errors import OptionError
@@ -91,7 +92,7 @@ class ASRCLI(LightningCLI):
         **kwargs: Any,
     ) -> None:
         self._runner_options = (started, tuple(callbacks), log_clips)
-        self._more = more
+        self._more = long_options(more)
         super().__init__(
             ASRModule,
             AudioFolderDataModule,
@@ -108,6 +109,9 @@ class ASRCLI(LightningCLI):
             super().parse_arguments(parser, old_names.renamed_arguments(args))
             return
         fit, plan = self._subcommand_parsers["fit"], args.plan()
+        adapter = plan.asked["model"]["adapter"]
+        kind = saved.adapter_named(adapter["class_path"], args.model)
+        registry.require_options(args.model, kind, ["language"] if args.language is not None else [])
         try:
             if self._more:
                 options = fit.parse_args(old_names.renamed_arguments(with_plan(plan, self._more)))
@@ -193,7 +197,10 @@ class ASRCLI(LightningCLI):
         tensorboard = TensorBoardLogger(self.run_dir, name="tensorboard", version=part)
         callbacks = [*self.runner.own_callbacks, *_as_list(trainer.callbacks), *self.runner.callbacks(tensorboard)]
         loggers = trainer.logger if trainer.logger not in (None, True) else loggers_of(tensorboard, self.options.wandb)
-        return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
+        try:
+            return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
+        except MisconfigurationException as error:  # such as a device that is not there
+            raise OptionError(f"{error}: set --trainer.accelerator auto, or cpu", "accelerator") from error
 
     def adapter_from_source(self) -> ASRAdapter:
         """Load the untouched model again, with the options of this run."""
@@ -245,6 +252,7 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
         arguments: The command line after the program's name.
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
     """
+    arguments = long_options(arguments)
     run_dir = run_dir_of(arguments)
     has_help_or_config = any(option in ("-h", "--help") or option.startswith("--config") for option in arguments)
     is_finished = run_dir is not None and (run_dir / "config.yaml").is_file()

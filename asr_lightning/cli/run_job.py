@@ -36,6 +36,8 @@ STARTED = time.monotonic()
 DATASET, RUN, ARTIFACTS = Path(layout.DATASET), Path(layout.RUN), Path(layout.ARTIFACTS)
 CLIENT_SPLITS = Path("given.json")
 """Names the split files that came from the client, so that they are told from those that a killed attempt wrote."""
+CLIENTS_OPTIONS = ("language", "epochs", "seed")
+"""Options of a run that a client names in its request."""
 LEFTOVERS = (
     "run/tmp*",
     "run/model.new",
@@ -90,10 +92,8 @@ def _failure(error: BaseException, job: Path, assignment: Assignment) -> Failure
     """The failure for ``exit.json``. SIGTERM on a cancelled job counts as the cancellation."""
     if is_cancelled(job) and type(error).__name__ == "SIGTERMException":
         return CANCELLED
-    if isinstance(error, OptionError) and error.param == "language":  # the adapter refuses this language
-        return Failure("invalid_parameter", failure.one_line(str(error), job), "language")
-    if isinstance(error, OptionError) and assignment.spec.language is not None:  # the adapter has no such option
-        return Failure("invalid_parameter", f"{assignment.spec.model} takes no language: leave it out", "language")
+    if isinstance(error, OptionError) and error.param in CLIENTS_OPTIONS:
+        return Failure("invalid_parameter", failure.one_line(str(error), job), error.param)
     return failure.failure_of(error, job)
 
 

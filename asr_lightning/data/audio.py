@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -69,7 +70,8 @@ def resample(waveform: Samples, own_rate: int, sample_rate: int) -> Samples:
     if own_rate == sample_rate:
         return waveform
     resampled = soxr.resample(waveform, own_rate, sample_rate)
-    return np.clip(resampled, -1, 1).astype(np.float32, copy=False)  # the filter may overshoot
+    clipped: Samples = np.clip(resampled, -1, 1).astype(np.float32, copy=False)  # the filter may overshoot
+    return clipped
 
 
 def decode(path: str | Path, max_samples: int | None = None) -> tuple[Samples, int]:
@@ -190,7 +192,7 @@ def _container(path: Path) -> str:
     raise AudioError(path, "it is not audio of a known format")
 
 
-def _decode_stream(path: Path, container, stream, max_samples: int | None) -> tuple[list[Samples], int]:
+def _decode_stream(path: Path, container: Any, stream: Any, max_samples: int | None) -> tuple[list[Samples], int]:
     """Decode an audio stream to blocks ``[channels, T]`` and their sample rate."""
     import av
 
@@ -208,7 +210,7 @@ def _decode_stream(path: Path, container, stream, max_samples: int | None) -> tu
     return blocks, sample_rate
 
 
-def _announced_seconds(container, stream) -> float:
+def _announced_seconds(container: Any, stream: Any) -> float:
     """The length in a container's header; 0 if there is none, or if FFmpeg only guesses it (raw AAC)."""
     if not container.format.name.startswith(("matroska", "mov")):
         return 0.0

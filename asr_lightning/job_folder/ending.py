@@ -104,7 +104,8 @@ class Ending:
         if not {layout.MODEL_ARCHIVE} <= set(ending.artifacts) <= set(layout.ARTIFACT_NAMES):
             return None
         for name, sha256 in ending.artifacts.items():
-            if not SHA256.fullmatch(sha256) or digest_of(folder / layout.ARTIFACTS / name) != sha256:
+            path = folder / layout.ARTIFACTS / name
+            if not SHA256.fullmatch(sha256) or not path.is_file() or digest_of(path) != sha256:
                 return None
         return ending
 

@@ -48,7 +48,8 @@ class Failure:
         if not isinstance(document, dict) or not isinstance(document.get("code"), str):
             return UNKNOWN
         param = document.get("param")
-        return cls(document["code"], str(document.get("message", "")), param if isinstance(param, str) else None)
+        message = document.get("message")
+        return cls(document["code"], str(message or ""), param if isinstance(param, str) else None)
 
 
 UNKNOWN = Failure("internal", "the worker ended without a reason: its log has more")

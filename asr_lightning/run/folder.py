@@ -42,7 +42,8 @@ def run_dir_of(arguments: Sequence[str]) -> Path | None:
     """The value of ``--run_dir`` among ``arguments``; None if it is not given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--run_dir", type=Path)
-    return parser.parse_known_args(arguments)[0].run_dir
+    run_dir: Path | None = parser.parse_known_args(arguments)[0].run_dir
+    return run_dir
 
 
 def loggers_of(tensorboard: TensorBoardLogger, wandb: str) -> list[Logger]:
@@ -91,6 +92,8 @@ def refuse_place(run_dir: Path, data: Path, source: str = "") -> None:
         OptionError: The folder holds the recordings, the model or the working directory.
     """
     place = run_dir.resolve()
+    if place.is_file():
+        raise OptionError(f"{place} is a file: name another --run_dir, such as runs/{data.resolve().name}")
     held = {"the recordings": data.resolve(), "the working directory": Path.cwd()}
     if source and Path(source).expanduser().exists():
         held["the model to start from"] = Path(source).expanduser().resolve()

@@ -111,4 +111,5 @@ def _with_names(adapter: ASRAdapter, names: Collection[str], folder: Path) -> AS
 def _saved_and_loaded(adapter: ASRAdapter, folder: Path) -> ASRAdapter:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         adapter.save(Path(place) / "model")
-        return saved.load(Path(place) / "model")
+        loaded_again: ASRAdapter = saved.load(Path(place) / "model")
+        return loaded_again

@@ -6,6 +6,7 @@ Every entry uses it, and there is no second training path. Knows the adapter con
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
+from asr_lightning.data.folder import list_audio
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.datamodules.canary import open_canary
 from asr_lightning.errors import OptionError
@@ -138,7 +140,8 @@ class Runner:
         """
         self.module, self.data, self.trainer = module, data, trainer
         if self.ckpt_path is None and not self._go_on:
-            set_aside(self.run_dir)  # only now: a run that cannot start, for want of its model or device, moves nothing
+            _inspect(data)
+            set_aside(self.run_dir)  # only now: a run that lacks its model, device or recordings moves nothing
         if not (parts := folds.folds_of(self.options.folds, data, trainer, self.ckpt_path is not None)):
             trainer.fit(module, datamodule=data, **kwargs)
             return
@@ -191,3 +194,12 @@ class Runner:
             total_seconds=time.monotonic() - self._started,
             peak_memory_mb=peak_memory_mb(),
         )
+
+
+def _inspect(data: AudioFolderDataModule) -> None:
+    """Refuse recordings that cannot be used, before the folder of an earlier run is renamed."""
+    if os.access(data.audio_dir, os.W_OK):
+        data.prepare_data()
+        data.setup("fit")
+    else:
+        list_audio(data.audio_dir)  # the split of such a folder is written to the run folder, so it must come later

@@ -45,7 +45,7 @@ def english(text: str) -> str:
 def _whisper_english() -> Normalizer:
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # takes a second, but no torch
 
-    whisper_english: Normalizer = EnglishTextNormalizer({})
+    whisper_english: Normalizer = EnglishTextNormalizer({})  # type: ignore[no-untyped-call]
     return whisper_english
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.amp.autocast_mode import is_autocast_available
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -46,7 +47,7 @@ def resolve_precision(requested: str) -> Precision:
 @contextmanager
 def in_float32(device: torch.device) -> Iterator[None]:
     """A context with true float32: without autocast and without TF32, whose 10-bit mantissa has an error of 1e-3."""
-    has_autocast = torch.amp.is_autocast_available(device.type)
+    has_autocast = is_autocast_available(device.type)
     with matmul_precision("highest"), torch.autocast(device.type, enabled=False) if has_autocast else nullcontext():
         yield
 

@@ -49,7 +49,7 @@ class ShardedStrategy(DDPStrategy):
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         scalars = {parameter for parameter in module.parameters() if not parameter.ndim}  # cannot be sharded
         for scalar in scalars:
-            scalar.register_post_accumulate_grad_hook(_average_gradient)
+            scalar.register_post_accumulate_grad_hook(_average_gradient)  # type: ignore[no-untyped-call]
         self._units = [fully_shard(part, mesh=mesh, ignored_params=scalars) for part in (*layers_of(module), module)]
         register_fsdp_forward_method(module, "training_step")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jiwer
 import pytest
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
@@ -94,8 +95,13 @@ def test_a_run_that_cannot_start_leaves_an_earlier_one_in_place(
     run_dir = Path(shutil.copytree(outcome.run_dir, tmp_path / "run"))
     with pytest.raises(ValueError, match="gpuu"):
         asr.specialize(tones_once, "toy", run_dir=run_dir, accelerator="gpuu")
-    with pytest.raises(ValueError, match="is no model folder"):
+    with pytest.raises(asr.errors.ModelError, match="is no model folder"):
         asr.specialize(tones_once, str(tmp_path), run_dir=run_dir)
+    with pytest.raises(asr.errors.DataError, match="no such audio folder"):
+        asr.specialize(tmp_path / "typo", "toy", run_dir=run_dir)
+    if not torch.cuda.is_available():
+        with pytest.raises(asr.errors.OptionError, match="set --trainer.accelerator auto"):
+            asr.specialize(tones_once, "toy", run_dir=run_dir, accelerator="cuda")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -107,8 +113,12 @@ def test_callbacks_of_the_caller_see_the_training(tones_once: Path, tmp_path: Pa
             self.count += 1
 
     steps = Steps()
-    asr.specialize(tones_once, "toy", run_dir=tmp_path / "run", epochs=2, accelerator="cpu", callbacks=[steps])
-    assert steps.count > 2
+    spec = asr.RunSpec(tones_once, tmp_path / "run", "toy", epochs=2, accelerator="cpu")
+    outcome = asr.run_spec(spec, steps)
+    assert steps.count > 2 and outcome.model_dir.is_dir()
+    assert {"RunSpec", "load", "specialize"} <= set(dir(asr)) and "TrainOnly" in dir(asr.callbacks)
+    with pytest.raises(asr.errors.OptionError, match="give instances of Lightning's Callback"):
+        asr.specialize(tones_once, "toy", callbacks=[Steps])
 
 
 def test_a_run_folder_that_holds_more_than_runs_is_refused(
@@ -127,10 +137,11 @@ def test_a_run_folder_that_holds_more_than_runs_is_refused(
     assert (tones / "001.wav").is_file() and (run_dir / "model").is_dir()
 
 
+@pytest.mark.parametrize("option", ["--config", "-c"])
 def test_a_file_overrides_nothing_that_was_typed(
-    outcome: asr.Outcome, tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, outcome: asr.Outcome, tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = ["--config", str(outcome.run_dir / "config.yaml")]
+    config = [option, str(outcome.run_dir / "config.yaml")]
     typed = ["specialize", str(tones_once), "--model", "toy", "--run_dir", str(tmp_path / "run"), "--seed", "5"]
     with pytest.raises(SystemExit) as ended:
         main([*typed, *config, "--trainer.max_epochs=1", "--print_config"])
