@@ -18,6 +18,7 @@ from torch import Tensor
 
 from asr_lightning.adapters import registry, saved
 from asr_lightning.data import audio
+from asr_lightning.errors import OptionError
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring.evaluation import transcribe_all
 from asr_lightning.training.devices import accelerator_in_use
@@ -26,6 +27,8 @@ from asr_lightning.types import Utterance
 Audio = str | os.PathLike[str] | bytes | np.ndarray[Any, Any] | Tensor
 """A recording: a file, the content of a file, or samples ``[T]`` of one channel."""
 Recordings = list[Any] | tuple[Any, ...]
+
+DEVICES = ("auto", "gpu", "cpu", "cuda", "mps")
 
 MAX_LEVEL = 2.0
 """Samples above full scale, which is 1, are clipped. Samples above this level are refused: they have another unit."""
@@ -57,7 +60,7 @@ class Recognizer:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.adapter = adapter
-        self.device = accelerator_in_use(device)
+        self.device = _available_device(device)
         self.batch_size = batch_size
         adapter.model.to(self.device)
 
@@ -135,11 +138,26 @@ def load(
         batch_size: Number of recordings that are read at once, at most.
 
     Raises:
-        ValueError: There is no such model, or it cannot be loaded.
+        ValueError: There is no such model or device, or the model cannot be loaded.
     """
     adapter = registry.build(str(model), **({"language": language} if language else {}))
     is_specialized = saved.record(Path(model).expanduser()) is not None
     return Recognizer(adapter if is_specialized and not native else adapter.native(), device, batch_size)
+
+
+def _available_device(requested: str) -> str:
+    """The device that ``requested`` stands for.
+
+    Raises:
+        OptionError: It is none that this package knows, or this machine does not have it.
+    """
+    kind = requested.partition(":")[0]
+    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if kind not in DEVICES or missing:
+        raise OptionError(f"there is no device {requested!r} here: set device to auto or cpu", "device")
+    return accelerator_in_use(requested)
 
 
 def _load_bytes(content: bytes, rate: int, name: str) -> audio.Samples:

@@ -34,7 +34,7 @@ class JobSpec:
         seed: Seed of every random choice, from 0 to 2**31 - 1; the same seed gives the same weights on one machine.
 
     Raises:
-        SpecError: A field is out of range.
+        SpecError: A field is out of range, or no whole number.
     """
 
     model: str
@@ -43,6 +43,9 @@ class JobSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "seed"):
+            if type(getattr(self, name)) is not int:  # a file may hold 3.5 or true
+                raise SpecError(name, f"{name} must be a whole number, not {getattr(self, name)!r}")
         if not 1 <= self.epochs <= MAX_EPOCHS:
             raise SpecError("epochs", f"epochs must be from 1 to {MAX_EPOCHS}, not {self.epochs}")
         if not 0 <= self.seed <= MAX_SEED:

@@ -102,6 +102,9 @@ def test_a_model_that_nobody_specialized_is_read_as_its_makers_do(tmp_path: Path
 
 
 def test_options_that_cannot_be_are_refused(model: Path) -> None:
+    for device in ["xpu", "CPU", *([] if torch.cuda.is_available() else ["cuda"])]:
+        with pytest.raises(asr.errors.OptionError, match="set device to auto or cpu"):
+            asr.load(model, device=device)
     with pytest.raises(ValueError, match="toy takes no language: leave it out"):
         asr.load("toy", language="de")
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):

@@ -69,7 +69,15 @@ def test_unknown_ids_are_refused_everywhere(home: Path) -> None:
 
 
 def test_spec_is_bounded() -> None:
-    for field in ({"epochs": 0}, {"epochs": 101}, {"seed": -1}, {"language": "de; rm"}, {"language": "../x"}):
+    for field in (
+        {"epochs": 0},
+        {"epochs": 101},
+        {"seed": -1},
+        {"language": "de; rm"},
+        {"language": "../x"},
+        {"epochs": 3.5},
+        {"seed": True},
+    ):
         with pytest.raises(SpecError) as caught:
             JobSpec("quick", **field)  # type: ignore[arg-type]
         assert caught.value.param in field
