@@ -29,7 +29,7 @@ class TrainOnly(Callback):
     ) -> None:
         if batch_norm not in ("hold", "train"):
             raise ValueError(f"batch_norm must be hold or train, not {batch_norm!r}")
-        if isinstance(groups, str):
+        if type(groups) is str:  # a list of letters, to Python
             raise OptionError(f"train_only.groups is a list: write [{groups}]", "groups")
         self.groups = groups
         self.batch_norm = batch_norm
