@@ -181,4 +181,4 @@ def test_a_poisoned_data_set_keeps_the_base(tmp_path: Path, capsys: pytest.Captu
     kept, base = saved.load(run_dir / "model"), WhisperAdapter("openai/whisper-tiny.en")
     weights = base.model.state_dict()
     assert all((tensor == weights[name]).all() for name, tensor in kept.model.state_dict().items())
-    assert kept.context == "window", "the untouched model is handed over as its makers use it"
+    assert kept.options.context == "window", "the untouched model is handed over as its makers use it"
