@@ -109,19 +109,20 @@ def test_folds_of_a_tiny_random_model_are_equal(
 
 
 def test_a_rental_hands_over_the_same_model(tones_once: Path, tmp_path: Path) -> None:
-    clips = as_sent(tones_once, tmp_path / "clips")
+    clips = as_sent(tones_once, tmp_path / "clips", "wav")
     made = by_python("toy", clips, tmp_path / "python", 3), by_cloud("toy", clips, tmp_path / "rental", 3)
     (here,), (there,) = (hashes(folder, "model/toy.pt") for folder in made)
     assert here == there
 
 
-def as_sent(clips: Path, folder: Path) -> Path:
-    """``clips`` as a server and a rented machine store what they are sent: 16 kHz, 16 bits, and names of their own."""
+def as_sent(clips: Path, folder: Path, suffix: str, count: int | None = None) -> Path:
+    """The first ``count`` clips as a server and a rented machine store what they are sent: 16 kHz, 16 bits, and names of their own."""
     folder.mkdir()
-    for number, text in enumerate(sorted(clips.glob("*.txt")), start=1):
+    for number, text in enumerate(sorted(clips.glob("*.txt"))[:count], start=1):
         uid = f"clip-{number:04d}"
         shutil.copy(text, folder / f"{uid}.txt")
-        soundfile.write(folder / f"{uid}.flac", audio.load(text.with_suffix(".wav"), 16_000), 16_000, "PCM_16")
+        samples = audio.load(text.with_suffix(f".{suffix}"), 16_000)
+        soundfile.write(folder / f"{uid}.flac", samples, 16_000, "PCM_16")
     return folder
 
 
@@ -139,10 +140,7 @@ def test_the_real_tiny_en_is_handed_over_equal(door: Door, one_run: tuple[Path, 
 def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A part of the sample data set, and a run over it from Python that has gained something."""
     clips = tmp_path_factory.mktemp("real") / "clips"
-    clips.mkdir()
-    for text in sorted(SAMPLE.glob("*.txt"))[:SLOW_TEST_CLIPS]:
-        for file in SAMPLE.glob(f"{text.stem}.*"):
-            shutil.copy(file, clips)
+    as_sent(SAMPLE, clips, "ogg", SLOW_TEST_CLIPS)
     outcome = asr.specialize(clips, "whisper-tiny.en", run_dir=clips.with_name("run"), epochs=SLOW_TEST_EPOCHS)
     assert outcome.alpha > 0, "the model that is handed over is the trained one"
     return clips, outcome.run_dir
