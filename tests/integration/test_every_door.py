@@ -116,7 +116,7 @@ def test_a_rental_hands_over_the_same_model(tones_once: Path, tmp_path: Path) ->
 
 
 def as_sent(clips: Path, folder: Path, suffix: str, count: int | None = None) -> Path:
-    """The first ``count`` clips as a server and a rented machine store what they are sent: 16 kHz, 16 bits, and names of their own."""
+    """The first ``count`` clips as a server and a rented machine store them: 16 kHz, 16 bits, names of their own."""
     folder.mkdir()
     for number, text in enumerate(sorted(clips.glob("*.txt"))[:count], start=1):
         uid = f"clip-{number:04d}"
@@ -141,6 +141,7 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A part of the sample data set, and a run over it from Python that has gained something."""
     clips = tmp_path_factory.mktemp("real") / "clips"
     as_sent(SAMPLE, clips, "ogg", SLOW_TEST_CLIPS)
-    outcome = asr.specialize(clips, "whisper-tiny.en", run_dir=clips.with_name("run"), epochs=SLOW_TEST_EPOCHS)
+    run_dir = clips.with_name("run")
+    outcome = asr.specialize(clips, "whisper-tiny.en", run_dir=run_dir, epochs=SLOW_TEST_EPOCHS, accelerator="cpu")
     assert outcome.alpha > 0, "the model that is handed over is the trained one"
     return clips, outcome.run_dir
