@@ -69,10 +69,13 @@ def flac(recording: Path) -> bytes:
     Raises:
         AudioError: The recording cannot be read.
     """
+    import numpy as np
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, load(recording, SAMPLE_RATE), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    # libsndfile would multiply by 32767 and divide by 32768 when it reads: loud samples would change each time.
+    samples = np.rint(load(recording, SAMPLE_RATE) * 32_768).clip(-32_768, 32_767).astype(np.int16)
+    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 

@@ -28,7 +28,8 @@ from asr_lightning.server.intake.limits import RATE
 RATES = range(2000, 768_001)  # sample rates that a recorder may have
 FULL_SCALE = 0.999
 MAX_MESSAGE = 4096
-PEAK = 32_767
+STEPS = 32_768
+"""Integer of a sample at full scale. Reading divides by the same number, so that 16 bits stay as they are."""
 
 
 def main() -> int:
@@ -59,7 +60,7 @@ def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> d
             return {"long": len(samples) / own_rate}
         measures = {"rate": own_rate, **measure(samples)}
         wave = resample(samples, own_rate, RATE)
-        _write_all(target, np.rint(wave * PEAK).astype("<i2").tobytes())
+        _write_all(target, np.rint(wave * STEPS).clip(-STEPS, STEPS - 1).astype("<i2").tobytes())
         return {**measures, "frames": len(wave)}
     except TooLongError:
         return {"long": None}
