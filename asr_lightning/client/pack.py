@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from asr_lightning.data.audio import AudioError, load
+from asr_lightning.data.audio import AudioError, load, to_pcm16
 from asr_lightning.data.folder import list_audio, scan_folder
 from asr_lightning.data.manifest import CSV_NAMES, HEADER, read_manifest, require_unique
 from asr_lightning.data.rows import Row
@@ -69,13 +69,10 @@ def flac(recording: Path) -> bytes:
     Raises:
         AudioError: The recording cannot be read.
     """
-    import numpy as np
     import soundfile
 
     buffer = io.BytesIO()
-    # libsndfile would multiply by 32767 and divide by 32768 when it reads: loud samples would change each time.
-    samples = np.rint(load(recording, SAMPLE_RATE) * 32_768).clip(-32_768, 32_767).astype(np.int16)
-    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, to_pcm16(load(recording, SAMPLE_RATE)), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 

@@ -65,6 +65,14 @@ def load(path: str | Path, sample_rate: int) -> Samples:
     return resample(waveform, own_rate, sample_rate)
 
 
+def to_pcm16(samples: Samples) -> NDArray[np.int16]:
+    """Samples within [-1, 1] as 16-bit integers; those that were read from 16 bits come back unchanged.
+
+    Reading divides by 32768. libsndfile multiplies by 32767 when it writes, so loud samples would change each time.
+    """
+    return np.rint(samples * 32_768).clip(-32_768, 32_767).astype(np.int16)
+
+
 def resample(waveform: Samples, own_rate: int, sample_rate: int) -> Samples:
     """Convert ``waveform`` ``[T]`` from ``own_rate`` Hz to ``sample_rate`` Hz, within [-1, 1]."""
     if own_rate == sample_rate:

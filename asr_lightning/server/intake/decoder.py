@@ -21,15 +21,13 @@ from pathlib import Path
 import av  # noqa: F401  # imported now, since the sandbox later limits the process
 import numpy as np
 
-from asr_lightning.data.audio import REMEDY, AudioError, TooLongError, decode, resample
+from asr_lightning.data.audio import REMEDY, AudioError, TooLongError, decode, resample, to_pcm16
 from asr_lightning.durable.files import FULL
 from asr_lightning.server.intake.limits import RATE
 
 RATES = range(2000, 768_001)  # sample rates that a recorder may have
 FULL_SCALE = 0.999
 MAX_MESSAGE = 4096
-STEPS = 32_768
-"""Integer of a sample at full scale. Reading divides by the same number, so that 16 bits stay as they are."""
 
 
 def main() -> int:
@@ -60,7 +58,7 @@ def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> d
             return {"long": len(samples) / own_rate}
         measures = {"rate": own_rate, **measure(samples)}
         wave = resample(samples, own_rate, RATE)
-        _write_all(target, np.rint(wave * STEPS).clip(-STEPS, STEPS - 1).astype("<i2").tobytes())
+        _write_all(target, to_pcm16(wave).astype("<i2").tobytes())
         return {**measures, "frames": len(wave)}
     except TooLongError:
         return {"long": None}
