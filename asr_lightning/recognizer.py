@@ -5,6 +5,7 @@ The command ``predict`` uses it. Imports torch.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ Audio = str | os.PathLike[str] | bytes | np.ndarray[Any, Any] | Tensor
 Recordings = list[Any] | tuple[Any, ...]
 
 DEVICES = ("auto", "gpu", "cpu", "cuda", "mps")
+
+logger = logging.getLogger(__name__)
 
 MAX_LEVEL = 2.0
 """Samples above full scale, which is 1, are clipped. Samples above this level are refused: they have another unit."""
@@ -91,12 +94,12 @@ class Recognizer:
         """Load ``recording`` at the model's sample rate; messages call it ``name`` unless it is a file.
 
         Raises:
-            ValueError: It cannot be read, or is longer or shorter than the model takes.
+            ValueError: It cannot be read, is silent, or is longer or shorter than the model takes.
         """
         rate, limits = self.adapter.limits.sample_rate, self.adapter.limits
         if isinstance(recording, str | os.PathLike):
             name = str(Path(recording))
-            samples = audio.load(Path(recording).expanduser(), rate)
+            samples = _load_file(Path(recording).expanduser(), rate, name)
         elif isinstance(recording, bytes):
             samples = _load_bytes(recording, rate, name)
         else:
@@ -166,9 +169,17 @@ def _load_bytes(content: bytes, rate: int, name: str) -> audio.Samples:
         path = Path(folder) / "recording"
         path.write_bytes(content)
         try:
-            return audio.load(path, rate)
+            return _load_file(path, rate, name)
         except audio.AudioError as error:
             raise ValueError(str(error).replace(str(path), name)) from error
+
+
+def _load_file(path: Path, rate: int, name: str) -> audio.Samples:
+    """Decode a file. What is put right without asking, such as channels that cancel each other out, is logged."""
+    inspected = audio.inspect(path, rate)
+    for finding in inspected.findings:
+        logger.log(logging.WARNING if finding.kind.is_repaired else logging.INFO, "%s: %s", name, finding.message)
+    return inspected.samples
 
 
 def _resampled(samples: np.ndarray[Any, Any] | Tensor, given_rate: int | None, rate: int, name: str) -> audio.Samples:

@@ -10,6 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_lightning.data.characters import visible
 from asr_lightning.errors import DataError
 
 
@@ -20,7 +21,7 @@ class Row:
     Attributes:
         uid: Unique name of the recording, without further meaning.
         file_name: Path of the audio file, relative to the audio folder.
-        text: Transcript on one line, otherwise as the user wrote it.
+        text: Transcript on one line and without invisible characters, otherwise as the user wrote it.
     """
 
     uid: str
@@ -40,8 +41,8 @@ def split_key(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Replace each run of white space by one space, since line ends in a transcript are not spoken."""
-    return " ".join(text.split())
+    """The text as ``visible`` leaves it: line ends and characters that nobody sees are not spoken."""
+    return visible(text).text
 
 
 def read_text(path: Path) -> str:

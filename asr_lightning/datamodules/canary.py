@@ -18,7 +18,7 @@ import torch
 
 from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.rows import Row
-from asr_lightning.datamodules.dataset import AudioCache
+from asr_lightning.datamodules.dataset import AudioCache, measure
 from asr_lightning.datamodules.sampler import cut
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.scoring.edits import Transcript
@@ -92,6 +92,14 @@ class Canary:
             ValueError: The folder holds no recordings with transcripts.
         """
         return {row.uid: row.text for row in self._rows}
+
+    def inspect(self) -> None:
+        """Decode all clips.
+
+        Raises:
+            ValueError: Some of them cannot be used; the message lists them.
+        """
+        measure(self._rows, self._cache, AudioLimits(self._cache.sample_rate, min_seconds=0.0))
 
     def transcripts(
         self,
@@ -215,4 +223,6 @@ def open_canary(name: str, language: str | None = None) -> Canary | None:
     is_english = bundled(language) == ENGLISH and (language is not None or folder == ENGLISH)
     canary = Canary(folder, normalizer="english" if is_english else None)
     _ = canary.references  # read now, so that a wrong folder is reported before training
+    if not canary.is_bundled:
+        canary.inspect()
     return canary

@@ -6,6 +6,7 @@ The same epoch, seed and UID always give the same samples. Knows seconds and sam
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,13 @@ from torch.utils.data import Dataset
 from asr_lightning.data import audio
 from asr_lightning.data.durations import duration_problems
 from asr_lightning.data.rows import Row
+from asr_lightning.data.sound import Finding, warnings_of
 from asr_lightning.datamodules.augment import Augmentation, partners, perturb
 from asr_lightning.errors import DataError
 from asr_lightning.scoring.text import name_some
 from asr_lightning.types import AudioLimits, Utterance
+
+log = logging.getLogger(__name__)
 
 
 class Pick(NamedTuple):
@@ -59,21 +63,28 @@ class AudioCache:
         self.sample_rate = sample_rate
         self.max_bytes = max_bytes
         self.num_bytes = 0
+        self._findings: dict[str, tuple[Finding, ...]] = {}  # of recordings decoded since they were last taken
         self._clips: dict[str, Tensor] = {}
 
     def load(self, row: Row) -> Tensor:
         """The float32 samples ``[T]`` of ``row``. The caller must not change them.
 
         Raises:
-            AudioError: The file cannot be decoded.
+            AudioError: The file cannot be decoded, or is silent.
         """
         if row.file_name in self._clips:
             return self._clips[row.file_name]
-        clip = torch.from_numpy(audio.load(self.folder / row.file_name, self.sample_rate))
+        inspected = audio.inspect(self.folder / row.file_name, self.sample_rate)
+        clip, self._findings[row.file_name] = torch.from_numpy(inspected.samples), inspected.findings
         if self.num_bytes + clip.nbytes <= self.max_bytes:
             self._clips[row.file_name] = clip
             self.num_bytes += clip.nbytes
         return clip
+
+    def take_findings(self) -> dict[str, tuple[Finding, ...]]:
+        """What is doubtful about the recordings that were decoded since the last call, by file name."""
+        taken, self._findings = self._findings, {}
+        return taken
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_clips": {}, "num_bytes": 0, "max_bytes": 0}
@@ -198,10 +209,10 @@ class WholeBatches(Dataset):
 
 
 def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list[float]:
-    """Decode each recording once and return all lengths in seconds.
+    """Decode each recording once and return all lengths in seconds; log what is doubtful about the sound.
 
     Raises:
-        ValueError: Some recordings cannot be decoded, are too short or too long; the message lists them.
+        ValueError: Some recordings cannot be decoded, are silent, too short or too long; the message lists them.
     """
     seconds: dict[str, float] = {}
     unusable = []
@@ -214,6 +225,8 @@ def measure(rows: Sequence[Row], cache: AudioCache, limits: AudioLimits) -> list
     problems += duration_problems(seconds, limits.min_seconds, limits.max_seconds)
     if problems:
         raise DataError(f"{cache.folder}: " + "\n".join(problems))
+    for warning in warnings_of(cache.take_findings()):
+        log.warning(warning)
     return list(seconds.values())
 
 

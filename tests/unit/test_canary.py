@@ -8,7 +8,9 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from asr_lightning.adapters import registry, saved
 from asr_lightning.adapters.toy import ToyAdapter
@@ -83,6 +85,13 @@ def test_a_folder_is_taken_whatever_the_language(tones_once: Path) -> None:
     opened = open_canary(str(tones_once), "de")
     assert opened is not None and opened.folder == tones_once
     assert opened.kind("allison_1") is None
+
+
+def test_a_clip_that_cannot_be_used_is_named_before_training(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16_000)
+    (tmp_path / "a.txt").write_text("nothing to hear")
+    with pytest.raises(ValueError, match=r"1 recordings cannot be used:\n.*a\.wav: it is silent"):
+        open_canary(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,17 @@ import json
 import os
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import av  # noqa: F401  # imported now, since the sandbox later limits the process
-import numpy as np
 
-from asr_lightning.data.audio import REMEDY, AudioError, TooLongError, decode, resample, to_pcm16
+from asr_lightning.data.audio import AudioError, TooLongError, read, resample, to_pcm16
+from asr_lightning.data.sound import measure
 from asr_lightning.durable.files import FULL
 from asr_lightning.server.intake.limits import RATE
 
 RATES = range(2000, 768_001)  # sample rates that a recorder may have
-FULL_SCALE = 0.999
 MAX_MESSAGE = 4096
 
 
@@ -51,19 +51,19 @@ def _answer(source: int, target: int, max_samples: int, max_seconds: float) -> d
     """The measures of one recording, or what is wrong with it."""
     path = _path_of(source)
     try:
-        samples, own_rate = decode(path, max_samples)
+        sound = read(path, max_samples)
+        own_rate = sound.sample_rate
         if own_rate not in RATES:
             return {"bad": f"it claims {own_rate} samples per second, as no recorder makes"}
-        if len(samples) > max_seconds * own_rate:
-            return {"long": len(samples) / own_rate}
-        measures = {"rate": own_rate, **measure(samples)}
-        wave = resample(samples, own_rate, RATE)
+        if len(sound.samples) > max_seconds * own_rate:
+            return {"long": len(sound.samples) / own_rate}
+        wave = resample(sound.samples, own_rate, RATE)
         _write_all(target, to_pcm16(wave).astype("<i2").tobytes())
-        return {**measures, "frames": len(wave)}
+        return {**asdict(measure(sound)), "frames": len(wave)}
     except TooLongError:
         return {"long": None}
     except AudioError as error:
-        return {"bad": str(error).removeprefix(f"{path}: ").removesuffix(f"; {REMEDY}")}
+        return {"bad": error.cause}
     except OSError as error:
         return {"full": True} if error.errno in FULL else {"bad": "it cannot be read"}
     except MemoryError:
@@ -77,19 +77,6 @@ def _path_of(descriptor: int) -> Path:
     if sys.platform == "darwin":
         return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
     return Path(f"/dev/fd/{descriptor}")
-
-
-def measure(samples: np.ndarray) -> dict[str, float]:
-    """The measures of ``samples [T]`` at their own rate, except for the rate itself."""
-    loud = np.abs(samples) >= FULL_SCALE
-    runs = loud[:-2] & loud[1:-1] & loud[2:]
-    return {
-        "peak": float(np.abs(samples).max()),
-        "rms": float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
-        "mean": float(np.mean(samples, dtype=np.float64)),
-        "clipped": float(np.mean(loud)),
-        "runs": float(runs.any()),
-    }
 
 
 def _write_all(target: int, data: bytes) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 import asr_lightning
+from asr_lightning.data.sound import Measures
 from asr_lightning.job_folder.worker import JOB
 from asr_lightning.server.intake.limits import RATE, IntakeLimits
 from asr_lightning.server.intake.verdict import IntakeError
@@ -25,27 +26,6 @@ START_SECONDS = 60.0  # importing the decoders on a busy machine
 HEADER = 44  # bytes of the WAV header
 MAX_ANSWER = 4096  # bytes
 PROGRAM = (sys.executable, "-P", "-m", "asr_lightning.server.intake.decoder")
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Measures of a recording at its own sample rate. An amplitude of 1 is full scale.
-
-    Attributes:
-        peak: Largest amplitude.
-        rms: Root mean square of the samples.
-        mean: Mean of the samples.
-        clipped: Share of the samples at full scale.
-        runs: 1 if three samples in a row are at full scale, else 0.
-        rate: Sample rate, in Hz.
-    """
-
-    peak: float
-    rms: float
-    mean: float
-    clipped: float
-    runs: float
-    rate: float
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from asr_lightning.data.characters import visible
 from asr_lightning.data.manifest import HEADER
-from asr_lightning.data.rows import one_line, split_key
+from asr_lightning.data.rows import split_key
 from asr_lightning.server.intake.verdict import IntakeError
 
 UTF8 = "save it as UTF-8 in a text editor"
@@ -61,10 +61,10 @@ def transcript(raw: bytes) -> tuple[str, str | None]:
     warning = None
     if MOJIBAKE.search(text):
         warning = f"letters look wrongly decoded, such as 'Ã¤' for 'ä'; {UTF8} once more"
-    plain = "".join(" " if unicodedata.category(char) == "Cc" else char for char in one_line(text))
-    if plain != one_line(text):
-        warning = "control characters were replaced by blanks; delete them from the text"
-    return one_line(plain), warning
+    plain, left_out = visible(text)
+    if left_out:
+        warning = f"characters that nobody sees were left out ({', '.join(left_out)}); delete them from the text"
+    return plain, warning
 
 
 def is_empty(text: str) -> bool:

@@ -35,7 +35,7 @@ while True:
         time.sleep(60)
     if what == b"END":
         raise SystemExit
-    figures = dict(peak=1, rms=1, mean=0, clipped=0, runs=0, rate=16000)
+    figures = dict(peak=1, rms=1, mean=0, clipped=0, runs=0, rate=16000, one_channel=0, scale=1)
     answer = json.dumps({**figures, "frames": 100}).encode()
     if what == b"MANY":
         answer = json.dumps({**figures, "frames": 10**9}).encode()

@@ -114,6 +114,10 @@ def test_every_check(tmp_path: Path) -> None:
         pair("offset", tone_of(0.3 * tone + 0.2)),
         pair("phone", noisy(0.5, 14, rate=8000)),
         pair("slow", noisy(8, 15), "a"),
+        pair("inverted", tone_of(np.stack([0.3 * tone, -0.3 * tone], axis=1))),
+        pair("integers", tone_of(np.rint(8000 * tone))),
+        pair("no scale", tone_of(100 * tone)),
+        pair("unseen", noisy(0.5, 19), "turn\u200b on the hall\u00adway light"),
         member(b"same.wav", noisy(0.5, 16)),
         member(b"same.flac", noisy(0.5, 17, format="FLAC")),
         member(b"same.txt", b"which one"),
@@ -132,11 +136,13 @@ def test_every_check(tmp_path: Path) -> None:
         "silent.wav": {("D09", "E")}, "clipped.wav": {("D10", "W")}, "quiet.wav": {("D11", "W")},
         "offset.wav": {("D12", "W")}, "phone.wav": {("D16", "W")}, "slow.wav": {("D17", "W")},
         "same.wav": {("D30", "E")}, "same.flac": {("D30", "E")}, "good0.wav": {("D19", "W")},
-        "notes.md": {("D29", "W")},
+        "inverted.wav": {("D13", "W")}, "integers.wav": {("D14", "W")}, "no scale.wav": {("D03", "E")},
+        "unseen.txt": {("D04", "W")}, "notes.md": {("D29", "W")},
     }  # fmt: skip
     names = json.loads((job / "dataset" / "names.json").read_text())
     text = {name: (job / "dataset" / f"{uid}.txt").read_text() for uid, name in names.items()}
     assert text["utf16.wav"] == "Grüße aus Köln\n" and text["bom.wav"] == "good morning all\n"
+    assert text["unseen.wav"] == "turn on the hallway light\n"
     assert text["escape.wav"] == "turn [31mred light\n" and "Upper.WAV" in names.values()
     left_out = {issue.name for issue in verdict.issues if issue.level == "E" and not issue.name.endswith(".txt")}
     recordings = sum(item.count(b"RIFF") + item.count(b"fLaC") for item in members)
