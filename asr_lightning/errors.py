@@ -39,3 +39,14 @@ def require_extra(extra: str, module: str, purpose: str) -> None:
         raise MissingExtraError(
             f"{purpose} needs {module}, which is not installed here: pip install 'asr-lightning[{extra}]'"
         )
+
+
+def require_at_least(least: int, **options: float) -> None:
+    """Refuse options below ``least``.
+
+    Raises:
+        ValueError: An option is smaller; the message names it.
+    """
+    for name, value in options.items():
+        if value < least:
+            raise OptionError(f"{name} must be at least {least}, but is {value}")

@@ -73,22 +73,22 @@ def validate_options(options: argparse.Namespace) -> None:
 
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The audio files in ``paths`` and in folders below them, sorted within each folder. Files may have any suffix.
+    """The recordings in ``paths`` and in folders below them, sorted within each folder. A file may have any name.
 
     Raises:
         ValueError: A path does not exist.
     """
-    from asr_lightning.data.audio import AUDIO_SUFFIXES
+    from asr_lightning.data.folder import walk_audio
 
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} does not exist")
-        candidates = sorted(path.rglob("*")) if path.is_dir() else [path]
-        yield from (p for p in candidates if p.is_file() and (p == path or p.suffix.lower() in AUDIO_SUFFIXES))
+        yield from walk_audio(path) if path.is_dir() else [path]
 
 
 def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[list[Row], list[str]]:
     """Transcribe ``files``; returns their rows in the same order, and a message for each file that was refused."""
+    from asr_lightning.data.characters import shown
     from asr_lightning.recognizer import load
 
     recognizer = load(
@@ -105,7 +105,7 @@ def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[li
         except ValueError as error:
             failures.append(str(error))
     rows = [
-        Row(clip.uid, round(transcription.seconds, 3), transcription.text)
+        Row(shown(clip.uid), round(transcription.seconds, 3), transcription.text)
         for clip, transcription in zip(clips, recognizer.read(clips), strict=True)
     ]
     return rows, failures

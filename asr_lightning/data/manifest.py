@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from asr_lightning.data.rows import Row, one_line, read_text, split_key
+from asr_lightning.data.characters import same_name, visible
+from asr_lightning.data.folder import warn_of_invisible
+from asr_lightning.data.rows import Row, read_text, split_key
 from asr_lightning.errors import DataError
 from asr_lightning.scoring.text import name_some
 
@@ -56,13 +58,17 @@ def read_manifest(path: Path, folder: Path) -> tuple[Entry, ...]:
             name that does not exist or leads out of the folder; every such line is named.
     """
     entries, problems = [], []
+    left_out: dict[str, tuple[str, ...]] = {}
     for line, fields in _records(path):
         problem = _problem(fields, folder)
         if problem:
             problems.append(f"{path.name} line {line}: {problem}")
         else:
             uid, file_name, text = (field.strip() for field in fields)
-            entries.append(Entry(Row(uid, str(PurePosixPath(file_name)), one_line(text)), path.name, line))
+            text, names = visible(text)
+            entries.append(Entry(Row(uid, find_file(folder, file_name) or file_name, text), path.name, line))
+            left_out[entries[-1].place] = names
+    warn_of_invisible(left_out)
     if problems:
         raise DataError(f"{path}: {len(problems)} bad lines\n" + name_some(problems, "\n"))
     if not entries:
@@ -173,8 +179,25 @@ def _path_problem(file_name: str, folder: Path) -> str | None:
     windows = PureWindowsPath(file_name)
     if PurePosixPath(file_name).is_absolute() or windows.anchor or ".." in windows.parts:
         return f"file_name {shown!r} leads out of the folder; write it relative to the folder, without '..'"
+    if find_file(folder, file_name) is None:
+        return f"there is no file {shown!r} in {folder}; put it back, or delete this line"
+    return None
+
+
+def find_file(folder: Path, file_name: str) -> str | None:
+    """The path of a file of ``folder``, relative to it, as the disk has it; None if there is no such file.
+
+    A name may be written in another form of Unicode than on the disk: "ü" as one character or as two.
+    """
+    parts = PurePosixPath(file_name).parts
     try:
-        exists = (folder / file_name).is_file()
-    except OSError:  # longer than the disk allows
-        exists = False
-    return None if exists else f"there is no file {shown!r} in {folder}"
+        if (folder / file_name).is_file():
+            return str(PurePosixPath(file_name))
+        if file_name.isascii():
+            return None
+        found = folder
+        for part in parts:
+            found = next(path for path in found.iterdir() if same_name(path.name) == same_name(part))
+        return found.relative_to(folder).as_posix() if found.is_file() else None
+    except (OSError, StopIteration):  # also a name that is longer than the disk allows
+        return None

@@ -1,6 +1,7 @@
-"""Reads the splits of an audio folder from its CSV files, and makes and writes those that are missing.
+"""Reads the splits of an audio folder from its CSV files, and makes those that are missing.
 
-Texts with equal ``split_key`` go into the same split; no split is empty; no file of the user is ever changed. Knows no
+Texts with equal ``split_key`` go into the same split; no split is empty; no file of the user is ever changed. What was
+made is written in a second step, so that a folder that is refused keeps no file that its owner did not make. Knows no
 content of audio files.
 """
 
@@ -12,10 +13,12 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
+from asr_lightning.data.characters import shown
 from asr_lightning.data.folder import list_audio, scan_folder
-from asr_lightning.data.manifest import CSV_NAMES, Entry, read_manifest, require_unique, write_manifests
+from asr_lightning.data.manifest import CSV_NAMES, Entry, find_file, read_manifest, require_unique, write_manifests
 from asr_lightning.data.rows import Row, one_line, read_text, split_key
 from asr_lightning.errors import DataError, OptionError
 from asr_lightning.scoring.text import name_some
@@ -29,14 +32,48 @@ READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 Splits = dict[str, tuple[Row, ...]]
 
 
-def prepare_splits(
+@dataclass(frozen=True)
+class Plan:
+    """The splits of a folder.
+
+    Attributes:
+        splits: Rows of train, dev and test.
+        made: Those of the splits that no CSV has yet.
+        listed: Names of the CSV files that have the others.
+        folder: The audio folder.
+        run_dir: Where CSV files are written if ``folder`` is read-only.
+    """
+
+    splits: Splits
+    made: Splits = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
+    folder: Path = Path()
+    run_dir: Path | None = None
+
+    def write(self) -> None:
+        """Write the CSV files that are missing. To be called when all recordings have been inspected.
+
+        Raises:
+            ValueError: They cannot be written, or another process has just written others.
+        """
+        if not self.made:
+            return
+        try:
+            _persist(self.made, self.folder, self.run_dir)
+        except FileExistsError as error:
+            present = _read_present(self.folder, self.run_dir)
+            if any(rows != tuple(entry.row for entry in present.get(split, ())) for split, rows in self.made.items()):
+                raise DataError(f"{error}; another process has made a split just now: start again") from error
+
+
+def plan_splits(
     folder: str | Path,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
     run_dir: str | Path | None = None,
     allow_text_leak: bool = False,
-) -> Splits:
-    """Read the rows of train, dev and test; missing CSV files are made and written, others are never changed.
+) -> Plan:
+    """Read the rows of train, dev and test; those without a CSV file are made in memory. Nothing is written.
 
     Args:
         folder: Audio folder.
@@ -49,24 +86,43 @@ def prepare_splits(
         ValueError: The folder or a CSV cannot be used, a text is in train and in dev or test, or there are fewer
             different texts than splits.
     """
-    folder = Path(folder)
+    folder, run_dir = Path(folder), Path(run_dir) if run_dir else None
     require_valid_shares(shares)
+    if shown(str(folder)) != str(folder):  # no configuration or report could name it
+        raise DataError(f"{shown(str(folder))}: the name of this folder is not UTF-8; rename it")
     list_audio(folder)  # a missing folder is a clearer error than missing CSVs
-    present = _read_present(folder, Path(run_dir) if run_dir else None)
+    present = _read_present(folder, run_dir)
     entries = [entry for split in SPLITS for entry in present.get(split, ())]
     require_unique(entries)
     _warn_of_other_transcripts(folder, entries)
     _require_no_leak(present, allow_text_leak)
     splits = {split: tuple(entry.row for entry in listed) for split, listed in present.items()}
     missing = {split: share for split, share in zip(SPLITS, shares, strict=True) if split not in present}
+    made: Splits = {}
     if missing:
         made = divide(_unlisted_rows(folder, entries), missing, seed)
-        _persist(made, folder, Path(run_dir) if run_dir else None)
-        splits |= made
     else:
         used = {entry.row.file_name for entry in entries}
         _log_unused([path.name for path in list_audio(folder) if path.name not in used], "no CSV lists them")
-    return {split: splits[split] for split in SPLITS}
+    listed = tuple(CSV_NAMES[split] for split in splits)
+    return Plan({split: (splits | made)[split] for split in SPLITS}, made, listed, folder, run_dir)
+
+
+def prepare_splits(
+    folder: str | Path,
+    shares: Sequence[float] = SHARES,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    allow_text_leak: bool = False,
+) -> Splits:
+    """The splits of ``plan_splits``; missing CSV files are written, without a look at the recordings.
+
+    Raises:
+        ValueError: As for ``plan_splits``, or the CSV files cannot be written.
+    """
+    plan = plan_splits(folder, shares, seed, run_dir, allow_text_leak)
+    plan.write()
+    return plan.splits
 
 
 def require_valid_shares(shares: Sequence[float]) -> None:
@@ -162,11 +218,14 @@ def _persist(made: Splits, folder: Path, run_dir: Path | None) -> None:
     """Write new CSV files into the audio folder or, if that is read-only, into the run folder.
 
     Raises:
+        FileExistsError: One of them was not there when the split was made.
         ValueError: Neither folder can be written.
     """
     try:
         write_manifests(folder, made)
         place = folder
+    except FileExistsError:
+        raise
     except OSError as error:
         if error.errno not in READ_ONLY:
             raise DataError(f"{folder}: the split cannot be written ({error.strerror})") from error
@@ -207,9 +266,10 @@ def _warn_of_other_transcripts(folder: Path, entries: Sequence[Entry]) -> None:
     """Log the rows whose text in the CSV differs from that in the ``.txt`` file; the CSV is used."""
     different = []
     for entry in entries:
-        beside = (folder / entry.row.file_name).with_suffix(".txt")
-        if not beside.exists():
+        found = find_file(folder, str(PurePosixPath(entry.row.file_name).with_suffix(".txt")))
+        if found is None:
             continue  # only the CSV has the transcript
+        beside = folder / found
         try:
             if one_line(read_text(beside)) != entry.row.text:
                 different.append(f"{entry.place} and {beside.name}")
@@ -221,4 +281,5 @@ def _warn_of_other_transcripts(folder: Path, entries: Sequence[Entry]) -> None:
 
 def _log_unused(names: Sequence[str], reason: str) -> None:
     if names:
-        log.warning("%d recordings of the folder are not used, since %s: %s", len(names), reason, name_some(names))
+        listed = name_some(list(map(shown, names)))
+        log.warning("%d recordings of the folder are not used, since %s: %s", len(names), reason, listed)

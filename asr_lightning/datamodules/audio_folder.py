@@ -7,11 +7,10 @@ script that trains.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -20,11 +19,12 @@ from torch.utils.data import DataLoader, Sampler
 from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.folds import Fold
 from asr_lightning.data.rows import Row
-from asr_lightning.data.splits import SPLITS, Splits, prepare_splits, require_valid_shares
+from asr_lightning.data.splits import SPLITS, Plan, Splits, plan_splits, require_valid_shares
 from asr_lightning.datamodules.augment import Augmentation
 from asr_lightning.datamodules.dataset import AudioCache, SpeakerAndReplay, UtteranceDataset, WholeBatches, measure
+from asr_lightning.datamodules.late_loader import LateLoader
 from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches
-from asr_lightning.errors import DataError, OptionError
+from asr_lightning.errors import DataError, require_at_least
 from asr_lightning.protocols import Collator
 from asr_lightning.types import AudioLimits, SpeechBatch
 
@@ -39,7 +39,8 @@ class AudioFolderDataModule(LightningDataModule):
 
     Args:
         audio_dir: Folder with ``<UID>.wav|mp3|…`` and ``<UID>.txt``, and optionally ``train_files.csv``,
-            ``dev_files.csv`` and ``test_files.csv``. Missing CSV files are written; nothing else is changed.
+            ``dev_files.csv`` and ``test_files.csv``. Missing CSV files are written when all recordings have been
+            inspected; nothing else is changed.
         batch_size: Largest number of utterances in a training batch.
         eval_batch_size: Largest number of utterances in a batch of dev or test; None means ``batch_size``.
         shares: Shares of train, dev and test, if CSV files have to be made.
@@ -85,9 +86,9 @@ class AudioFolderDataModule(LightningDataModule):
         super().__init__()
         require_valid_shares(shares)
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        _require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _require_at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
-        _require_at_least(0, replay_share=replay_share, replay_least=replay_least, epoch_clips=epoch_clips)
+        require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        require_at_least(0, num_workers=num_workers, cache_gib=cache_gib, seed=seed)
+        require_at_least(0, replay_share=replay_share, replay_least=replay_least, epoch_clips=epoch_clips)
         self.audio_dir = Path(audio_dir).expanduser()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -106,21 +107,24 @@ class AudioFolderDataModule(LightningDataModule):
         self.cache_bytes = int(cache_gib * 2**30)
         self._cache = AudioCache(self.audio_dir, self.limits.sample_rate, self.cache_bytes)
         self.fold = Fold()
-        self._splits: Splits | None = None
+        self._plan: Plan | None = None
         self._datasets: dict[str, UtteranceDataset] = {}
 
     @property
     def splits(self) -> dict[str, tuple[Row, ...]]:
-        """Rows of train, dev and test. Missing CSV files are made and written at the first use.
+        """Rows of train, dev and test. Missing CSV files are made in memory; ``prepare_data`` writes them.
 
         Raises:
             ValueError: The folder or one of its CSV files cannot be used.
         """
-        if self._splits is None:
-            self._splits = prepare_splits(
+        return self._planned().splits
+
+    def _planned(self) -> Plan:
+        if self._plan is None:
+            self._plan = plan_splits(
                 self.audio_dir, self.shares, self.seed, self.run_dir, allow_text_leak=self.allow_text_leak
             )
-        return self._splits
+        return self._plan
 
     @property
     def num_clips(self) -> int:
@@ -130,13 +134,33 @@ class AudioFolderDataModule(LightningDataModule):
     def divided(self, splits: Splits, fold: Fold = Fold()) -> AudioFolderDataModule:  # noqa: B008 - never changed
         """A copy with the same recordings in other ``splits`` but the same test; decoded recordings are shared."""
         other = copy(self)
-        other._splits, other.fold = splits, fold
+        other._plan, other.fold = Plan(splits), fold
         other._datasets = {name: self._datasets[name] for name in ("test", "replay") if name in self._datasets}
         return other
 
     def prepare_data(self) -> None:
-        """Make and write the splits. Lightning calls this in one process only; the others read the CSV files."""
-        _ = self.splits
+        """Write the splits that no CSV file has yet, when all recordings have been inspected.
+
+        Lightning calls this in one process only; the others read the CSV files.
+
+        Raises:
+            ValueError: Some recordings or transcripts cannot be used, or the files cannot be written.
+        """
+        if self._planned().made:
+            self._load(SPLITS)
+            self._planned().write()
+            self._plan = Plan(self.splits)
+
+    def inspect(self) -> None:
+        """Validate all recordings and write nothing. What an earlier run has left in ``run_dir`` does not count.
+
+        Raises:
+            ValueError: Some recordings or transcripts cannot be used; the message lists them.
+        """
+        plan = plan_splits(self.audio_dir, self.shares, self.seed, allow_text_leak=self.allow_text_leak)
+        fresh = self.divided(plan.splits)
+        fresh._plan = plan
+        fresh._load(SPLITS)
 
     def setup(self, stage: str | None = None) -> None:
         """Decode and validate all recordings that ``stage`` needs; before training those of all three splits.
@@ -144,11 +168,20 @@ class AudioFolderDataModule(LightningDataModule):
         Raises:
             ValueError: Some recordings or transcripts cannot be used; the message lists them.
         """
-        needed = [split for split in NEEDED_SPLITS.get(stage or "fit", SPLITS) if split not in self._datasets]
+        self.prepare_data()
+        self._load(NEEDED_SPLITS.get(stage or "fit", SPLITS))
+
+    def _load(self, splits: Sequence[str]) -> None:
+        needed = [split for split in splits if split not in self._datasets]
         rows = [row for split in needed for row in self.splits[split]]
-        seconds = dict(zip((row.uid for row in rows), measure(rows, self._cache, self.limits), strict=True))
-        if self.collator is not None and rows:
-            self._require_usable_texts(self.collator, rows, seconds)
+        try:
+            seconds = dict(zip((row.uid for row in rows), measure(rows, self._cache, self.limits), strict=True))
+            if self.collator is not None and rows:
+                self._require_usable_texts(self.collator, rows, seconds)
+        except DataError as error:
+            listed = " or ".join(self._planned().listed)
+            advice = f"\nIf you move a recording away, delete its line in {listed} as well." if listed else ""
+            raise DataError(f"{error}{advice}") from error
         for split in needed:
             self._datasets[split] = UtteranceDataset(
                 self.splits[split],
@@ -265,24 +298,3 @@ class AudioFolderDataModule(LightningDataModule):
             multiprocessing_context="spawn" if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
         )
-
-
-class LateLoader(DataLoader):
-    """A loader that does not use its sampler before the first batch is requested.
-
-    When a run is resumed, Lightning makes the first iterator before it sets the epoch, and workers would read ahead.
-    """
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().__iter__()
-
-
-def _require_at_least(least: int, **options: float) -> None:
-    """Refuse options below ``least``.
-
-    Raises:
-        ValueError: An option is smaller; the message names it.
-    """
-    for name, value in options.items():
-        if value < least:
-            raise OptionError(f"{name} must be at least {least}, but is {value}")

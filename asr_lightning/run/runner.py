@@ -26,7 +26,6 @@ from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.callbacks.log_clips import LogClips
 from asr_lightning.callbacks.progress import Progress
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
-from asr_lightning.data.folder import list_audio
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.datamodules.canary import open_canary
 from asr_lightning.errors import OptionError
@@ -202,4 +201,4 @@ def _inspect(data: AudioFolderDataModule) -> None:
         data.prepare_data()
         data.setup("fit")
     else:
-        list_audio(data.audio_dir)  # the split of such a folder is written to the run folder, so it must come later
+        data.inspect()  # the split of such a folder is written to the run folder, so it must come later

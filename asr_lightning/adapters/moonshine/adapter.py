@@ -22,6 +22,7 @@ from asr_lightning.adapters.shared.attention_masks import no_host_reads
 from asr_lightning.adapters.shared.greedy import GreedyRules, TeacherForced
 from asr_lightning.adapters.shared.lora import LoRA, LoRANetwork
 from asr_lightning.adapters.shared.seq2seq import CAP_TOKENS_PER_SECOND, refuse_long, shift_once, validate_smoothing
+from asr_lightning.adapters.shared.style import characters_of, warn_of_style
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch, Utterance
 
@@ -96,13 +97,14 @@ class MoonshineCollator:
         )
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
-        """Refuse transcripts with more tokens than the decoder has positions.
+        """Refuse transcripts with more tokens than the decoder has positions; warn of another style than the model's.
 
         Raises:
             ValueError: There are such transcripts; the message lists them.
         """
         tokens = {name: self._tokens(text) for name, text in texts.items()}
         refuse_long(tokens, len(self.rules.prompt), self.max_target_tokens)
+        warn_of_style(texts.values(), characters_of(self.tokenizer))
 
     def _tokens(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from asr_lightning.adapters.shared.style import warn_of_style
 from asr_lightning.scoring.text import name_some
 
 logger = logging.getLogger(__name__)
@@ -175,22 +176,7 @@ def validate_texts(texts: Mapping[str, str], vocabulary: Vocabulary, unknown_cha
     marks = _files_by_character({name: spelling.marks for name, spelling in spelled.items()})
     if marks:
         logger.info("this model writes no %s; they are left out of what it learns", " ".join(sorted(marks)))
-    _warn_of_style(texts.values(), vocabulary.characters())
-
-
-def _warn_of_style(texts: Iterable[str], characters: set[str]) -> None:
-    """Warn if a model that writes capitals and full stops is about to unlearn them (NeMo #15382)."""
-    text = "".join(texts)
-    lacks = []
-    if any(char.isupper() for char in characters) and any(char.islower() for char in characters):
-        lacks += [] if any(char.isupper() for char in text) else ["capital letters"]
-    if {".", ","} <= characters and not any(char in ".,?!" for char in text):
-        lacks.append("punctuation")
-    if lacks:
-        logger.warning(
-            "this model writes %s and the transcripts have none: it will learn to leave them out. Write the "
-            "transcripts as the model would, if its style is to stay", " and ".join(lacks),
-        )  # fmt: skip
+    warn_of_style(texts.values(), vocabulary.characters())
 
 
 def _files_by_character(characters: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperTokenizer
 
 from asr_lightning.adapters.shared.seq2seq import refuse_long, shift_once
+from asr_lightning.adapters.shared.style import characters_of, warn_of_style
 from asr_lightning.adapters.whisper.prompts import spoken_text
 from asr_lightning.types import AudioLimits, SpeechBatch, Utterance
 
@@ -59,13 +60,14 @@ class WhisperCollator:
         )
 
     def check(self, texts: Mapping[str, str], seconds: Mapping[str, float]) -> None:
-        """Refuse transcripts with more tokens than the decoder has positions.
+        """Refuse transcripts with more tokens than the decoder has positions; warn of another style than the model's.
 
         Raises:
             ValueError: There are such transcripts; the message lists them.
         """
         tokens = {name: self._tokens(text) for name, text in texts.items()}
         refuse_long(tokens, len(self.prompt), self.limits.max_target_tokens)
+        warn_of_style(texts.values(), characters_of(self.tokenizer))
 
     def _tokens(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(spoken_text(text, self.language), add_special_tokens=False).input_ids

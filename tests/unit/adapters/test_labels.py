@@ -73,6 +73,7 @@ def test_a_text_of_which_nothing_is_left() -> None:
         (["open the window.", "close it"], "capital letters and the transcripts"),
         (["Open the window", "Close it"], "writes punctuation and"),
         (["Open the window.", "Close it"], None),
+        (["OPEN THE WINDOW.", "Close it", "CLOSE IT"], "2 of 3 transcripts are in capitals only"),
     ],
 )
 def test_style_mismatch_warning(texts: list[str], warning: str | None, caplog: pytest.LogCaptureFixture) -> None:

@@ -129,6 +129,16 @@ def test_a_text_longer_than_the_decoder_is_refused_by_name(adapter: MoonshineAda
         adapter.collator()([clip(text="x" * 300)])
 
 
+def test_transcripts_in_capitals_are_warned_of(adapter: MoonshineAdapter, caplog: pytest.LogCaptureFixture) -> None:
+    """The tokens of single bytes, such as <0x0A>, say nothing about the vocabulary."""
+    collator = adapter.collator()
+    collator.check({"a.wav": "OPEN THE WINDOW"}, {"a.wav": 1.0})
+    assert caplog.text == ""
+    adapter.tokenizer.add_tokens(["Open", "it"])
+    collator.check({"a.wav": "OPEN THE WINDOW"}, {"a.wav": 1.0})
+    assert "1 of 1 transcripts are in capitals only" in caplog.text
+
+
 def test_options_of_a_saved_folder_are_kept(adapter: MoonshineAdapter, tmp_path: Path) -> None:
     adapter.options = MoonshineOptions(max_tokens_per_second=14.0, max_seconds=12.0)
     adapter.save(tmp_path)

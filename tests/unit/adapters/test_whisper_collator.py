@@ -70,6 +70,17 @@ def test_long_audio_and_other_sample_rates_are_refused(make_whisper):
         collator([replace(clip(uid="speech-9"), sample_rate=8000)])
 
 
+def test_transcripts_in_capitals_are_warned_of(make_whisper, caplog: pytest.LogCaptureFixture):
+    """Only if the vocabulary has words in both cases: single bytes of both cases are in every one."""
+    collator, texts = make_whisper().collator(), {"a.wav": "OPEN THE WINDOW", "b.wav": "CLOSE THE DOOR"}
+    collator.check(texts, dict.fromkeys(texts, 1.0))
+    assert caplog.text == ""
+    collator.tokenizer.add_tokens(["Open", "it.", "now,"])
+    collator.check(texts, dict.fromkeys(texts, 1.0))
+    assert "2 of 2 transcripts are in capitals only, and this model writes small letters too" in caplog.text
+    assert "this model writes punctuation and the transcripts have none" in caplog.text
+
+
 def test_texts_and_order_are_untouched(whisper: WhisperAdapter):
     batch = whisper.collator()([clip(2.0, text=" Hello, World! ", uid="b"), clip(1.0, text="", uid="a")])
     assert batch.uids == ("b", "a")

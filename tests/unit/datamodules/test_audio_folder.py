@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from asr_lightning.adapters.toy import ToyCollator
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.datamodules.augment import Augmentation
+from asr_lightning.errors import DataError
 from asr_lightning.types import AudioLimits, SpeechBatch
 
 PARTS = ("audio_folder", "augment", "augment_audio", "dataset", "sampler")
@@ -178,6 +179,7 @@ def test_processes_share_the_batches(make_folder):
 
 def test_setup_decodes_what_the_stage_needs(make_folder):
     folder = make_folder(6)
+    data(folder).prepare_data()
     test_clip = data(folder).splits["test"][0].file_name
     (folder / test_clip).write_bytes(b"broken" * 100)
     data(folder).setup("validate")
@@ -247,3 +249,43 @@ def test_few_clips_are_joined_by_more_replay(make_folder):
 def test_replay_folder_is_named_when_it_is_wrong(make_folder, tmp_path):
     with pytest.raises(ValueError, match="no such audio folder"):
         data(make_folder(8), replay=str(tmp_path / "nowhere")).train_dataloader()
+
+
+def test_csv_files_are_written_when_everything_is_inspected(make_folder):
+    folder = make_folder(12)
+    good = (folder / "clip003.wav").read_bytes()
+    (folder / "clip003.wav").write_bytes(b"")
+    for stage in ("fit", "validate", "test", None):
+        with pytest.raises(DataError, match="clip003.wav: the file is empty") as error:
+            data(folder).setup(stage)
+        assert "delete its line" not in str(error.value)
+    assert data(folder).num_clips == 12 and not list(folder.glob("*.csv"))
+    (folder / "clip003.wav").write_bytes(good)
+    data(folder).setup("validate")
+    assert len(list(folder.glob("*.csv"))) == 3
+    (folder / "clip003.wav").write_bytes(b"")
+    listed = "train_files.csv or dev_files.csv or test_files.csv"
+    with pytest.raises(
+        DataError, match=f"clip003.wav: the file is empty.*\nIf .*, delete its line in {listed} as well"
+    ):
+        data(folder).setup("fit")
+
+
+def test_inspection_writes_nothing_and_ignores_an_earlier_run(make_folder, tmp_path):
+    folder, run_dir = make_folder(6), tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "dev_files.csv").write_text("uid,file_name,text\nx,gone.wav,some text\n")
+    data(folder, run_dir=str(run_dir)).inspect()
+    assert not list(folder.glob("*.csv")) and len(list(run_dir.iterdir())) == 1
+    with pytest.raises(DataError, match="no file 'gone.wav'"):
+        data(folder, run_dir=str(run_dir)).prepare_data()
+
+
+def test_two_processes_may_make_the_same_split(make_folder):
+    folder = make_folder(12)
+    one, two, other = data(folder), data(folder), data(folder, seed=5)
+    assert one.splits == two.splits != other.splits
+    for process in (one, two):
+        process.prepare_data()
+    with pytest.raises(DataError, match="another process has made a split just now: start again"):
+        other.prepare_data()
