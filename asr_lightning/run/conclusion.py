@@ -5,6 +5,7 @@ Knows the adapter contract and no model.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +34,8 @@ from asr_lightning.scoring.evaluation import Evaluation
 from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import normalizer
 from asr_lightning.types import Utterance
+
+logger = logging.getLogger(__name__)
 
 TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
 TWO_MODES = (
@@ -111,8 +114,10 @@ def report(run: Finished, choice: Choice) -> Outcome:
     shipped = saved.load(run.run_dir / "model")
     silent = _silence_text(run.source.native(), run), _silence_text(shipped, run)
     if run.is_out_of_fold:
+        logger.info("the chosen weights of each fold read its clips, and the report is written")
         tested = out_of_fold.tested(run.comparison, run.ends[0], choice.selection, choice.chosen, shipped)
     else:
+        logger.info("the untouched and the chosen model read %d test clips", run.comparison.clips["test"])
         tested = run.comparison.test(run.source, shipped)
     write_pairs(run.run_dir / "test_transcripts.csv", tested.pairs)
     study = _study(run, choice, tested, silent)

@@ -24,7 +24,7 @@ from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.callbacks.log_clips import LogClips
-from asr_lightning.callbacks.progress import Progress
+from asr_lightning.callbacks.progress import Progress, minutes
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.data.folder import list_audio
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
@@ -71,7 +71,8 @@ class Runner:
         self.outcome: Outcome | None = None
         self.finished: Finished
         self.choice: Choice
-        self.progress, self.baseline = Progress(), BaselineWER()
+        self.baseline = BaselineWER()
+        self.progress = Progress(self.baseline)
         self._lock = RunLock(self.run_dir)
         self._started = started
         self.own_callbacks = tuple(callbacks)
@@ -90,6 +91,7 @@ class Runner:
         self._lock.refuse_if_held()
         args = self.options.model.adapter.init_args
         self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
+        self.progress.num_canary = len(self.canary.references) if self.canary else 0
         if self.ckpt_path == "last":
             self._go_on = bool(folds.finished(self.run_dir))
             self.ckpt_path = None if self._go_on else str(last_checkpoint(self.run_dir))
@@ -120,8 +122,7 @@ class Runner:
         if self._log_clips:
             callbacks.append(LogClips(tensorboard))
         if self.options.budget is not None:
-            num_canary = len(self.canary.references) if self.canary else 0
-            callbacks.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
+            callbacks.append(TimeBudget(seconds_of(self.options.budget), self._started, self.progress.num_canary))
         return callbacks
 
     def train(
@@ -218,8 +219,14 @@ class Runner:
             cost=self._cost,
             can_choose_again=self._log_clips,  # a job's folder is out of reach for the person who reads its report
         )
+        logger.info("training is over; dev and the canary choose the weights: %s", self._time_left())
         self.choice = choose(self.finished)
         self.outcome = report(self.finished, self.choice)
+
+    def _time_left(self) -> str:
+        """The time of what follows training; a run that was resumed after training has measured none."""
+        seconds = self.progress.seconds_after
+        return f"at most {minutes(seconds)} left, test and report included" if seconds else "test and report follow"
 
     def _cost(self) -> Cost:
         return Cost(

@@ -52,7 +52,7 @@ class SelectionSettings:
         canary_limit: Percentage points of WER that other people's speech may lose before the loss counts.
         canary_weight: Weight of one point of loss beyond the limit, in points of the speaker's dev WER. Only a
             significant loss counts: the lower end of the 95 % interval of the paired bootstrap over the canary.
-            ``inf`` refuses all weights with such a loss; with 0, other people's speech has no influence.
+            ``.inf`` refuses all weights with such a loss; with 0, other people's speech has no influence.
     """
 
     average: int = 4

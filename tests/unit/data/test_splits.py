@@ -97,7 +97,7 @@ def test_made_once_then_reused(make_folder, caplog):
     ],
 )
 def test_few_clips_get_dev_and_test_that_can_decide(make_folder, clips, repeated, sizes):
-    """Of forty clips, a tenth is four, from which no verdict was ever drawn. From a hundred clips on, nothing changes."""
+    """Of forty clips, a tenth is four, from which no verdict was ever drawn. From a hundred on nothing changes."""
     folder = make_folder(clips, texts=[f"text {number // repeated}" for number in range(clips)])
     splits = prepare_splits(folder)
     assert sum(sizes) == clips

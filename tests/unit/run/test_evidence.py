@@ -42,7 +42,7 @@ def in_folds(train: int, test: int) -> Splits:
             "",
             [
                 f"dev has one text: {KEPT}add --folds 4, so that every clip of train and dev counts",
-                f"test has one text: {NO_VERDICT}add --folds 4 --test_on folds, so that every clip is tested by a model",
+                f"test has one text: {NO_VERDICT}add --folds 4 --test_on folds, so that every clip is tested",
             ],
         ),
         (in_folds(36, 4), "auto", "", [f"test has 4 different texts: {NO_VERDICT}add --test_on folds, so that"]),
