@@ -144,7 +144,8 @@ def load(
         ValueError: There is no such model or device, or the model cannot be loaded.
     """
     adapter = registry.build(str(model), **({"language": language} if language else {}))
-    is_specialized = saved.record(Path(model).expanduser()) is not None
+    # Of what was loaded: a folder here may have the name of a model, and a model's card may name a specialized folder.
+    is_specialized = saved.record(registry.choose(str(model)).source) is not None
     return Recognizer(adapter if is_specialized and not native else adapter.native(), device, batch_size)
 
 

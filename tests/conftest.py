@@ -58,8 +58,11 @@ def tones_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy's phrases with their split, shared by all tests: do not write to this folder."""
     from make_tones import write_tones
 
+    from asr_lightning.data.splits import prepare_splits
+
     folder = tmp_path_factory.mktemp("shared") / "tones"
     write_tones(folder)
+    prepare_splits(folder)
     return folder
 
 

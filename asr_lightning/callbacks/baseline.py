@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,21 +28,24 @@ class BaselineWER(Callback):
 
     Attributes:
         dev: Transcripts and loss of the untouched model; None before training has started.
+        seconds_per_clip: Time that it took; 0 if it was not measured, in a resumed run.
     """
 
     def __init__(self, data: Any = None) -> None:
         self.data = data
         self.dev: Evaluation | None = None
+        self.seconds_per_clip = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the untouched model once; a resumed run keeps the result of its first start."""
         normalize = pl_module.normalize
         if self.dev is None:
-            native = pl_module.adapter.native()
+            native, started = pl_module.adapter.native(), time.monotonic()
             loader = (self.data or trainer.datamodule).loader("dev", native.collator(), distributed=False)
             with whole_weights(trainer.strategy):
                 known = find_known_texts(native, pl_module.device)
                 self.dev = evaluate(native, loader, pl_module.device, known)
+            self.seconds_per_clip = (time.monotonic() - started) / len(self.dev.transcripts)
             logger.info("before training: dev WER %.1f %%", 100 * score(self.dev.transcripts, normalize).wer)
         rates = score(self.dev.transcripts, normalize)
         for pl_logger in trainer.loggers:

@@ -15,16 +15,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from asr_lightning.callbacks.scoring_work import work_after_training
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
-from asr_lightning.datamodules.canary import SPOT_CHECK
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.types import SpeechBatch
 
 logger = logging.getLogger(__name__)
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
-DEV_PASSES = 7  # after training: two sets of weights, four steps towards the untouched model, one in reserve
-CANARY_PASSES = 2  # in the mode of training: the weights that are best on dev, and one step towards the untouched model
 DECODING_FACTOR = 1.5  # time for loss and transcript of a clip, relative to the loss alone, once the model is usable
 SAFETY_FACTOR = 1.15  # on every estimate: the last batches are no slower than the first, but machines are noisy
 
@@ -107,14 +105,13 @@ class TimeBudget(Callback):
     def _scoring_seconds(self, trainer: Trainer, pl_module: LightningModule) -> tuple[float, float, float]:
         """Estimated seconds of one validation, of all scoring before training, and of all scoring after it."""
         data = trainer.datamodule
-        dev, test, fold = len(data.dataset("dev")), len(data.dataset("test")), data.fold
+        dev, fold = len(data.dataset("dev")), data.fold
         # The decoding time of an untrained model says nothing: one that repeats itself takes ten times as long.
         per_clip = DECODING_FACTOR * self._seconds_per_clip(pl_module, data, pl_module.adapter, _compute_loss)
         per_clip_native = self._seconds_per_clip(pl_module, data, pl_module.adapter.native(), _compute_loss_and_texts)
-        num_native = 2 * test + (1 + 1 / SPOT_CHECK) * self.num_canary
-        num_as_trained = DEV_PASSES * dev * fold.count + test + CANARY_PASSES * self.num_canary
+        work = work_after_training(data, self.num_canary)
         before = per_clip_native * dev * fold.count if not fold.number else 0.0
-        return per_clip * dev, before, per_clip_native * num_native + per_clip * num_as_trained
+        return per_clip * dev, before, work.seconds(per_clip, per_clip_native)
 
     def _seconds_per_clip(
         self,

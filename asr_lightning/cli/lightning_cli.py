@@ -5,7 +5,6 @@ It puts together the parts of a run. It imports torch, so ``__main__`` imports i
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -25,13 +24,13 @@ from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.train_only import TrainOnly
+from asr_lightning.cli import finished
 from asr_lightning.cli.arguments import long_options, with_model, with_plan
-from asr_lightning.data.folds import HELP, FoldCount
+from asr_lightning.data.folds import HELP, TEST_HELP, FoldCount, TestOn
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.errors import OptionError
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.run import folds
 from asr_lightning.run.folder import SaveConfig, loggers_of, run_dir_of
 from asr_lightning.run.outcome import Scores
 from asr_lightning.run.runner import Runner
@@ -43,8 +42,6 @@ from asr_lightning.training.devices import matmul_precision
 from asr_lightning.training.precision import precision_options
 from asr_lightning.training.quiet import quiet
 from asr_lightning.training.sharded import ShardedStrategy
-
-logger = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS = {
     "max_epochs": 10,
@@ -142,6 +139,7 @@ class ASRCLI(LightningCLI):
         parser.add_argument("--budget", type=str | None, help="Time for the whole run, such as 5m; limits its epochs.")
         parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Train in bfloat16 on CPUs that have it.")
         parser.add_argument("--folds", type=FoldCount, default="auto", help=HELP)
+        parser.add_argument("--test_on", type=TestOn, default="auto", help=TEST_HELP)
         parser.add_argument(
             "--selection", type=SelectionSettings, default=SelectionSettings(), help="Choice of the final weights."
         )
@@ -176,14 +174,8 @@ class ASRCLI(LightningCLI):
             self.runner = Runner(self.options, *self._runner_options)
             self.runner.prepare()
             self.options.ckpt_path = self.runner.ckpt_path
-        elif not self.model_dir.is_dir():
-            raise ValueError(f"{self.run_dir} holds no model: run fit first, or name another --run_dir")
-        elif self.subcommand == "validate":
-            self.options.model.adapter.init_args.source = str(self.model_dir)
-            if folds.finished(self.run_dir):
-                logger.warning(
-                    "this model was trained in folds, on the dev clips too: results.json has dev out of fold"
-                )
+        else:
+            finished.prepare(str(self.subcommand), self.options, self.run_dir)
 
     def instantiate_trainer(self, part: str = "", **kwargs: Any) -> Trainer:
         """A trainer with the run's loggers and callbacks, and a precision for the device; ``part`` names its logs."""

@@ -72,12 +72,20 @@ def spec_of(options: argparse.Namespace) -> RunSpec:
 
 def _run_seeds(spec: RunSpec, count: int, fit_options: list[str]) -> int:
     """Run each seed in a folder of its own. With several processes, only the first one gets the outcomes."""
-    from asr_lightning.cli import lightning_cli
-    from asr_lightning.run.folder import refuse_place, set_aside
-    from asr_lightning.run.seeds import Seed, average_of, best_of
+    from asr_lightning.run.folder import refuse_place
+    from asr_lightning.run.lock import RunLock
 
     refuse_place(spec.run_dir, spec.data, spec.model)
-    set_aside(spec.run_dir)
+    with RunLock(spec.run_dir) as lock:
+        lock.take(new=True)
+        _run_each_seed(spec, count, fit_options)
+    return 0
+
+
+def _run_each_seed(spec: RunSpec, count: int, fit_options: list[str]) -> None:
+    from asr_lightning.cli import lightning_cli
+    from asr_lightning.run.seeds import Seed, average_of, best_of
+
     results = []
     for seed in range(spec.seed, spec.seed + count):
         seed_spec = replace(spec, seed=seed, run_dir=spec.run_dir / f"seed-{seed}")
@@ -86,7 +94,6 @@ def _run_seeds(spec: RunSpec, count: int, fit_options: list[str]) -> int:
             results.append(Seed(seed, runner.finished, runner.choice, runner.outcome))
     if results:
         _show_spread(results, average_of(results, spec.run_dir / "average") or best_of(results), spec.run_dir)
-    return 0
 
 
 def _show_spread(results: list[Seed], kept: Seed, run_dir: Path) -> None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asr_lightning.data.rows import Row, split_key
-from asr_lightning.data.splits import Splits, divide
+from asr_lightning.data.splits import UNSPLIT, Splits, divide
+from asr_lightning.data.splits import num_texts as num_texts_of
 from asr_lightning.errors import OptionError
 
 log = logging.getLogger(__name__)
 
 FoldCount = int | Literal["auto", "few", "off"]
+TestOn = Literal["auto", "split", "folds"]
 
 FEW = 40
 """Number of different texts in train and dev below which each fold trains for all epochs of the run, at a smaller
@@ -40,6 +42,13 @@ HELP = (
     f"less than {FEW}; off: one model, whose weights are chosen by its validations."
 )
 """Help of the option ``--folds``."""
+
+TEST_HELP = (
+    "What the test figures are measured on. split: a test split of its own. folds: every clip, of a test split too, "
+    "is transcribed by the model that was not trained on it, which needs folds. auto: folds for a folder with fewer "
+    f"than {UNSPLIT} different texts that has no split yet, so that all of its clips are trained on and tested."
+)
+"""Help of the option ``--test_on``."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def is_few(splits: Splits) -> bool:
 
 def num_texts(splits: Splits) -> int:
     """Number of different texts in train and dev."""
-    return len({split_key(row.text) for row in _clips(splits)})
+    return num_texts_of(_clips(splits))
 
 
 def fold_splits(splits: Splits, count: int) -> list[Splits]:

@@ -27,6 +27,16 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev", "test")
 SHARES = (0.7, 0.2, 0.1)
+
+FEW_CLIPS = 100
+"""Number of clips below which a tenth of them is too small a test split to decide anything."""
+
+DEV_TEXTS, TEST_TEXTS = 6, 10
+"""Number of different texts that dev and test of fewer clips get, if that is no more than a quarter of them."""
+
+UNSPLIT = 24
+"""Number of different texts below which a quarter of them is too small a test split to decide anything: 5, where the
+interval of the report needs 6. Such a set is best tested out of fold."""
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 Splits = dict[str, tuple[Row, ...]]
@@ -100,7 +110,8 @@ def plan_splits(
     missing = {split: share for split, share in zip(SPLITS, shares, strict=True) if split not in present}
     made: Splits = {}
     if missing:
-        made = divide(_unlisted_rows(folder, entries), missing, seed)
+        rows = _unlisted_rows(folder, entries)
+        made = divide(rows, missing if present or tuple(shares) != SHARES else shares_of(rows), seed)
     else:
         used = {entry.row.file_name for entry in entries}
         _log_unused([path.name for path in list_audio(folder) if path.name not in used], "no CSV lists them")
@@ -137,6 +148,29 @@ def require_valid_shares(shares: Sequence[float]) -> None:
             f"shares must be three positive numbers for train, dev and test that sum to 1, but are {tuple(shares)}; "
             f"the default is {SHARES}"
         )
+
+
+def has_split(folder: Path, run_dir: Path | None = None) -> bool:
+    """Whether a CSV of a split exists already, in ``folder`` or, for a read-only one, in the run folder."""
+    return any((place / name).exists() for place in (folder, run_dir) if place for name in CSV_NAMES.values())
+
+
+def num_texts(rows: Iterable[Row]) -> int:
+    """Number of different texts."""
+    return len({split_key(row.text) for row in rows})
+
+
+def shares_of(rows: Sequence[Row]) -> dict[str, float]:
+    """Weights of the splits where the user has named no shares: ``SHARES``, but more dev and test for few clips.
+
+    A test split of a tenth decides nothing where there are few clips: of forty, it has four.
+    """
+    shares, count, texts = dict(zip(SPLITS, SHARES, strict=True)), len(rows), num_texts(rows)
+    if texts < UNSPLIT or count >= FEW_CLIPS:
+        return shares
+    for split, least in (("dev", DEV_TEXTS), ("test", TEST_TEXTS)):
+        shares[split] = max(round(shares[split] * count), min(count // 4, math.ceil(least * count / texts)))
+    return shares | {"train": count - shares["dev"] - shares["test"]}
 
 
 def divide(rows: Iterable[Row], shares: Mapping[str, float], seed: int) -> Splits:

@@ -131,6 +131,10 @@ class AudioFolderDataModule(LightningDataModule):
         """Number of utterances in all three splits."""
         return sum(map(len, self.splits.values()))
 
+    def use(self, splits: Splits) -> None:
+        """Use ``splits``, whatever the CSV files of the folder list."""
+        self._splits, self._datasets = splits, {}
+
     def divided(self, splits: Splits, fold: Fold = Fold()) -> AudioFolderDataModule:  # noqa: B008 - never changed
         """A copy with the same recordings in other ``splits`` but the same test; decoded recordings are shared."""
         other = copy(self)

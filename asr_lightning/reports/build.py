@@ -25,6 +25,11 @@ FEW_WORDS = 100  # below it, one word more or less moves the WER by over a point
 LISTED = 15  # confusions and words that a report names
 UNITS = {"seconds": "s", "mb": "MB"}
 KEPT = "The untouched model was kept"
+FLATTERED = (
+    "There is no test split: each clip was read by a model that was not trained on it, out of fold. The same texts "
+    "chose how far the result steps back towards the untouched model, which flatters the figures a little."
+)
+NOT_CHOSEN_ON = "Nothing was trained or chosen on them."
 STARTS: dict[Verdict, str] = {"better": "Better", "no clear change": "No clear change", "worse": "Worse"}
 
 
@@ -46,6 +51,9 @@ def build(study: Study) -> Report:
         "mode": study.mode,
         "kept_base": study.kept_base,
         "decision": _decision(study),
+        "given_up": study.given_up,
+        "other_choice": study.other_choice,
+        "out_of_fold": study.is_out_of_fold,
         "normalizer": {"name": study.normalizer, "version": f"{study.normalizer} (asr_lightning {__version__})"},
         "test": test,
         "dev": section(study.dev, normalize) if study.dev else None,
@@ -80,6 +88,20 @@ def section(pairs: Sequence[Pair], normalize: Normalizer) -> Report:
     }
 
 
+def sections(report: Report) -> dict[str, Report]:
+    """The sections on the speaker's clips, by the names that the pages give them."""
+    if report["out_of_fold"]:
+        named = {"Out of fold": report["test"], "Out of fold, native mode": report["native"]}
+    else:
+        named = {"Test": report["test"], "Test, native mode": report["native"], "Dev": report["dev"]}
+    return {name: part for name, part in named.items() if part}
+
+
+def said_of_test(report: Report) -> str:
+    """What a reader must know of the test clips."""
+    return FLATTERED if report["out_of_fold"] else NOT_CHOSEN_ON
+
+
 def _rates(transcripts: Sequence[Transcript], normalize: Normalizer) -> Report:
     counts = [count_edits(t.reference, t.hypothesis, normalize) for t in transcripts]
     rates, raw = error_rates(counts), score(transcripts, none)
@@ -107,7 +129,7 @@ def _canary(study: Study) -> Report:
 
 def _verdict(study: Study, test: Report, canary: Report) -> Report:
     """The word, the sentence with its start apart, and the warnings; a clear loss on the canary is in the sentence."""
-    parts = [_kept_sentence(study, test) if study.kept_base else _test_sentence(test)]
+    parts = [_kept_sentence(study, test) if study.kept_base else _test_sentence(study, test)]
     losses = [(mode, part) for mode, part in canary["modes"].items() if part["verdict"] == "worse"]
     if losses:
         mode, part = max(losses, key=lambda loss: loss[1]["change"]["difference"])
@@ -118,11 +140,11 @@ def _verdict(study: Study, test: Report, canary: Report) -> Report:
         "start": KEPT if study.kept_base else STARTS[test["verdict"]],
         "canary_loss": bool(losses),
         "sentence": " ".join(parts),
-        "warnings": _warnings(test),
+        "warnings": _warnings(study, test),
     }
 
 
-def _test_sentence(test: Report) -> str:
+def _test_sentence(study: Study, test: Report) -> str:
     before, after = test["before"]["wer"], test["after"]["wer"]
     verb = "stayed at" if before == after else "fell" if after < before else "rose"
     figures = percent(after) if before == after else _from_to(test)
@@ -131,6 +153,8 @@ def _test_sentence(test: Report) -> str:
     if test["verdict"] == "no clear change" and before != after:
         interval += ", so it may be chance"
     clips = f"on {test['clips']} test clips that it never heard" if test["clips"] > 1 else "on one test clip"
+    if study.is_out_of_fold:
+        clips = f"on {test['clips']} clips, each read by a model that was not trained on it"
     return f"{STARTS[test['verdict']]}: {clips}, the word error rate {verb} {figures} ({interval})."
 
 
@@ -140,14 +164,17 @@ def _decision(study: Study) -> str:
 
 def _kept_sentence(study: Study, test: Report) -> str:
     clips = f"{test['clips']} test clips" if test["clips"] > 1 else "one test clip"
+    if study.is_out_of_fold:
+        clips = f"all {test['clips']} clips"
     return f"{_decision(study)} Its word error rate on {clips} is {percent(test['before']['wer'])}."
 
 
-def _warnings(test: Report) -> list[str]:
-    warnings = []
+def _warnings(study: Study, test: Report) -> list[str]:
+    warnings = [FLATTERED] if study.is_out_of_fold and not study.kept_base else []
     if test["words"] < FEW_WORDS:
+        more = "clips" if study.is_out_of_fold else "test clips"
         warnings.append(
-            f"The test is short: {test['words']} reference words. Every figure here is rough; record more test clips."
+            f"The test is short: {test['words']} reference words. Every figure here is rough; record more {more}."
         )
     if test["change"]["groups"] < MIN_GROUPS:
         warnings.append(

@@ -19,7 +19,7 @@ import jinja2
 import soundfile
 
 from asr_lightning.data import audio
-from asr_lightning.reports.build import Report, measure, percent, points
+from asr_lightning.reports.build import Report, measure, percent, points, said_of_test, sections
 
 SAMPLE_RATE = 16_000
 
@@ -84,6 +84,8 @@ def page(report: Report, recordings: Mapping[str, Path]) -> str:
         players=_players([row["uid"] for row in report["utterances"]], recordings),
         intervals=_intervals(report),
         charts=_charts(report),
+        parts=sections(report),
+        said_of_test=said_of_test(report),
     )
 
 
@@ -155,9 +157,7 @@ def _data_uri(path: Path) -> str:
 
 def _intervals(report: Report) -> list[IntervalBar]:
     """The change of each set of clips, with the place of its interval on a common axis in percent of the width."""
-    sets = {"Test": report["test"], "Test, native mode": report["native"], "Dev": report["dev"]}
-    sets |= {f"Others ({mode})": part for mode, part in report["canary"]["modes"].items()}
-    parts = {name: part for name, part in sets.items() if part}
+    parts = sections(report) | {f"Others ({mode})": part for mode, part in report["canary"]["modes"].items()}
     reach = max(max(abs(part["change"][end]) for end in ("low", "high", "difference")) for part in parts.values())
 
     def place(change: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from asr_lightning.reports.build import Report, measure, percent, points
+from asr_lightning.reports.build import Report, measure, percent, points, said_of_test, sections
 
 RATES = {
     "wer": "Word error rate (WER)",
@@ -41,12 +41,15 @@ def _head(report: Report) -> str:
     lines = [f"# {plain(report['model'])}, before and after", f"**{plain(verdict['sentence'])}**"]
     if not report["kept_base"]:
         lines.append(plain(report["decision"]))
+    if report["given_up"]:
+        lines.append(plain(report["given_up"]))
+    if report["other_choice"]:
+        lines.append(f"To take it instead:\n\n    {' '.join(report['other_choice'].split())}")
     return "\n\n".join([*lines, *(f"> {plain(warning)}" for warning in verdict["warnings"])])
 
 
 def _figures(report: Report) -> str:
-    sets = {"Test": report["test"], "Test, native mode": report["native"], "Dev": report["dev"]}
-    parts = {name: part for name, part in sets.items() if part}
+    parts = sections(report)
     tables = [_rates(name, part) for name, part in parts.items()]
     changes = _table(CHANGE_HEAD, [_change(name, part) for name, part in parts.items()])
     return "\n\n".join(["## How well it understands this voice", *tables, "Change of the WER in points:", changes])
@@ -101,7 +104,8 @@ def _clips(report: Report) -> str:
         (row["uid"], row["reference"], row["before"]["text"], row["after"]["text"], _errors(row))
         for row in report["utterances"]
     ]
-    return "## Every test clip\n\n" + _table(("Clip", "Reference", "Before", "After", "Errors"), rows)
+    title = "Every clip, out of fold" if report["out_of_fold"] else "Every test clip"
+    return f"## {title}\n\n" + _table(("Clip", "Reference", "Before", "After", "Errors"), rows)
 
 
 def _errors(row: Report) -> str:
@@ -160,14 +164,16 @@ def _fine_print(report: Report) -> str:
         "Versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
     }
     lines = [f"- {name}: {plain(value)}" for name, value in facts.items() if value != ""]
-    return "\n\n".join(["## Fine print", "\n".join(lines), _explanation(report["test"]["change"])])
+    return "\n\n".join(["## Fine print", "\n".join(lines), _explanation(report)])
 
 
-def _explanation(change: Report) -> str:
+def _explanation(report: Report) -> str:
+    change = report["test"]["change"]
+    said = said_of_test(report).replace("them", "the test clips")
     return (
         f"The intervals come from a paired bootstrap with {change['draws']:,} draws of groups of equal text. "
         'The verdict is "better" if the whole interval is below zero, "worse" if it is above, otherwise "no clear '
-        'change". Nothing was trained or chosen on the test clips.'
+        f'change". {said}'
     )
 
 

@@ -85,6 +85,9 @@ class Study:
         device: Where it was computed.
         silence: Words written for a silent clip, before and after; None where that was not tried.
         audio: Audio files of the test clips, by uid.
+        is_out_of_fold: Whether the test clips are those of all folds, each read by a model that was not trained on it.
+        given_up: One sentence: which weights are better on dev, and why others were chosen; empty if none are.
+        other_choice: The command that takes those weights; empty if there is none.
     """
 
     model: str
@@ -113,3 +116,6 @@ class Study:
     device: str = ""
     silence: tuple[str, str] | None = None
     audio: Mapping[str, Path] = field(default_factory=dict)
+    is_out_of_fold: bool = False
+    given_up: str = ""
+    other_choice: str = ""

@@ -5,6 +5,7 @@ Knows the adapter contract and no model.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,9 +22,11 @@ from asr_lightning.datamodules.canary import SPOT_CHECK, Canary
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.reports import study as reports
 from asr_lightning.reports.write import write
+from asr_lightning.run import out_of_fold
 from asr_lightning.run.ends import End
 from asr_lightning.run.forgetting import AS_TRAINED, NATIVE, Forgetting
 from asr_lightning.run.outcome import Cost, Outcome
+from asr_lightning.run.price import price_of
 from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
 from asr_lightning.scoring.comparison import Comparison, Tested, pairs, write_pairs, write_readable_json
 from asr_lightning.scoring.edits import score
@@ -31,6 +34,8 @@ from asr_lightning.scoring.evaluation import Evaluation
 from asr_lightning.scoring.rates import Pair
 from asr_lightning.scoring.text import normalizer
 from asr_lightning.types import Utterance
+
+logger = logging.getLogger(__name__)
 
 TOOLS = ("torch", "lightning", "transformers", "nemo_toolkit", "jiwer", "numpy")
 TWO_MODES = (
@@ -59,6 +64,7 @@ class Finished:
         validations: All validations of the training; empty for folds, each of which has its own.
         base_dev: Transcripts and loss of the untouched model on dev, in its native mode.
         cost: Computes the cost of the run so far.
+        can_choose_again: Whether the weights can be chosen again in ``run_dir``, by ``fit --ckpt_path last``.
     """
 
     run_dir: Path
@@ -73,6 +79,12 @@ class Finished:
     validations: Sequence[Validation]
     base_dev: Evaluation
     cost: Callable[[], Cost]
+    can_choose_again: bool = True
+
+    @property
+    def is_out_of_fold(self) -> bool:
+        """Whether there is no test split, so that the texts out of fold are the test."""
+        return not self.comparison.data.splits["test"]
 
 
 @dataclass(frozen=True)
@@ -100,9 +112,15 @@ def choose(run: Finished, forgetting: Forgetting | None = None) -> Choice:
 def report(run: Finished, choice: Choice) -> Outcome:
     """Test the chosen model, and write ``results.json``, ``test_transcripts.csv`` and the report."""
     shipped = saved.load(run.run_dir / "model")
-    tested = run.comparison.test(run.source, shipped)
+    silent = _silence_text(run.source.native(), run), _silence_text(shipped, run)
+    if run.is_out_of_fold:
+        logger.info("the chosen weights of each fold read its clips, and the report is written")
+        tested = out_of_fold.tested(run.comparison, run.ends[0], choice.selection, choice.chosen, shipped)
+    else:
+        logger.info("the untouched and the chosen model read %d test clips", run.comparison.clips["test"])
+        tested = run.comparison.test(run.source, shipped)
     write_pairs(run.run_dir / "test_transcripts.csv", tested.pairs)
-    study = _study(run, choice, tested, _silence_text(run.source.native(), run), _silence_text(shipped, run))
+    study = _study(run, choice, tested, silent)
     outcome = Outcome.from_report(write(study, run.run_dir), run.run_dir)
     write_readable_json(run.run_dir / "results.json", outcome.as_results())
     return outcome
@@ -131,11 +149,8 @@ def decision(selection: Selection, chosen: Candidate, remark: str = "") -> str:
         return f"{reason}{remark}."
     far = "" if chosen.alpha == 1 else f" at alpha {chosen.alpha:g}"
     better = min(selection.candidates[1:], key=lambda candidate: candidate.order)
-    if better is chosen:
-        reason = "the lowest dev WER of all candidates"
-    else:
-        given_up = 100 * (chosen.wer - better.wer)
-        reason = f"which gives up {given_up:.1f} points of dev WER so that other people's speech is not forgotten"
+    lowest = "the lowest dev WER of all candidates"
+    reason = lowest if better is chosen else f"with {100 * chosen.wer:.1f} % WER on dev"
     lost = f"; on the canary the WER changed by {chosen.lost.change.points}" if chosen.lost else ""
     return f"Chosen: {chosen.name}{far}, {reason}{lost}{remark}."
 
@@ -165,8 +180,9 @@ def _silence_text(adapter: ASRAdapter, run: Finished) -> str:
     return text
 
 
-def _study(run: Finished, choice: Choice, tested: Tested, silent_before: str, silent_after: str) -> reports.Study:
+def _study(run: Finished, choice: Choice, tested: Tested, silent: tuple[str, str]) -> reports.Study:
     data, selection, chosen = run.comparison.data, choice.selection, choice.chosen
+    price = price_of(selection, chosen)
     return reports.Study(
         model=run.model,
         source=run.source.source,
@@ -192,8 +208,11 @@ def _study(run: Finished, choice: Choice, tested: Tested, silent_before: str, si
         seed=run.seed,
         versions=versions(TOOLS),
         device=str(run.comparison.device),
-        silence=(silent_before, silent_after),
-        audio={row.uid: data.audio_dir / row.file_name for row in data.splits["test"]},
+        silence=silent,
+        audio={row.uid: data.audio_dir / row.file_name for row in data.splits["test"] or data.splits["dev"]},
+        is_out_of_fold=run.is_out_of_fold,
+        given_up=price.sentence if price else "",
+        other_choice=price.command(run.run_dir) if price and run.can_choose_again else "",
     )
 
 

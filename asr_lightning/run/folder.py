@@ -1,6 +1,6 @@
 """The folder of a run: its configuration, its logs and the checkpoint to resume from.
 
-Nothing in it is overwritten: a new run renames the folder of an earlier one.
+Nothing in it is overwritten: a new run renames the folder of an earlier one, and a new choice moves earlier results.
 """
 
 from __future__ import annotations
@@ -17,10 +17,22 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from asr_lightning.durable.files import read_json
 from asr_lightning.errors import OptionError
 from asr_lightning.training import checkpoints
 
 logger = logging.getLogger(__name__)
+
+RESULTS = (
+    "model",
+    "report.html",
+    "report.md",
+    "report.json",
+    "test_transcripts.csv",
+    "test.json",
+    "results.json",
+)
+"""What a finished run hands over, in the order in which it is set aside."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -80,6 +92,18 @@ def last_checkpoint(run_dir: Path) -> Path:
     return last
 
 
+def kept_untouched(run_dir: Path) -> bool:
+    """Whether the finished run in ``run_dir`` handed over the untouched model; False if there is no such run."""
+    results = read_json(run_dir / "results.json")
+    return results is not None and results.get("alpha") == 0
+
+
+def tested_out_of_fold(run_dir: Path) -> bool:
+    """Whether the finished run in ``run_dir`` had no test split of its own; False if there is no such run."""
+    results = read_json(run_dir / "results.json")
+    return results is not None and results.get("out_of_fold") is True
+
+
 def refuse_place(run_dir: Path, data: Path, source: str = "") -> None:
     """Refuse a run folder that cannot be renamed by the next run, since it holds more than an earlier run.
 
@@ -100,6 +124,24 @@ def refuse_place(run_dir: Path, data: Path, source: str = "") -> None:
     for what, path in held.items():
         if place in (path, *path.parents):
             raise OptionError(f"{place} holds {what}: name another --run_dir, such as runs/{data.resolve().name}")
+
+
+def set_aside_results(run_dir: Path) -> None:
+    """Move the model and the report of a finished run to ``earlier`` in its folder, since they are made anew.
+
+    A run that was killed before it had results has none to keep. ``results.json``, which tells a finished run, is moved
+    last, so that a kill in between leaves nothing that is later taken for unfinished.
+    """
+    if not (run_dir / RESULTS[-1]).exists():
+        return
+    kept = run_dir / "earlier"
+    while (kept / RESULTS[-1]).exists():
+        kept = first_free(kept)
+    kept.mkdir(exist_ok=True)
+    for name in RESULTS:
+        if (run_dir / name).exists():
+            (run_dir / name).rename(kept / name)
+    logger.info("%s held an earlier choice of weights; its model and report are now in %s", run_dir, kept)
 
 
 @rank_zero_only

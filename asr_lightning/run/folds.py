@@ -34,15 +34,22 @@ logger = logging.getLogger(__name__)
 FOLDER, NAME = Path("checkpoints", "folds"), "fold-{}-of-{}.safetensors"
 
 
-def folds_of(
-    wanted: FoldCount, data: AudioFolderDataModule, trainer: Trainer, from_checkpoint: bool
-) -> list[AudioFolderDataModule]:
+def obstacle(trainer: Trainer, from_checkpoint: bool) -> str:
+    """What keeps a run from being trained in folds, in words; empty if nothing does."""
+    return "several processes" if trainer.world_size > 1 else "a checkpoint" if from_checkpoint else ""
+
+
+def folds_of(wanted: FoldCount, data: AudioFolderDataModule, obstacle: str) -> list[AudioFolderDataModule]:
     """The data module of each fold; empty for a run without folds.
+
+    Args:
+        wanted: The option ``--folds``.
+        data: The data module with all recordings.
+        obstacle: What keeps the run from being trained in folds; empty if nothing does.
 
     Raises:
         ValueError: A number of folds was asked for, but this run cannot be trained in folds.
     """
-    obstacle = "several processes" if trainer.world_size > 1 else "a checkpoint" if from_checkpoint else ""
     if obstacle and isinstance(wanted, int):
         raise ValueError(f"{obstacle} cannot be trained in folds: set --folds off, or start a run of one process anew")
     data.prepare_data()

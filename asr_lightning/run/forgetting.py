@@ -91,6 +91,7 @@ class Forgetting:
         if self.note:
             return None
         mode = NATIVE if tuned.native() is tuned else AS_TRAINED
+        logger.info("canary: a candidate reads %d clips of other people", len(self.before))
         unread = {t.uid: t._replace(hypothesis=t.reference) for t in self.before}
         after: dict[str, Transcript] = {}
         with closing(self.canary.read(tuned, self.device, drafts=self.before)) as reading:
@@ -115,6 +116,7 @@ class Forgetting:
             loss.transcripts[NATIVE] = self.canary.transcripts(native, self.device, SPOT_CHECK, drafts=self.before)
 
     def _read_before(self, untouched: ASRAdapter) -> None:
+        logger.info("canary: the untouched model reads %d clips of other people", len(self.canary.references))
         self.before = self.canary.untouched(untouched.native(), self.device)
         wer = score(self.before, self.normalize).wer
         if not self.before:

@@ -59,7 +59,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well the model of a run reads the test clips.
+    """How well the model of a run reads the test clips, or all clips out of fold if it has no test split.
 
     Attributes:
         run_dir: Folder of the run.
@@ -123,6 +123,10 @@ class Outcome(Scores):
         canary: Rates on the speech of other people, by mode.
         canary_intervals: Their changes with confidence intervals, by mode.
         cost: Time and memory that the run took.
+        is_out_of_fold: Whether there is no test split: dev and test are then both all clips, each read by a model that
+            was not trained on it.
+        given_up: Which weights are better on dev, and why others were chosen, in one sentence; empty if none are.
+        other_choice: The command that takes those weights; empty if there is none.
     """
 
     alpha: float
@@ -135,6 +139,9 @@ class Outcome(Scores):
     canary: Mapping[str, Rates]
     canary_intervals: Mapping[str, Interval]
     cost: Cost
+    is_out_of_fold: bool = False
+    given_up: str = ""
+    other_choice: str = ""
 
     @classmethod
     def from_report(cls, report: Mapping[str, Any], run_dir: Path) -> Outcome:
@@ -159,6 +166,9 @@ class Outcome(Scores):
             canary={mode: Rates.from_report(section) for mode, section in modes.items()},
             canary_intervals={mode: Interval.from_section(section) for mode, section in modes.items()},
             cost=Cost(**report["cost"]),
+            is_out_of_fold=report.get("out_of_fold", False),  # reports of earlier versions have none of these
+            given_up=report.get("given_up", ""),
+            other_choice=report.get("other_choice", ""),
         )
 
     @property
@@ -177,6 +187,9 @@ class Outcome(Scores):
             "canary": {mode: rates.as_dict() for mode, rates in self.canary.items()},
             **asdict(self.cost),
             "verdict": self.verdict,
+            "out_of_fold": self.is_out_of_fold,
+            "given_up": self.given_up,
+            "other_choice": self.other_choice,
         }
 
     def as_metrics(self) -> dict[str, object]:
@@ -195,8 +208,11 @@ class Outcome(Scores):
         }
 
     def _rows(self) -> list[str]:
-        dev = _row(f"dev ({self.clips['dev']} clips)", self.dev.wer, self.dev.cer)
         canary = [_row(f"canary, {mode}", rates.wer, rates.cer) for mode, rates in self.canary.items()]
+        if self.is_out_of_fold:
+            test = _row(f"out of fold ({self.clips['dev']} clips)", self.test.wer, self.test.cer)
+            return [test, _row("out of fold, native", self.native), *canary]
+        dev = _row(f"dev ({self.clips['dev']} clips)", self.dev.wer, self.dev.cer)
         return [dev, *super()._rows(), *canary]
 
     @property
@@ -220,6 +236,8 @@ class Outcome(Scores):
                 f"report:  {self.report}",
                 "",
                 *([self.decision] if self.alpha else []),  # else the verdict begins with it
+                *([self.given_up] if self.given_up else []),
+                *([f"To take it instead: {self.other_choice}"] if self.other_choice else []),
                 self.verdict,
             ]
         )

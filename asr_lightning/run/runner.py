@@ -24,17 +24,18 @@ from asr_lightning.callbacks.finite import FiniteGradients
 from asr_lightning.callbacks.keep_best import KeepBest
 from asr_lightning.callbacks.keep_last import KeepLast
 from asr_lightning.callbacks.log_clips import LogClips
-from asr_lightning.callbacks.progress import Progress
+from asr_lightning.callbacks.progress import Progress, minutes
 from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.datamodules.canary import open_canary
 from asr_lightning.errors import OptionError
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.run import folds
+from asr_lightning.run import evidence, folds
 from asr_lightning.run.conclusion import Choice, Finished, choose, report
 from asr_lightning.run.ends import End, ends_of_validations
-from asr_lightning.run.folder import last_checkpoint, refuse_place, set_aside
+from asr_lightning.run.folder import last_checkpoint, refuse_place
+from asr_lightning.run.lock import RunLock
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.selection import SelectionSettings
 from asr_lightning.scoring.comparison import Comparison
@@ -69,7 +70,9 @@ class Runner:
         self.outcome: Outcome | None = None
         self.finished: Finished
         self.choice: Choice
-        self.progress, self.baseline = Progress(), BaselineWER()
+        self.baseline = BaselineWER()
+        self.progress = Progress(self.baseline)
+        self._lock = RunLock(self.run_dir)
         self._started = started
         self.own_callbacks = tuple(callbacks)
         self._log_clips = log_clips
@@ -84,8 +87,10 @@ class Runner:
         """
         if self.options.trainer.val_check_interval is not None:
             raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
+        self._lock.refuse_if_held()
         args = self.options.model.adapter.init_args
         self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
+        self.progress.num_canary = len(self.canary.references) if self.canary else 0
         if self.ckpt_path == "last":
             self._go_on = bool(folds.finished(self.run_dir))
             self.ckpt_path = None if self._go_on else str(last_checkpoint(self.run_dir))
@@ -116,8 +121,7 @@ class Runner:
         if self._log_clips:
             callbacks.append(LogClips(tensorboard))
         if self.options.budget is not None:
-            num_canary = len(self.canary.references) if self.canary else 0
-            callbacks.append(TimeBudget(seconds_of(self.options.budget), self._started, num_canary))
+            callbacks.append(TimeBudget(seconds_of(self.options.budget), self._started, self.progress.num_canary))
         return callbacks
 
     def train(
@@ -138,13 +142,35 @@ class Runner:
             kwargs: Further arguments of ``Trainer.fit``.
         """
         self.module, self.data, self.trainer = module, data, trainer
-        if self.ckpt_path is None and not self._go_on:
+        try:
+            self._train(module, data, trainer, make_trainer, **kwargs)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _train(
+        self,
+        module: ASRModule,
+        data: AudioFolderDataModule,
+        trainer: Trainer,
+        make_trainer: Callable[[str], Trainer],
+        **kwargs: Any,
+    ) -> None:
+        options, is_new = self.options, self.ckpt_path is None and not self._go_on
+        obstacle = folds.obstacle(trainer, self.ckpt_path is not None)
+        evidence.settle(options.test_on, options.folds, data, obstacle)
+        if is_new:
             _inspect(data)
-            set_aside(self.run_dir)  # only now: a run that lacks its model, device or recordings moves nothing
-        if not (parts := folds.folds_of(self.options.folds, data, trainer, self.ckpt_path is not None)):
+        self._lock.take(is_new)  # only now: a run that lacks its model, device or recordings moves nothing
+        parts = folds.folds_of(options.folds, data, obstacle)
+        if parts:
+            self.data = self.baseline.data = folds.together(data)
+        min_probability = options.selection.min_probability
+        for doubt in evidence.doubts(self.data.splits, options.folds, min_probability, obstacle):
+            logger.warning(doubt)
+        if not parts:
             trainer.fit(module, datamodule=data, **kwargs)
             return
-        self.data = self.baseline.data = folds.together(data)
         end, self.trainer = folds.train(parts, module, make_trainer, self.run_dir, self._go_on)
         self._ends = (end,)
 
@@ -161,6 +187,14 @@ class Runner:
         Raises:
             OptionError: The options left nothing to train.
         """
+        try:
+            self._conclude(settings, averaged, make_source)
+        finally:
+            self._lock.release()
+
+    def _conclude(
+        self, settings: SelectionSettings, averaged: AverageSteps, make_source: Callable[[], ASRAdapter]
+    ) -> None:
         disconnect(self.trainer.strategy)
         if not self.trainer.is_global_zero:
             return
@@ -182,9 +216,16 @@ class Runner:
             validations=() if self._ends else self.best.validations,
             base_dev=self.baseline.dev,
             cost=self._cost,
+            can_choose_again=self._log_clips,  # a job's folder is out of reach for the person who reads its report
         )
+        logger.info("training is over; dev and the canary choose the weights: %s", self._time_left())
         self.choice = choose(self.finished)
         self.outcome = report(self.finished, self.choice)
+
+    def _time_left(self) -> str:
+        """The time of what follows training; a run that was resumed after training has measured none."""
+        seconds = self.progress.seconds_after
+        return f"at most {minutes(seconds)} left, test and report included" if seconds else "test and report follow"
 
     def _cost(self) -> Cost:
         return Cost(

@@ -79,6 +79,7 @@ def average_of(seeds: Sequence[Seed], run_dir: Path) -> Seed | None:
         ends=(End(f"average of {len(used)} seeds", parts),),
         validations=(),
         cost=lambda: replace(first.cost(), **costs),
+        can_choose_again=False,
     )
     run_dir.mkdir(parents=True)
     choice = choose(run, seeds[0].choice.selection.forgetting)

@@ -17,8 +17,9 @@ import torch
 
 from asr_lightning.adapters import saved
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.reports.statistics import bootstrap
+from asr_lightning.reports.statistics import bootstrap, most_certain
 from asr_lightning.run.ends import End, State
+from asr_lightning.run.folder import set_aside_results
 from asr_lightning.run.forgetting import Forgetting, Loss
 from asr_lightning.run.interpolation import Interpolation, Walk, loaded, walk_to
 from asr_lightning.scoring.comparison import pairs
@@ -51,7 +52,7 @@ class SelectionSettings:
         canary_limit: Percentage points of WER that other people's speech may lose before the loss counts.
         canary_weight: Weight of one point of loss beyond the limit, in points of the speaker's dev WER. Only a
             significant loss counts: the lower end of the 95 % interval of the paired bootstrap over the canary.
-            ``inf`` refuses all weights with such a loss; with 0, other people's speech has no influence.
+            ``.inf`` refuses all weights with such a loss; with 0, other people's speech has no influence.
     """
 
     average: int = 4
@@ -82,6 +83,7 @@ class Candidate:
         wer: Corpus WER on dev, as a fraction.
         dev: Transcripts and loss on dev.
         lost: Loss on the canary; None if the canary was not read.
+        p_better: Probability of being better than the untouched model on dev; None if it was not computed.
         note: Why the candidate was left out; empty if it was not.
         chosen: Whether it is handed over.
     """
@@ -91,6 +93,7 @@ class Candidate:
     wer: float
     dev: Evaluation
     lost: Loss | None = None
+    p_better: float | None = None
     note: str = ""
     chosen: bool = False
 
@@ -204,25 +207,29 @@ class Selection:
                 most = chosen.cost[0] - candidate.wer
                 candidate.lost = self.forgetting.loss(average.untouched, average.at(candidate.alpha), most)
                 _log_loss(candidate)
-            if candidate.cost < chosen.cost:
-                chosen = candidate
-            elif candidate.lost:
-                candidate.note = f"what the canary loses, {candidate.lost.points}, outweighs the gain"
+            chosen, other = (candidate, chosen) if candidate.cost < chosen.cost else (chosen, candidate)
+            if other.lost:
+                other.note = f"what the canary loses, {other.lost.points}, outweighs the gain"
         return chosen
 
     def _passes_dev(self, base: Candidate, candidate: Candidate) -> bool:
         if candidate.wer > UNREADABLE:
             candidate.note = f"gets more than {UNREADABLE:.0%} of the words wrong: check the transcripts"
             return False
-        better = bootstrap(pairs(base.dev.transcripts, candidate.dev.transcripts), self.normalize).p_better
-        if better < self.settings.min_probability:
-            least = self.settings.min_probability
-            candidate.note = f"is better than it with a probability of {better:.2f}, less than {least:g}"
-            return False
-        return True
+        change = bootstrap(pairs(base.dev.transcripts, candidate.dev.transcripts), self.normalize)
+        better, least = min(change.p_better, most_certain(change.groups)), self.settings.min_probability
+        candidate.p_better = better
+        if better >= least:
+            return True
+        candidate.note = f"is better than it with a probability of {better:.2f}, less than {least:g}"
+        if most_certain(change.groups) < least:
+            texts = f"{change.groups} different texts" if change.groups > 1 else "one text"
+            candidate.note = f"cannot be shown to be better on {texts} of dev"
+        return False
 
     def _hand_over(self, chosen: Candidate, adapter: ASRAdapter, target: Path) -> Candidate:
         chosen.chosen = True
+        set_aside_results(target.parent)  # of a finished run whose weights are chosen again
         saved.replace(target, adapter.save)
         return chosen
 

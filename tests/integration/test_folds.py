@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import shutil
@@ -182,3 +183,86 @@ def test_a_job_counts_all_folds(tones_once: Path, tmp_path: Path) -> None:
     assert phases == ["preparing", *["running"] * 8, "evaluating"]
     assert "fold 4 of 4" in next(c["message"] for c in reversed(seen) if c.get("phase") == "running")
     assert len({changes["base_wer"] for changes in seen if "base_wer" in changes}) == 1
+
+
+@pytest.fixture(scope="module")
+def unsplit(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clips in a folder that has no split yet."""
+    folder = tmp_path_factory.mktemp("unsplit") / "tones"
+    return Path(shutil.copytree(tones_once, folder, ignore=shutil.ignore_patterns("*.csv")))
+
+
+@pytest.fixture(scope="module")
+def tested(unsplit: Path, tmp_path_factory: pytest.TempPathFactory) -> lightning_cli.ASRCLI:
+    """A finished run without a test split."""
+    return lightning_cli.main(arguments(unsplit, tmp_path_factory.mktemp("tested") / "run"))
+
+
+def test_few_clips_are_each_tested_by_a_model_that_was_not_trained_on_them(
+    tested: lightning_cli.ASRCLI, unsplit: Path
+) -> None:
+    run_dir, outcome = tested.run_dir, tested.runner.outcome
+    assert outcome is not None and outcome.is_out_of_fold and outcome.alpha > 0
+    clips = fold_splits(tested.runner.data.splits | {"dev": ()}, 4)
+    data = toy_data(unsplit, batch_size=4)
+    expected = {
+        text.uid: text.hypothesis
+        for adapter, splits in zip(part_models(tested), clips, strict=True)
+        for text in evaluate(adapter, data.divided(splits).loader("dev")).transcripts
+    }
+    with (run_dir / "test_transcripts.csv").open(encoding="utf-8") as file:
+        assert {row["uid"]: row["after"] for row in csv.DictReader(file)} == expected
+    assert len(expected) == len(PHRASES)
+    assert not list(unsplit.glob("*.csv")), "the next run decides the same"
+
+
+def part_models(run: lightning_cli.ASRCLI) -> Iterator[ToyAdapter]:
+    for state in run.runner.choice.selection.parts:
+        adapter = ToyAdapter()
+        adapter.model.load_state_dict(state)
+        yield adapter
+
+
+def test_such_figures_are_named_in_table_and_report(tested: lightning_cli.ASRCLI) -> None:
+    outcome = tested.runner.outcome
+    assert outcome is not None
+    table = outcome.table.splitlines()
+    assert [row[:22].rstrip() for row in table[1:]] == ["out of fold (12 clips)", "out of fold, native"]
+    results = json.loads((tested.run_dir / "results.json").read_text())
+    assert results["out_of_fold"] is True and results["clips"] == {"train": 12, "dev": 12, "test": 0}
+    assert results["test"] == results["dev"]
+    assert (
+        "on 12 clips, each read by a model that was not trained on it, the word error rate fell" in results["verdict"]
+    )
+    assert results["verdict"].startswith("Better: ")
+    pages = [(tested.run_dir / name).read_text() for name in ("report.md", "report.html")]
+    for page in pages:
+        assert "Out of fold: 12 clips" in page and "Every clip, out of fold" in page
+        assert "flatters the figures a little" in page
+        assert "Nothing was trained or chosen on" not in page and "never heard" not in page
+    assert pages[1].count("<audio ") == 12
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_nothing_is_left_to_score_afterwards(
+    tested: lightning_cli.ASRCLI, unsplit: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, f"--run_dir={tested.run_dir}"]) == 2
+    assert "has no clips that its model was not trained on" in capsys.readouterr().err
+    assert not list(unsplit.glob("*.csv"))
+
+
+def test_a_split_is_pooled_where_that_is_asked_for(
+    tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Following the advice for a test split of one text gives a verdict, and changes no file of the user."""
+    before = {path.name: path.read_bytes() for path in tones.iterdir()}
+    assert main(arguments(tones, tmp_path / "run", "--trainer.max_epochs=1")) == 0
+    said = capsys.readouterr().err
+    assert said.index("test has one text") < said.index("epoch 1.0 of 1")
+    assert "add --test_on folds, so that every clip is tested by a model that was not trained on it" in said
+    assert main(arguments(tones, tmp_path / "run", "--test_on", "folds", "--trainer.max_epochs=8")) == 0
+    assert "test has" not in capsys.readouterr().err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["out_of_fold"] and results["clips"]["train"] == 12
+    assert {path.name: path.read_bytes() for path in tones.iterdir()} == before

@@ -10,6 +10,8 @@ import soundfile
 import torch
 
 import asr_lightning as asr
+from asr_lightning.adapters import registry
+from asr_lightning.adapters.cards import ADAPTERS, ModelCard
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.cli import predict
@@ -99,6 +101,32 @@ def test_a_model_that_nobody_specialized_is_read_as_its_makers_do(tmp_path: Path
     assert asr.load(tmp_path / "specialized").adapter.options.context == "true_length"
     assert asr.load(tmp_path / "specialized").adapter.language == "fr"
     assert asr.load(tmp_path / "specialized", native=True).adapter.options.context == "window"
+
+
+def test_what_was_loaded_decides_how_it_is_read(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the name: a folder here may have the name of a model, and a card may name a specialized folder."""
+    untouched = tiny_whisper(tmp_path / "untouched", multilingual=False)
+    WhisperAdapter(str(untouched)).save(tmp_path / "specialized")
+    cards = {
+        name: ModelCard(name, "whisper.en", f"{ADAPTERS}.whisper.WhisperAdapter", str(folder), 1, "MIT", "en")
+        for name, folder in (("mine", tmp_path / "specialized"), ("theirs", untouched))
+    }
+    monkeypatch.setattr(registry, "cards", lambda: cards)
+    monkeypatch.chdir(tmp_path)
+    WhisperAdapter(str(untouched)).save(Path("theirs"))
+    assert asr.load("mine").adapter.options.context == "true_length"
+    assert asr.load("theirs").adapter.options.context == "window"
+    contexts, read = [], asr.Recognizer.read
+    monkeypatch.setattr(
+        asr.Recognizer, "read", lambda self, clips: contexts.append(self.adapter.options.context) or read(self, clips)
+    )
+    soundfile.write("hello.wav", np.full(16_000, 0.01), 16_000)
+    for more in ([], ["--native"]):
+        assert predict.run("predict", ["hello.wav", "--model", "theirs", *more]) == 0
+    once, again = capsys.readouterr().out.splitlines()
+    assert once == again and contexts == ["window", "window"]
 
 
 def test_options_that_cannot_be_are_refused(model: Path) -> None:

@@ -21,7 +21,7 @@ from asr_lightning.run.forgetting import Forgetting
 from asr_lightning.run.interpolation import Interpolation
 from asr_lightning.run.selection import Candidate, Selection, SelectionSettings
 from asr_lightning.scoring.edits import Transcript
-from asr_lightning.scoring.evaluation import evaluate
+from asr_lightning.scoring.evaluation import Evaluation, evaluate
 from asr_lightning.scoring.text import basic
 from asr_lightning.training.optim import OptimizerSettings
 from tests.toy_run import toy_data, toy_fit, toy_module
@@ -59,7 +59,7 @@ class Run:
         self.data.setup("fit")
         base = evaluate(self.source, self.data.loader("dev"))
         toy_fit(module, self.data, [self.best], max_epochs=epochs)
-        settings = SelectionSettings(**{"min_probability": 0.9, **options})
+        settings = SelectionSettings(**{"min_probability": 0.7, **options})
         guard = Forgetting(canary, "cpu", basic, settings.canary_limit, settings.canary_weight) if canary else None
         self.selection = Selection("cpu", basic, settings, guard, base)
         self.target = work / "model"
@@ -96,6 +96,26 @@ def test_one_that_did_not_keeps_the_untouched_model(reader: Path, tones_once: Pa
     assert all(
         "check the transcripts" in candidate.note for candidate in run.selection.candidates if candidate.alpha == 0.5
     )
+
+
+@pytest.mark.parametrize("texts", [1, 5, 6])
+def test_few_texts_prove_nothing(texts: int, tones_once: Path) -> None:
+    """A bootstrap over one text draws that text each time, and was certain of every gain."""
+    before = Evaluation(tuple(Transcript(f"{n}", f"text {n}", "wrong") for n in range(texts)), 1.0)
+    after = Evaluation(tuple(Transcript(f"{n}", f"text {n}", f"text {n}") for n in range(texts)), 0.1)
+    selection = Selection("cpu", basic, SelectionSettings(), None, before)
+    base, candidate = Candidate("untouched model", 0.0, 1.0, before), Candidate("epoch 1.0", 1.0, 0.0, after)
+    assert selection._passes_dev(base, candidate) == (texts >= 6)
+    assert (
+        candidate.note
+        == {
+            1: "cannot be shown to be better on one text of dev",
+            5: "cannot be shown to be better on 5 different texts of dev",
+            6: "",
+        }[texts]
+    )
+    without_guard = Selection("cpu", basic, SelectionSettings(min_probability=0.5), None, before)
+    assert without_guard._passes_dev(base, Candidate("epoch 1.0", 1.0, 0.0, after))
 
 
 def test_a_lost_canary_keeps_the_untouched_model(reader: Path, shifted: Path, tones_once: Path, tmp_path: Path) -> None:

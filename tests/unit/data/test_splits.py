@@ -83,6 +83,32 @@ def test_made_once_then_reused(make_folder, caplog):
     assert [path.stat().st_mtime_ns for path in sorted(folder.glob("*.csv"))] == stamps
 
 
+@pytest.mark.parametrize(
+    ("clips", "repeated", "sizes"),
+    [
+        (12, 1, (9, 2, 1)),  # too few for dev and test in any split
+        (23, 1, (16, 5, 2)),
+        (24, 1, (12, 6, 6)),
+        (40, 1, (22, 8, 10)),
+        (60, 2, (33, 12, 15)),  # thirty texts, each said twice: a quarter of the clips, at most
+        (99, 1, (69, 20, 10)),
+        (100, 1, (70, 20, 10)),
+        (289, 1, (202, 58, 29)),
+    ],
+)
+def test_few_clips_get_dev_and_test_that_can_decide(make_folder, clips, repeated, sizes):
+    """Of forty clips, a tenth is four, from which no verdict was ever drawn. From a hundred on nothing changes."""
+    folder = make_folder(clips, texts=[f"text {number // repeated}" for number in range(clips)])
+    splits = prepare_splits(folder)
+    assert sum(sizes) == clips
+    assert all(abs(len(splits[split]) - size) < repeated for split, size in zip(SPLITS, sizes, strict=True))
+
+
+def test_shares_that_were_asked_for_are_used(make_folder):
+    splits = prepare_splits(make_folder(40), (0.8, 0.15, 0.05))
+    assert [len(splits[split]) for split in SPLITS] == [32, 6, 2]
+
+
 def test_creation_order_does_not_matter(make_folder):
     forwards = make_folder(12)
     backwards = forwards.parent / "backwards"
