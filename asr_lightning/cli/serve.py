@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from asr_lightning.cli import serve_home
 
 if TYPE_CHECKING:
     from asr_lightning.server.engine.engine import Engine
@@ -18,16 +21,21 @@ if TYPE_CHECKING:
 
 PORT = 5553
 DAY_S = 24 * 3600
+ADMINISTRATION = ("token", "audit", "backup")
+EPILOG = (
+    "serve token adds, lists and revokes the tokens of names; serve audit checks and shows who did what; serve backup "
+    "copies the home. Each has its own --help."
+)
 HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser for ``serve``."""
-    options = argparse.ArgumentParser(prog="python -m asr_lightning serve", description=__doc__)
-    environment = os.environ
-    home, host = environment.get("ASR_HOME", "~/.asr_lightning"), environment.get("SERVER_HOSTNAME", "127.0.0.1")
+    options = argparse.ArgumentParser(
+        prog="python -m asr_lightning serve", description=__doc__, epilog=EPILOG, parents=[serve_home.option()]
+    )
+    host = os.environ.get("SERVER_HOSTNAME", "127.0.0.1")
     add = options.add_argument
-    add("--home", type=Path, default=Path(home), help="folder of everything it keeps (ASR_HOME; ~/.asr_lightning)")
     add("--host", default=host, help="address to bind (SERVER_HOSTNAME; 127.0.0.1); any but loopback needs a token")
     add("--port", type=int, default=PORT, help=f"port to listen on ({PORT}); 0 takes a free one")
     add("--device", nargs="+", help="cpu, mps, cuda:0 …: one training at a time on each; default: all GPUs, else CPU")
@@ -51,12 +59,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(command: str, arguments: list[str]) -> int:
     """Serve until a signal. Running trainings continue after it, and the next start takes them over."""
+    if arguments and arguments[0] in ADMINISTRATION:
+        administration = importlib.import_module(f"asr_lightning.cli.serve_{arguments[0]}")
+        return int(administration.run(arguments[1:]))
     options = parser().parse_args(arguments)
     validate_options(options)
-    from asr_lightning.errors import require_extra
-
-    for module in ("fastapi", "uvicorn", "python_multipart", "httpx", "psutil"):
-        require_extra("server", module, "serve")
+    serve_home.require_packages()
     from asr_lightning.server.engine.engine import Engine
     from asr_lightning.server.http.models import catalogue
 
@@ -66,7 +74,9 @@ def run(command: str, arguments: list[str]) -> int:
         engine = Engine(engine_settings(options, models))
         try:
             settings = server_settings(options, engine.home.path, listener.getsockname()[1])
+            require_tokens(engine, settings)
             engine.start()
+            say(f"audit log: {serve_home.record(engine.home.path, 'serve', who='server')}")
             serve(engine, settings, models, listener)
         finally:
             engine.stop()
@@ -135,9 +145,29 @@ def server_settings(options: argparse.Namespace, home: Path, port: int) -> Serve
     return settings.ServerSettings(
         hosts=settings.allowed_hosts(options.host, port, options.allow_host, os.environ),
         token=token,
+        no_auth=options.insecure_no_auth,
         tensorboard=not options.no_tensorboard,
         tensorboard_public=options.tensorboard_public,
     )
+
+
+def require_tokens(engine: Engine, settings: ServerSettings) -> None:
+    """Refuse to serve the jobs of names to everybody because the file of their tokens was lost.
+
+    Raises:
+        ValueError: Jobs belong to names, and no request would need a token.
+    """
+    from asr_lightning.server.engine.states import PURGED, STATES
+    from asr_lightning.server.http.tokens import TokenFile
+
+    tokens = TokenFile(engine.home.path)
+    if settings.token is not None or settings.no_auth or tokens.is_in_use():
+        return
+    if names := {job.owner for job in engine.store.jobs(STATES - {PURGED}) if job.owner is not None}:
+        raise ValueError(
+            f"there are jobs of {', '.join(sorted(names))}, but {tokens.path} is missing, so that everybody could read "
+            "them: restore it from a backup, or add tokens again with serve token add"
+        )
 
 
 def serve(engine: Engine, settings: ServerSettings, models: Catalogue, listener: socket.socket) -> None:

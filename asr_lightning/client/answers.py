@@ -5,7 +5,7 @@ At run time they are plain dictionaries, so that ``job["id"]`` works. Standard l
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 JobState = Literal[
     "created", "validating", "queued", "preparing", "running", "evaluating", "packaging", "cancelling", "interrupted",
@@ -120,6 +120,7 @@ class Job(TypedDict):
 
     Attributes:
         base_model: Name of the model that is specialized.
+        owner: Name whose token made the job; None if it has none. Older servers do not send it.
         dataset: The recordings; None until they have been read.
         metrics: None until the training has succeeded.
         attempt: Number of the attempt, from 1 on.
@@ -138,6 +139,7 @@ class Job(TypedDict):
     base_revision: str | None
     language: str | None
     params: Params
+    owner: NotRequired[str | None]
     dataset: Dataset | None
     metrics: Metrics | None
     attempt: int

@@ -12,11 +12,14 @@ MAX_MESSAGE_CHARS = 2000
 """A longer message of the server is cut off."""
 
 REMEDIES = {
-    "unauthorized": "set ASR_SERVER_TOKEN to the token that the server printed when it started",
+    "unauthorized": "set ASR_SERVER_TOKEN to your token; without one, ask whoever runs the server",
     "forbidden_origin": "start the server with --allow_host and the name that you reach it by",
+    "forbidden": "ask whoever runs the server for a token of another role",
     "busy": "wait for the running job, or cancel it",
     "too_large": "leave recordings out, or cut long ones",
     "disk_full": "delete finished jobs on the server: python -m asr_lightning remote delete ID",
+    "quota_bytes": "delete finished jobs: python -m asr_lightning remote delete ID",
+    "quota_exceeded": "python -m asr_lightning remote status lists your jobs",
     "model_not_allowed": "python -m asr_lightning remote models lists the names",
     "idempotency_conflict": "give another --key; remote status lists the jobs, that of this one among them",
     "not_finished": "python -m asr_lightning remote status ID shows how far it is",

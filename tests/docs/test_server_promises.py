@@ -10,8 +10,10 @@ PAGE = (ROOT / "docs" / "server_promises.md").read_text()
 
 
 def test_every_promise_and_threat_has_a_line() -> None:
-    lines = re.findall(r"^\| ([PT]\d+) \|", PAGE, flags=re.MULTILINE)
-    assert lines == [*(f"P{number}" for number in range(1, 15)), *(f"T{number}" for number in range(1, 30))]
+    lines = re.findall(r"^\| ([PT])(\d+) \|", PAGE, flags=re.MULTILINE)
+    numbers = {kind: [int(number) for each, number in lines if each == kind] for kind in "PT"}
+    assert numbers["P"] == [*range(1, 15), 17]
+    assert numbers["T"] == [*range(1, 32)]
 
 
 def test_every_named_test_exists() -> None:

@@ -21,10 +21,12 @@ from asr_lightning.server.engine import deletion, inspection, recovery, states, 
 from asr_lightning.server.engine.deletion import Receipt
 from asr_lightning.server.engine.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
 from asr_lightning.server.engine.home import Home
+from asr_lightning.server.engine.quota import UNLIMITED, Quota
 from asr_lightning.server.engine.records import PREDECESSOR, V1, Event, Job, Source, new_job, now
 from asr_lightning.server.engine.settings import EngineSettings
 from asr_lightning.server.engine.submission import Submission
 from asr_lightning.server.engine.supervisor import Supervisor
+from asr_lightning.server.engine.usage import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Engine:
         except BaseException:
             os.close(lock)
             raise
+        self.usage = Usage(self.home, self.store)
         self._supervisor = Supervisor(settings, self.home, self.store)
 
     def start(self) -> None:
@@ -100,6 +103,8 @@ class Engine:
         *,
         key: str | None = None,
         source: Source = V1,
+        owner: str | None = None,
+        quota: Quota = UNLIMITED,
     ) -> tuple[Job, bool]:
         """Record a job. When this returns, the job is on the disk; when it raises, nothing of it is.
 
@@ -109,26 +114,34 @@ class Engine:
             key: The client's Idempotency-Key: a second request with the same key, specification and archive gets the
                 same job.
             source: The API of the request. ``PREDECESSOR`` allows one active job on the whole server.
+            owner: Name that the job will belong to; None if the client has none.
+            quota: What that name may have.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
             BusyError: Another job is active, or the queue is full.
+            QuotaError: The owner has too many jobs, or they hold too many bytes.
             KeyConflictError: ``key`` belongs to another request.
             OSError: The disk is full, or cannot be written.
         """
-        job, is_new = self._submit(spec, archive, key, source)
+        with self.usage.claiming(quota):
+            job, is_new = self._submit(spec, archive, submission.scoped(key, owner), source, owner, quota)
         archive.unlink(missing_ok=True)
         return job, is_new
 
-    def _submit(self, spec: JobSpec, archive: Path, key: str | None, source: str) -> tuple[Job, bool]:
+    def _submit(
+        self, spec: JobSpec, archive: Path, key: str | None, source: str, owner: str | None, quota: Quota
+    ) -> tuple[Job, bool]:
         digest = digest_of(archive) or ""
         body_hash = hashlib.sha256(f"{spec}{digest}".encode()).hexdigest()
         if key is not None and (earlier := self.store.keyed(key, body_hash)) is not None:
             return earlier, False
         self.require_space()
-        job = new_job(new_id(), spec, source)
+        self.usage.require_places(owner, quota)
+        self.usage.require_bytes(owner, quota, archive.stat().st_size)
+        job = new_job(new_id(), spec, source, owner)
         folder = submission.fill(self.home, Submission.from_job(job, key, body_hash), archive, digest)
         try:
             faults.point("submit.moved")
@@ -166,16 +179,19 @@ class Engine:
         """
         return self._with_progress(self.store.job(job_id))
 
-    def jobs(self, state: str | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
+    def jobs(
+        self, state: str | None = None, limit: int = 50, after: str | None = None, owner: str | None = None
+    ) -> list[Job]:
         """The jobs with their current progress, newest first.
 
         Args:
             state: Return only jobs in this state.
             limit: Largest number of jobs to return.
             after: Id of a job: return only older ones.
+            owner: Return only the jobs of this name.
         """
         wanted = None if state is None else frozenset({state})
-        return [self._with_progress(job) for job in self.store.jobs(wanted, limit, after)]
+        return [self._with_progress(job) for job in self.store.jobs(wanted, limit, after, owner)]
 
     def _with_progress(self, job: Job) -> Job:
         if not job.attempt or job.state == states.PURGED:
@@ -184,9 +200,9 @@ class Engine:
         current = progress is not None and progress.attempt == job.attempt
         return replace(job, progress=progress) if current else job
 
-    def active(self) -> Job | None:
-        """The oldest job that is running or waiting."""
-        jobs = self.store.jobs(states.ACTIVE)
+    def active(self, owner: str | None = None) -> Job | None:
+        """The oldest job that is running or waiting; with ``owner``, the oldest of that name."""
+        jobs = self.store.jobs(states.ACTIVE, owner=owner)
         return self._with_progress(jobs[-1]) if jobs else None
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[Event]:
@@ -217,18 +233,28 @@ class Engine:
                 self._supervisor.wake.set()
                 return self._with_progress(changed)
 
-    def resume(self, job_id: str) -> Job:
+    def resume(self, job_id: str, quota: Quota = UNLIMITED) -> Job:
         """Start a new attempt of an interrupted, failed or cancelled job, from its last good checkpoint.
+
+        Args:
+            job_id: Id of the job.
+            quota: What its owner may have.
 
         Raises:
             NoSuchJobError: There is no such job.
             WrongStateError: The job is in another state, or its data are deleted.
+            QuotaError: Too many jobs of its owner wait or run.
         """
+        with self.usage.claiming(quota):
+            return self._resume(job_id, quota)
+
+    def _resume(self, job_id: str, quota: Quota) -> Job:
         job, folder = self.store.job(job_id), self.home.job(job_id)
         intake = IntakeReport.read(folder)
         has_data = intake is not None and intake.error is None
         if job.state not in states.RESUMABLE or not (has_data or (folder / layout.ARCHIVE).is_file()):
             raise WrongStateError(job, "resumed")
+        self.usage.require_place_in_queue(job.owner, quota)
         self.require_space()
         (folder / layout.CANCEL_FLAG).unlink(missing_ok=True)
         self.home.discard(folder / layout.ARTIFACTS)

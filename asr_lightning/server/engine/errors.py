@@ -36,6 +36,20 @@ class BusyError(RuntimeError):
         self.current = current
 
 
+class QuotaError(RuntimeError):
+    """What the owner of a job may have on this server is used up.
+
+    Attributes:
+        name: Which part of its quota: "max_jobs", "max_queued" or "max_bytes".
+        limit: The quota.
+        used: How much of it is in use.
+    """
+
+    def __init__(self, name: str, limit: int, used: int) -> None:
+        super().__init__(f"{name} is {limit}, and {used} are in use")
+        self.name, self.limit, self.used = name, limit, used
+
+
 class KeyConflictError(ValueError):
     """The Idempotency-Key was used for another request."""
 

@@ -31,6 +31,7 @@ class Job:
         attempt: Number of trainings started so far, which is the number of the current one.
         auto_resumes: How many of them the server started by itself after a crash.
         source: The API that the job came by: ``PREDECESSOR`` or ``V1``.
+        owner: Name of the token that made the job; None if it had no name.
         spec: What the client asked for.
         created_at, started_at, ended_at: UTC, ISO 8601. They are shown, and never decide a state.
         device: Device that the job holds now; None if it holds none.
@@ -47,6 +48,7 @@ class Job:
     attempt: int = 0
     auto_resumes: int = 0
     source: str
+    owner: str | None = None
     spec: JobSpec
     created_at: str
     started_at: str | None = None
@@ -97,6 +99,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def new_job(job_id: str, spec: JobSpec, source: str) -> Job:
+def new_job(job_id: str, spec: JobSpec, source: str, owner: str | None = None) -> Job:
     """A job that was just submitted."""
-    return Job(id=job_id, state=states.CREATED, source=source, spec=spec, created_at=now(), artifacts={})
+    return Job(id=job_id, state=states.CREATED, source=source, owner=owner, spec=spec, created_at=now(), artifacts={})

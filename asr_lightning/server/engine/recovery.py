@@ -76,6 +76,7 @@ def _job_of(submission: Submission, folder: Path) -> Job:
         state=states.CREATED if intake is None else states.QUEUED,
         attempt=assignment.attempt if assignment else 0,
         source=submission.source,
+        owner=submission.owner,
         spec=submission.spec,
         created_at=submission.created_at,
         dataset=intake.dataset if intake else None,

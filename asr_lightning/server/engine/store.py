@@ -36,7 +36,8 @@ CREATE TABLE job (
   spec TEXT NOT NULL,
   created_at TEXT NOT NULL,
   started_at TEXT, ended_at TEXT, device TEXT, resumed_from TEXT, error TEXT, dataset TEXT, metrics TEXT,
-  artifacts TEXT NOT NULL DEFAULT '{{}}'
+  artifacts TEXT NOT NULL DEFAULT '{{}}',
+  owner TEXT
 ) STRICT;
 CREATE UNIQUE INDEX one_job_a_device ON job (device) WHERE device IS NOT NULL;
 CREATE INDEX job_state ON job (state);
@@ -49,7 +50,7 @@ CREATE TABLE key (key TEXT PRIMARY KEY, body_hash TEXT NOT NULL, job TEXT NOT NU
 JSON_COLUMNS = ("error", "dataset", "metrics", "artifacts")
 COLUMNS = (
     "id", "state", "attempt", "auto_resumes", "source", "spec", "created_at", "started_at", "ended_at", "device",
-    "resumed_from", "error", "dataset", "metrics", "artifacts",
+    "resumed_from", "error", "dataset", "metrics", "artifacts", "owner",
 )  # fmt: skip
 Value = str | int | None
 """A value of a column."""
@@ -75,6 +76,8 @@ class Store:
                 connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
             elif version != VERSION:
                 raise sqlite3.DatabaseError(f"{path} is of version {version}, not {VERSION}")
+            elif "owner" not in {row["name"] for row in connection.execute("PRAGMA table_info(job)")}:
+                connection.execute("ALTER TABLE job ADD COLUMN owner TEXT")  # version 1 began without it
             (sound,) = connection.execute("PRAGMA quick_check").fetchone()
             if sound != "ok":
                 raise sqlite3.DatabaseError(f"{path} is damaged: {sound}")
@@ -126,9 +129,14 @@ class Store:
             raise NoSuchJobError(f"no job {job_id!r}")
         return jobs[0]
 
-    def jobs(self, wanted: frozenset[str] | None = None, limit: int = -1, after: str | None = None) -> list[Job]:
-        """The jobs in one of the states ``wanted``, newest first; with ``after``, only those older than that job."""
+    def jobs(
+        self, wanted: frozenset[str] | None = None, limit: int = -1, after: str | None = None, owner: str | None = None
+    ) -> list[Job]:
+        """The jobs in one of the states ``wanted``, newest first; only those of ``owner``, or older than ``after``."""
         where, values = ["1"], list[Value]()
+        if owner is not None:
+            where.append("owner = ?")
+            values.append(owner)
         if wanted is not None:
             where.append(f"state IN ({_marks(wanted)})")
             values += sorted(wanted)
@@ -284,4 +292,5 @@ def _job(row: sqlite3.Row) -> Job:
         dataset=dataset,
         metrics=metrics,
         artifacts=json.loads(row["artifacts"]),
+        owner=row["owner"],
     )

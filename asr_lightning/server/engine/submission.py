@@ -23,8 +23,9 @@ class Submission:
         created_at: UTC, ISO 8601.
         spec: What to train.
         source: See ``Job.source``.
-        key: The client's Idempotency-Key, if it sent one.
+        key: The client's Idempotency-Key, if it sent one, after ``scoped``.
         body_hash: Hash of the whole request, which tells a retry from another request with the same key.
+        owner: See ``Job.owner``; files of earlier versions have none.
     """
 
     id: str
@@ -33,11 +34,12 @@ class Submission:
     source: str
     key: str | None
     body_hash: str
+    owner: str | None = None
 
     @classmethod
     def from_job(cls, job: Job, key: str | None, body_hash: str) -> Submission:
         """The submission of ``job``."""
-        return cls(job.id, job.created_at, job.spec, job.source, key, body_hash)
+        return cls(job.id, job.created_at, job.spec, job.source, key, body_hash, job.owner)
 
     def write(self, folder: Path, archive_sha256: str, archive_bytes: int) -> None:
         """Write the ``request.json`` of a job.
@@ -48,6 +50,7 @@ class Submission:
         content = {
             "id": self.id, "created_at": self.created_at, "spec": self.spec.as_dict(), "source": self.source,
             "archive": {"sha256": archive_sha256, "size": archive_bytes}, "key": self.key, "body_hash": self.body_hash,
+            "owner": self.owner,
         }  # fmt: skip
         write_json(folder / layout.REQUEST, content)
 
@@ -64,7 +67,13 @@ class Submission:
             source=str(document["source"]),
             key=document.get("key"),
             body_hash=str(document.get("body_hash") or ""),
+            owner=document.get("owner"),
         )
+
+
+def scoped(key: str | None, owner: str | None) -> str | None:
+    """The Idempotency-Key as the store holds it: two names may use the same one. A client's key holds no space."""
+    return key if key is None or owner is None else f"{owner} {key}"
 
 
 def fill(home: Home, submission: Submission, archive: Path, archive_sha256: str) -> Path:

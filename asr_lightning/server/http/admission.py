@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from asr_lightning.job_folder.spec import MAX_EPOCHS, MAX_SEED, JobSpec
+from asr_lightning.server.engine.errors import BusyError
 from asr_lightning.server.engine.records import PREDECESSOR, V1, Job, Source
 from asr_lightning.server.engine.states import ACTIVE
+from asr_lightning.server.engine.submission import scoped
 from asr_lightning.server.http import fields, forms
 from asr_lightning.server.http.context import Context
 from asr_lightning.server.http.problems import Problem, busy, invalid
@@ -35,12 +38,13 @@ async def by_form(request: Request, context: Context, source: Source) -> tuple[J
     key = fields.idempotency_key(request)
     if key is None:  # with a key, it may be a retry of the job that is active
         await require_room(context, source)
+        await context.require_bytes(announced(request))
     forms.boundary(request)
     path = await run_in_threadpool(context.engine.new_upload)
     names = fields.PREDECESSOR if source == PREDECESSOR else fields.V1
     async with forms.received(request, names, path, context.settings.min_free_bytes) as form:
         spec = fields.spec(form.fields, context.models, "base_model_name" if source == PREDECESSOR else "model")
-        return await run_in_threadpool(context.engine.submit, spec, path, key=key, source=source)
+        return await _submit(context, spec, path, key, source)
 
 
 async def by_upload(request: Request, context: Context) -> tuple[Job, bool]:
@@ -56,9 +60,10 @@ async def by_upload(request: Request, context: Context) -> tuple[Job, bool]:
         raise invalid("upload", "name an upload: POST /v1/uploads begins one")
     spec = fields.spec(values, context.models)
     try:
-        upload = context.uploads.get(name)
+        upload = context.upload(name)
     except Problem:
-        earlier = await run_in_threadpool(context.engine.store.keyed, key) if key is not None else None
+        stored = scoped(key, context.caller.owner)
+        earlier = await run_in_threadpool(context.engine.store.keyed, stored) if stored is not None else None
         if earlier is None or earlier.spec != spec:
             raise
         return await context.job(earlier.id), False  # the upload became the data of that job
@@ -72,9 +77,39 @@ async def _take_upload(context: Context, upload: Upload, spec: JobSpec, key: str
         if not upload.received or (upload.size is not None and upload.received != upload.size):
             missing = "its first byte" if upload.size is None else f"all of its {upload.size} bytes"
             raise invalid("upload", f"the upload has {upload.received} bytes: send {missing} first")
-        taken = await run_in_threadpool(context.engine.submit, spec, upload.path, key=key, source=V1)
+        taken = await _submit(context, spec, upload.path, key, V1)
         await context.uploads.discard(upload)  # a refused upload stays
     return taken
+
+
+async def _submit(context: Context, spec: JobSpec, path: Path, key: str | None, source: Source) -> tuple[Job, bool]:
+    """Make the job of the caller, whose ``key`` is its own."""
+    caller = context.caller
+    try:
+        job, is_new = await run_in_threadpool(
+            context.engine.submit, spec, path, key=key, source=source, owner=caller.owner, quota=caller.quota
+        )
+    except BusyError as error:
+        raise await _busy(context, error.current) from error
+    context.visit.subject = job.id
+    return job, is_new
+
+
+async def _busy(context: Context, current: str | None) -> Problem:
+    """The problem that the job ``current`` is active, which is not named to a caller that may not see it."""
+    subject = context.visit.subject
+    try:
+        return busy(None if current is None else (await context.job(current)).id)
+    except Problem:
+        return Problem("busy", "a job of somebody else is active: try again later", training_id=None)
+    finally:
+        context.visit.subject = subject
+
+
+def announced(request: Request) -> int:
+    """The number of bytes that the body of ``request`` is to have; 1 if it does not say."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 1
 
 
 async def require_room(context: Context, source: Source) -> None:
@@ -86,7 +121,7 @@ async def require_room(context: Context, source: Source) -> None:
     max_active = 1 if source == PREDECESSOR else context.engine.settings.queue_cap
     active = await run_in_threadpool(context.engine.store.jobs, ACTIVE)
     if len(active) >= max_active:
-        raise busy(active[-1].id)
+        raise await _busy(context, active[-1].id)
 
 
 def form_schema(names: Mapping[str, Mapping[str, object]], required: list[str]) -> dict[str, object]:

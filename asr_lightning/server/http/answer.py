@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
@@ -20,13 +22,17 @@ HEADERS = {
 class Answer:
     """The answer to one request.
 
+    Args:
+        send: Sends a message to the client.
+        before: Called with the status before the head of the answer is sent.
+
     Attributes:
         started: Whether the head of the answer was sent.
         close: Whether the connection must be closed afterwards, because the request's body was not read to its end.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send, self.started, self.close = send, False, False
+    def __init__(self, send: Send, before: Callable[[int], Awaitable[None]]) -> None:
+        self._send, self._before, self.started, self.close = send, before, False, False
 
     async def send(self, message: Message) -> None:
         """Send ``message``; the head gets our headers."""
@@ -38,6 +44,7 @@ class Answer:
                 headers.setdefault(name, value)
             if self.close:
                 headers["Connection"] = "close"
+            await self._before(message["status"])
         await self._send(message)
 
     async def problem(self, problem: Problem, scope: Scope, receive: Receive) -> None:

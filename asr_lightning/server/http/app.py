@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from asr_lightning import __version__
 from asr_lightning.server.engine.engine import Engine
@@ -23,14 +24,20 @@ from asr_lightning.server.http import (
     upload_routes,
     uploads,
 )
+from asr_lightning.server.http.audit import AuditLog
+from asr_lightning.server.http.callers import Callers
 from asr_lightning.server.http.context import Context
 from asr_lightning.server.http.feed import Feed
 from asr_lightning.server.http.guard import Guard
 from asr_lightning.server.http.models import Catalogue, catalogue
 from asr_lightning.server.http.settings import ServerSettings
 from asr_lightning.server.http.tensorboard import TensorBoard
+from asr_lightning.server.http.tokens import TokenFile
+from asr_lightning.server.http.visits import Recorder
 
 TITLE = "asr_lightning training server"
+OPENAPI = "/openapi.json"
+ROUTES = (page, predecessor, jobs, streams, downloads, upload_routes, system, tensorboard_proxy)
 
 
 def create_app(
@@ -51,13 +58,16 @@ def create_app(
     app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
                   redirect_slashes=False)  # fmt: skip
     feed = Feed(engine, settings.streams, settings.poll_s)
+    callers = Callers(settings, TokenFile(engine.home.path))
     app.state.context = Context(
-        engine, settings, models or catalogue(), uploads.Uploads(engine, settings), feed, tensorboard
+        engine, settings, models or catalogue(), uploads.Uploads(engine, settings), feed, callers, tensorboard
     )
-    for module in (page, predecessor, jobs, streams, downloads, upload_routes, system, tensorboard_proxy):
+    for module in ROUTES:
         app.include_router(module.router)
     problems.install(app)
-    app.add_middleware(Guard, settings=settings)
+    paths = [route.path for module in ROUTES for route in module.router.routes if isinstance(route, Route)]
+    recorder = Recorder(AuditLog(engine.home.path), [*paths, OPENAPI])
+    app.add_middleware(Guard, settings=settings, callers=callers, recorder=recorder)
     _publish(app)
     return app
 
@@ -69,7 +79,7 @@ def _publish(app: FastAPI) -> None:
         """This description."""
         return JSONResponse(app.openapi())
 
-    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
+    app.add_api_route(OPENAPI, openapi, include_in_schema=False)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
 
 

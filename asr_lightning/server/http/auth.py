@@ -34,12 +34,15 @@ class Throttle:
         return min(MAX_DELAY_S, 0.1 * max(0, count - FREE_FAILURES))
 
 
-def is_token(header: str | None, token: str) -> bool:
-    """Whether the header ``Authorization`` holds ``token``."""
+def sent_token(header: str | None) -> str | None:
+    """The token in the header ``Authorization``; None if it holds none."""
     scheme, _, sent = (header or "").partition(" ")
-    # Digests are of equal length, so that the time of the comparison reveals nothing.
-    same = hmac.compare_digest(_digest(sent.strip()), _digest(token))
-    return same and scheme.lower() == "bearer"
+    return sent.strip() if scheme.lower() == "bearer" else None
+
+
+def is_same(sent: str, token: str) -> bool:
+    """Whether a client sent ``token``. Digests are of equal length, so that the time needed reveals nothing."""
+    return hmac.compare_digest(_digest(sent), _digest(token))
 
 
 def _digest(text: str) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
@@ -13,9 +14,12 @@ from asr_lightning.durable.ids import is_id
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.states import PURGED
+from asr_lightning.server.http.callers import Caller, Callers
 from asr_lightning.server.http.models import Catalogue
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.settings import ServerSettings
+from asr_lightning.server.http.uploads import Upload, no_such_upload
+from asr_lightning.server.http.visits import Visit
 
 if TYPE_CHECKING:
     from asr_lightning.server.http.feed import Feed
@@ -33,9 +37,11 @@ class Context:
         models: The models that clients may ask for.
         uploads: The open resumable uploads.
         feed: The open streams of events.
+        callers: Finds out who sends a request.
         tensorboard: The TensorBoard of this server; None if it is off.
         stopping: Set when the server is about to stop, so that streams end first.
         inspections: Lets one inspection of a data set run at a time.
+        visit: The request that this context is for. Each has its own copy, with the same parts.
     """
 
     engine: Engine
@@ -43,19 +49,63 @@ class Context:
     models: Catalogue
     uploads: Uploads
     feed: Feed
+    callers: Callers
     tensorboard: TensorBoard | None = None
-    stopping: bool = False
+    stopping: threading.Event = field(default_factory=threading.Event)
     inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    visit: Visit = field(default_factory=Visit)
+
+    @property
+    def caller(self) -> Caller:
+        """Who sends the request."""
+        return self.visit.caller
+
+    def goes_on(self) -> bool:
+        """Whether a stream may continue: the server is not about to stop, and the token is still valid."""
+        return not self.stopping.is_set() and self.callers.is_still(self.caller)
 
     async def job(self, job_id: str) -> Job:
         """The job ``job_id``.
 
         Raises:
-            Problem: There is no such job.
+            Problem: There is no such job, or it belongs to a name that the caller is not.
         """
         if not is_id(job_id):
             raise Problem("not_found", "there is no such job")
-        return await run_in_threadpool(self.engine.job, job_id)
+        return self.seen(await run_in_threadpool(self.engine.job, job_id))
+
+    def seen(self, job: Job) -> Job:
+        """``job``, if the caller may see it; the audit log names it in any case.
+
+        Raises:
+            Problem: It belongs to another name. The answer equals that for a job that never was.
+        """
+        self.visit.subject = job.id
+        if not self.caller.sees_job(job):
+            raise Problem("not_found", "there is no such job")
+        return job
+
+    def upload(self, upload_id: str) -> Upload:
+        """The upload ``upload_id``.
+
+        Raises:
+            Problem: There is no such upload, or it belongs to a name that the caller is not.
+        """
+        upload = self.uploads.get(upload_id)
+        self.visit.subject = upload_id
+        if not self.caller.sees(upload.owner):
+            raise no_such_upload()
+        return upload
+
+    async def require_bytes(self, wanted: int) -> None:
+        """Require that the caller may add ``wanted`` bytes to those of its jobs and uploads.
+
+        Raises:
+            QuotaError: It would hold more than it may.
+        """
+        caller = self.caller
+        held = self.uploads.held_by(caller.owner)
+        await run_in_threadpool(self.engine.usage.require_bytes, caller.owner, caller.quota, wanted, held)
 
     async def job_with_files(self, job_id: str) -> Job:
         """The job ``job_id``, whose files must still exist.
@@ -71,7 +121,7 @@ class Context:
 
 async def _context_of(request: Request) -> Context:
     context: Context = request.app.state.context
-    return context
+    return replace(context, visit=request.state.visit)
 
 
 RequestContext = Annotated[Context, Depends(_context_of)]

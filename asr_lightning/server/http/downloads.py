@@ -14,10 +14,12 @@ from starlette.types import Receive, Scope, Send
 from asr_lightning.job_folder import layout
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.states import SUCCEEDED
-from asr_lightning.server.http import auth, checkpoints, schemas
+from asr_lightning.server.http import checkpoints, schemas
+from asr_lightning.server.http.callers import signature
 from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.schemas import BINARY, TEXT, answers
+from asr_lightning.server.http.tensorboard import PURPOSE
 
 router = APIRouter()
 
@@ -164,11 +166,11 @@ async def get_checkpoints(context: RequestContext, job_id: str) -> Response:
 def tensorboard_url(request: Request, context: Context) -> str | None:
     """The URL of TensorBoard for a client; if the server has a token, the path is signed and expires."""
     settings = context.settings
-    if context.tensorboard is None:
+    if context.tensorboard is None or not context.caller.reads_texts:
         return None
     host = request.headers["host"]
     if settings.tensorboard_public:
         return f"http://{host.rpartition(':')[0] or host}:{context.tensorboard.port}/"
     tls = host.endswith(".proxy.runpod.net") or request.headers.get("x-forwarded-proto") == "https"
-    signed = f"s/{auth.signature(settings.token, 'tensorboard')}/" if settings.token else ""
-    return f"{'https' if tls else 'http'}://{host}/tensorboard/{signed}"
+    signed = signature(context.caller, PURPOSE)
+    return f"{'https' if tls else 'http'}://{host}/tensorboard/{f's/{signed}/' if signed else ''}"

@@ -5,6 +5,8 @@ It is pure ASGI, since it must also see streams and mounted applications.
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,8 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asr_lightning.server.http import auth
 from asr_lightning.server.http.answer import Answer
 from asr_lightning.server.http.body import Body
+from asr_lightning.server.http.callers import NOBODY, Caller, Callers, RefusedTokenError
 from asr_lightning.server.http.problems import Problem, problem_of
 from asr_lightning.server.http.settings import ServerSettings
+from asr_lightning.server.http.tensorboard import PURPOSE
+from asr_lightning.server.http.visits import Recorder, Visit
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 OPEN_PATHS = frozenset({"/", "/healthz"})
@@ -24,8 +29,8 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 class Guard:
     """Refuses requests that must not reach ``app``, and adds security headers to every answer."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        self.app, self.settings = app, settings
+    def __init__(self, app: ASGIApp, settings: ServerSettings, callers: Callers, recorder: Recorder) -> None:
+        self.app, self.settings, self.callers, self.recorder = app, settings, callers, recorder
         self.throttle = auth.Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,9 +39,10 @@ class Guard:
             if scope["type"] == "websocket":  # no route takes websockets
                 await send({"type": "websocket.close", "code": 1008})
             return
-        answer = Answer(send)
+        visit = scope.setdefault("state", {})["visit"] = Visit()
+        answer = Answer(send, partial(self.recorder.record, scope, visit))
         try:
-            await self._authorize(scope)
+            await self._authorize(scope, visit)
             body = Body(scope, receive, self.settings.body, answer)
             await self.app(scope, body.receive, answer.send)
         except Problem as problem:
@@ -46,24 +52,36 @@ class Guard:
                 raise  # the connection breaks off, so that the client notices that the answer is incomplete
             await answer.problem(problem_of(error), scope, receive)
 
-    async def _authorize(self, scope: Scope) -> None:
+    async def _authorize(self, scope: Scope, visit: Visit) -> None:
         headers = Headers(scope=scope)
         if scope["method"] not in METHODS:
             raise Problem("method_not_allowed", f"use {', '.join(METHODS)}", {"Allow": ", ".join(METHODS)})
         require_host(headers, self.settings.hosts)
         require_origin(headers, scope["method"])
-        await self._require_token(scope, headers)
+        caller = await self._caller(scope, headers, visit)
+        visit.caller = caller
+        if scope["path"] not in OPEN_PATHS:
+            caller.require_allowed(scope["method"], scope["path"])
 
-    async def _require_token(self, scope: Scope, headers: Headers) -> None:
-        token, path = self.settings.token, scope["path"]
-        if token is None or path in OPEN_PATHS:
-            return
-        if auth.is_token(headers.get("authorization"), token):
-            return
-        if path.startswith(SIGNED_PREFIX):
-            signed = path[len(SIGNED_PREFIX) :].partition("/")[0]
-            if auth.is_signed(token, "tensorboard", signed):
-                return
+    async def _caller(self, scope: Scope, headers: Headers, visit: Visit) -> Caller:
+        """Who sends a request.
+
+        Raises:
+            Problem: It shows no token that is valid, and needs one.
+        """
+        path = scope["path"]
+        if path in OPEN_PATHS:
+            return NOBODY
+        try:
+            caller = self.callers.by_header(headers.get("authorization"))
+        except RefusedTokenError as error:
+            visit.refused = error.token.name
+            detail = f"{error}: ask whoever runs this server for a new one"
+            raise Problem("unauthorized", detail, {"WWW-Authenticate": "Bearer"}) from error
+        if path.startswith(SIGNED_PREFIX) and caller is None:
+            caller = self.callers.by_signature(path[len(SIGNED_PREFIX) :].partition("/")[0], PURPOSE)
+        if caller is not None:
+            return caller
         if "authorization" in headers:
             client = scope.get("client")
             await anyio.sleep(self.throttle.failed(client[0] if client else ""))

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.server.engine import states
+from asr_lightning.server.engine.quota import UNLIMITED
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.http import admission, downloads, fields, schemas, views
 from asr_lightning.server.http.context import Context, RequestContext
@@ -45,7 +46,8 @@ BODY: dict[str, object] = {
 def answer(request: Request, context: Context, job: Job, status: int = 200) -> Response:
     """An answer with the job object, and with its address if the job was started."""
     headers = {"Location": f"/v1/jobs/{job.id}"} if status == 202 else {}
-    return JSONResponse(views.job_object(job, downloads.tensorboard_url(request, context)), status, headers)
+    url = downloads.tensorboard_url(request, context)
+    return JSONResponse(views.job_object(job, url, context.caller.reads_texts), status, headers)
 
 
 @router.post(
@@ -53,8 +55,8 @@ def answer(request: Request, context: Context, job: Job, status: int = 200) -> R
     status_code=202,
     openapi_extra=BODY,
     responses=answers(
-        "not_found", "timeout", "busy", "too_large", "unsupported_media", "invalid_parameter", "unavailable",
-        "disk_full", s202=schemas.Job,
+        "not_found", "timeout", "busy", "too_large", "unsupported_media", "invalid_parameter", "quota_exceeded",
+        "unavailable", "disk_full", "quota_bytes", s202=schemas.Job,
     ),
 )  # fmt: skip
 async def create(request: Request, context: RequestContext) -> Response:
@@ -75,11 +77,13 @@ async def listing(
     after: Annotated[str | None, Query(max_length=64, description="``next`` of the page before")] = None,
 ) -> Response:
     """Jobs, newest first. Deleted ones are listed only if ``state=purged`` is asked for."""
-    page = await run_in_threadpool(context.engine.jobs, state, limit, after)
+    page = await run_in_threadpool(context.engine.jobs, state, limit, after, context.caller.only)
     shown = [job for job in page if state or job.state != states.PURGED]
     url = downloads.tensorboard_url(request, context)
     last = page[-1].id if len(page) == limit else None
-    return JSONResponse({"data": [views.job_object(job, url) for job in shown], "next": last})
+    return JSONResponse(
+        {"data": [views.job_object(job, url, context.caller.reads_texts) for job in shown], "next": last}
+    )
 
 
 @router.get("/v1/jobs/{job_id}", responses=answers("not_found", s200=schemas.Job))
@@ -102,12 +106,13 @@ async def cancel(request: Request, context: RequestContext, job_id: str) -> Resp
 @router.post(
     "/v1/jobs/{job_id}/resume",
     status_code=202,
-    responses=answers("not_found", "busy", "purged", "disk_full", s202=schemas.Job),
+    responses=answers("not_found", "busy", "purged", "quota_exceeded", "disk_full", s202=schemas.Job),
 )
 async def resume(request: Request, context: RequestContext, job_id: str) -> Response:
     """Start a new attempt of an interrupted, failed or cancelled job, from its last good checkpoint."""
     before = await context.job_with_files(job_id)
-    return answer(request, context, await run_in_threadpool(context.engine.resume, before.id), 202)
+    quota = context.caller.quota if before.owner == context.caller.owner else UNLIMITED
+    return answer(request, context, await run_in_threadpool(context.engine.resume, before.id, quota), 202)
 
 
 @router.delete("/v1/jobs/{job_id}", responses=answers("not_found", "busy", s200=schemas.Receipt))

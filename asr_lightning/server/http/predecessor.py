@@ -38,7 +38,15 @@ NEWEST = 50  # jobs among which the newest one that was not deleted is looked fo
     "/training",
     openapi_extra=BODY,
     responses=answers(
-        "timeout", "busy", "too_large", "unsupported_media", "invalid_parameter", "disk_full", s200=schemas.Created
+        "timeout",
+        "busy",
+        "too_large",
+        "unsupported_media",
+        "invalid_parameter",
+        "quota_exceeded",
+        "disk_full",
+        "quota_bytes",
+        s200=schemas.Created,
     ),
 )
 async def training(request: Request, context: RequestContext) -> Response:
@@ -58,10 +66,11 @@ async def status(
 
 def latest(context: Context) -> Job | None:
     """The oldest active job, or else the newest job that was not deleted."""
-    active = context.engine.active()
+    only = context.caller.only
+    active = context.engine.active(only)
     if active is not None:
         return active
-    return next((job for job in context.engine.jobs(limit=NEWEST) if job.state != PURGED), None)
+    return next((job for job in context.engine.jobs(limit=NEWEST, owner=only) if job.state != PURGED), None)
 
 
 @router.api_route("/download_model", methods=["HEAD"], include_in_schema=False)

@@ -28,6 +28,7 @@ DISK_ERRNOS = FULL | {errno.EROFS, errno.EIO}
 
 CODES: dict[str, tuple[int, str]] = {
     "unauthorized": (401, "a token is needed"),
+    "forbidden": (403, "the role of this token does not allow it"),
     "forbidden_origin": (403, "this Host or Origin is not allowed"),
     "not_found": (404, "there is no such thing"),
     "method_not_allowed": (405, "this path does not take this method"),
@@ -42,14 +43,17 @@ CODES: dict[str, tuple[int, str]] = {
     "idempotency_conflict": (422, "this Idempotency-Key was used for another request"),
     "model_not_allowed": (422, "this base model is not on the list"),
     "dataset_invalid": (422, "the data set has errors"),
+    "quota_exceeded": (429, "this name has as many jobs as it may"),
     "internal": (500, "internal error"),
     "unavailable": (503, "not available at the moment"),
     "disk_full": (507, "the server's disk is full"),
+    "quota_bytes": (507, "this name holds as many bytes as it may"),
 }
 """Status and title by code; pinned by a test."""
 
 ENGINE_ERRORS = (
     errors.NoSuchJobError, errors.BusyError, errors.WrongStateError, errors.KeyConflictError, errors.DiskFullError,
+    errors.QuotaError,
 )  # fmt: skip
 BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media"}
 
@@ -100,6 +104,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem("not_found", "there is no such job")
         case errors.BusyError():
             return busy(error.current)
+        case errors.QuotaError():
+            return _quota(error)
         case errors.WrongStateError():
             return _wrong_state(error.job.id, error.job.state)
         case errors.KeyConflictError():
@@ -113,6 +119,20 @@ def problem_of(error: Exception) -> Problem:
         case sqlite3.OperationalError() if any(word in str(error) for word in ("disk", "readonly")):
             return _disk(error)
     return incident(error)
+
+
+def _quota(error: errors.QuotaError) -> Problem:
+    def problem(code: str, text: str, headers: Mapping[str, str] | None = None) -> Problem:
+        return Problem(code, text, headers, quota=error.name, limit=error.limit, used=error.used)
+
+    if error.name == "max_bytes":
+        text = f"your jobs and uploads hold {error.used} of {error.limit} bytes, and this is too much: delete old jobs"
+        return problem("quota_bytes", text)
+    if error.name == "max_queued":
+        text = f"{error.used} of your jobs wait or run, and {error.limit} may: wait for one, or cancel one"
+        return problem("quota_exceeded", text, {"Retry-After": str(RETRY_AFTER_S)})
+    text = f"you have {error.used} jobs, and may have {error.limit}: delete old ones"
+    return problem("quota_exceeded", text)
 
 
 def _disk(error: Exception) -> Problem:

@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then the server."""
-        self._app.state.context.stopping = True
+        self._app.state.context.stopping.set()
         await super().shutdown(sockets)
 
 

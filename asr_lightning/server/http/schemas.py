@@ -127,6 +127,7 @@ class Job(Shape):
     base_revision: str | None
     language: str | None
     params: Params
+    owner: str | None
     dataset: Dataset | None
     metrics: Metrics | None
     attempt: int
@@ -268,7 +269,7 @@ def answers(*codes: str, **success: AnswerShape) -> dict[int | str, dict[str, An
     for name, shape in success.items():
         responses[int(name[1:])] = {"description": "Done", **_described(shape)}
     problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for code in ("unauthorized", "forbidden_origin", *codes):
+    for code in ("unauthorized", "forbidden", "forbidden_origin", *codes):
         status, title = CODES[code]
         response = responses.get(status, {})
         before = f"{response['description']}; " if response else ""

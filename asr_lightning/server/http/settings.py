@@ -41,7 +41,9 @@ class ServerSettings:
 
     Attributes:
         hosts: Host names that a request may name, in lower case and without a port.
-        token: Bearer token that clients must send; None if they need none.
+        token: Bearer token of the operator; None if there is none. Then clients need none either, until there are named
+            tokens.
+        no_auth: Whether clients never need a token, by the operator's decision.
         body: Limits of a request's body.
         tensorboard: Whether TensorBoard is offered.
         tensorboard_public: Whether TensorBoard listens on all addresses without a token, as the predecessor's did.
@@ -55,6 +57,7 @@ class ServerSettings:
 
     hosts: frozenset[str] = LOOPBACK_HOSTS
     token: str | None = None
+    no_auth: bool = False
     body: BodyLimits = field(default_factory=BodyLimits)
     tensorboard: bool = True
     tensorboard_public: bool = False

@@ -72,7 +72,7 @@ async def _stream(context: Context, job_id: str, after: int) -> AsyncIterator[by
     with context.feed.seat(), context.feed.watching(job_id, after) as watch:
         yield b"retry: 2000\n\n"
         sent, ended = time.monotonic(), await _has_ended(context, job_id)
-        while not context.stopping:
+        while context.goes_on():
             patience_s = 0 if ended else min(1.0, context.settings.ping_s)
             new = await context.feed.next(job_id, watch, after, patience_s)
             for event in new:
@@ -114,7 +114,7 @@ async def logs(
 
 async def _follow(context: Context, job_id: str, path: Path, offset: int) -> AsyncIterator[bytes]:
     with context.feed.seat():
-        while not context.stopping:
+        while context.goes_on():
             ended = await _has_ended(context, job_id)
             text, offset = await run_in_threadpool(read_log, path, offset, 64 << 10)
             if text:

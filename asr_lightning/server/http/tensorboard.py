@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import httpx
@@ -20,7 +22,11 @@ logger = logging.getLogger(__name__)
 PAUSE_S = 5.0
 TIMEOUT = httpx.Timeout(5.0, read=60.0)
 PUBLIC_PORT = 6006
+NAMES = 4
+"""Each process for one name takes some 150 MB."""
 SECRET_HEADER = "x-asr-secret"
+PURPOSE = "tensorboard"
+"""What a signed path to it is signed for."""
 CHILD = "asr_lightning.server.http.tensorboard_child"
 
 
@@ -44,6 +50,24 @@ class TensorBoard:
         self._child: subprocess.Popen[bytes] | None = None
         self.client = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=False)  # plain http, on this machine
         self._starting, self._last = asyncio.Lock(), -PAUSE_S
+        self._of_names: OrderedDict[str, TensorBoard] = OrderedDict()
+
+    async def of(self, name: str, runs: list[str]) -> TensorBoard:
+        """A TensorBoard that shows only ``runs``, the folders in this one's that belong to ``name``.
+
+        It is a process of its own, since TensorBoard shows everybody all that it finds. Only a few run at a time.
+        """
+        board = self._of_names.pop(name, None)
+        if board is None:
+            folder = self.logdir.parent / "tensorboard" / name
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            board = TensorBoard(folder / self.logdir.name, folder / "tensorboard.log")
+        self._of_names[name] = board
+        await asyncio.to_thread(_link, board.logdir, self.logdir, runs)
+        while len(self._of_names) > NAMES:
+            _, oldest = self._of_names.popitem(last=False)
+            await asyncio.to_thread(oldest.stop)
+        return board
 
     async def ready(self) -> int:
         """The port of a running TensorBoard.
@@ -88,6 +112,8 @@ class TensorBoard:
 
     def stop(self) -> None:
         """End TensorBoard."""
+        for board in self._of_names.values():
+            board.stop()
         child = self._child
         if child is None:
             return
@@ -100,3 +126,14 @@ class TensorBoard:
         if child.stdin is not None:
             child.stdin.close()
         self._child = None
+
+
+def _link(logdir: Path, source: Path, runs: list[str]) -> None:
+    """Make ``logdir`` hold links to the folders ``runs`` of ``source``, and nothing else."""
+    logdir.mkdir(exist_ok=True, mode=0o700)
+    present = {path.name for path in logdir.iterdir()}
+    for name in present - {*runs}:
+        (logdir / name).unlink(missing_ok=True)
+    for name in {*runs} - present:
+        with contextlib.suppress(FileExistsError):  # by another request
+            (logdir / name).symlink_to(os.path.relpath(source / name, logdir))  # a copy of the home shows its own

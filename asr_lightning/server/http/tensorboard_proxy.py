@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 
 import httpx
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from asr_lightning.server.engine import states
 from asr_lightning.server.http.context import RequestContext
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.tensorboard import SECRET_HEADER
@@ -40,14 +42,18 @@ async def _pass_on(request: Request, context: RequestContext, path: str) -> Resp
     """The answer of TensorBoard, which gets no header that may hold a secret of the server."""
     if context.tensorboard is None:
         raise Problem("not_found", "TensorBoard is off: start the server without --no_tensorboard")
-    port = await context.tensorboard.ready()
+    board = context.tensorboard
+    if (owner := context.caller.only) is not None:
+        jobs = await run_in_threadpool(context.engine.store.jobs, states.STATES - {states.PURGED}, owner=owner)
+        board = await board.of(owner, [job.id for job in jobs])
+    port = await board.ready()
     headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
     headers |= {
-        SECRET_HEADER: context.tensorboard.secret,
+        SECRET_HEADER: board.secret,
         "accept-encoding": request.headers.get("accept-encoding", ""),
     }
     url = httpx.URL(scheme="http", host="127.0.0.1", port=port, path=f"/{path}", query=request.url.query.encode())
-    client = context.tensorboard.client
+    client = board.client
     try:
         forwarded = client.build_request(request.method, url, headers=headers, content=await request.body())
         answer = await client.send(forwarded, stream=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from asr_lightning.server.http import schemas
+from asr_lightning.server.http import admission, schemas
 from asr_lightning.server.http.context import RequestContext
 from asr_lightning.server.http.fields import json_object
 from asr_lightning.server.http.problems import Problem, invalid
@@ -37,36 +37,42 @@ RAW: dict[str, object] = {
     "/v1/uploads",
     status_code=201,
     openapi_extra=BODY,
-    responses=answers("too_large", "invalid_parameter", "unavailable", "disk_full", "timeout", s201=schemas.Upload),
+    responses=answers(
+        "too_large", "invalid_parameter", "unavailable", "disk_full", "quota_bytes", "timeout", s201=schemas.Upload
+    ),
 )
 async def create(request: Request, context: RequestContext) -> Response:
     """Begin a resumable upload."""
     size = (await json_object(request, frozenset({"size"}))).get("size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise invalid("size", "size must be a number of bytes")
-    upload = await context.uploads.create(size)
+    await context.require_bytes(size or 1)
+    upload = await context.uploads.create(size, context.caller.owner)
+    context.visit.subject = upload.path.name
     return JSONResponse(upload.view(), 201, {"Location": f"/v1/uploads/{upload.path.name}"})
 
 
 @router.get("/v1/uploads/{upload_id}", responses=answers("not_found", s200=schemas.Upload))
 async def get(context: RequestContext, upload_id: str) -> Response:
     """How many bytes of an upload have arrived."""
-    return JSONResponse(context.uploads.get(upload_id).view())
+    return JSONResponse(context.upload(upload_id).view())
 
 
 @router.put(
     "/v1/uploads/{upload_id}",
     openapi_extra=RAW,
     responses=answers(
-        "not_found", "busy", "too_large", "unsupported_media", "invalid_parameter", "disk_full", "timeout",
-        s200=schemas.Upload,
+        "not_found", "busy", "too_large", "unsupported_media", "invalid_parameter", "disk_full",
+        "quota_bytes", "timeout", s200=schemas.Upload,
     ),
 )  # fmt: skip
 async def put(
     request: Request, context: RequestContext, upload_id: str, offset: Annotated[int, Query(ge=0)]
 ) -> Response:
     """Add the body at ``offset``, which must be the number of bytes received so far."""
-    upload = context.uploads.get(upload_id)
+    upload = context.upload(upload_id)
+    if upload.size is None:  # an announced size was counted when the upload began
+        await context.require_bytes(admission.announced(request))
     await context.uploads.append(upload, offset, request)
     return JSONResponse(upload.view())
 
@@ -74,7 +80,7 @@ async def put(
 @router.delete("/v1/uploads/{upload_id}", status_code=204, responses=answers("not_found", "busy", s204=None))
 async def delete(context: RequestContext, upload_id: str) -> Response:
     """Delete an upload."""
-    upload = context.uploads.get(upload_id)
+    upload = context.upload(upload_id)
     if upload.lock.locked():
         raise Problem("busy", "bytes are arriving", {"Retry-After": "1"}, received=upload.received)
     await context.uploads.discard(upload)

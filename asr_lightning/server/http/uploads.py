@@ -27,6 +27,7 @@ class Upload:
     Attributes:
         path: The file, whose name is the id of the upload.
         size: Size in bytes that the client announced; None if it announced none.
+        owner: Name that began it; None if the client has none.
         received: Number of bytes on the disk.
         used: When bytes last arrived, on the monotonic clock.
         lock: Held while bytes arrive, and while a job takes the file.
@@ -34,6 +35,7 @@ class Upload:
 
     path: Path
     size: int | None
+    owner: str | None = None
     received: int = 0
     used: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -50,7 +52,7 @@ class Uploads:
         self.engine, self.settings = engine, settings
         self._open: dict[str, Upload] = {}
 
-    async def create(self, size: int | None) -> Upload:
+    async def create(self, size: int | None, owner: str | None = None) -> Upload:
         """Begin an upload.
 
         Raises:
@@ -63,7 +65,7 @@ class Uploads:
             await self.discard(upload)
         if len(self._open) >= self.settings.uploads:
             raise Problem("unavailable", "too many uploads are open: finish or delete one")
-        upload = Upload(await run_in_threadpool(self.engine.new_upload), size)
+        upload = Upload(await run_in_threadpool(self.engine.new_upload), size, owner)
         self._open[upload.path.name] = upload
         return upload
 
@@ -74,8 +76,12 @@ class Uploads:
             Problem: There is no such upload.
         """
         if upload_id not in self._open:
-            raise Problem("not_found", "there is no such upload: begin a new one")
+            raise no_such_upload()
         return self._open[upload_id]
+
+    def held_by(self, owner: str | None) -> int:
+        """The bytes of all uploads of ``owner``, with those that were announced and have not arrived."""
+        return sum(max(upload.size or 0, upload.received) for upload in self._open.values() if upload.owner == owner)
 
     async def discard(self, upload: Upload) -> None:
         """Forget ``upload`` and delete its file."""
@@ -111,3 +117,8 @@ class Uploads:
             finally:
                 upload.used = time.monotonic()
                 upload.received = offset + sink.written
+
+
+def no_such_upload() -> Problem:
+    """The problem that an upload does not exist, or not for this client."""
+    return Problem("not_found", "there is no such upload: begin a new one")

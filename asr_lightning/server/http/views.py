@@ -84,8 +84,8 @@ def _error(job: Job) -> dict[str, str | None] | None:
     return None if job.error is None else job.error.as_dict()
 
 
-def job_object(job: Job, tensorboard: str | None) -> dict[str, object]:
-    """The job object of the v1 API."""
+def job_object(job: Job, tensorboard: str | None, with_issues: bool = True) -> dict[str, object]:
+    """The job object of the v1 API; ``with_issues`` shows what was found in its data, which may quote them."""
     path = f"/v1/jobs/{job.id}"
     return {
         "id": job.id,
@@ -99,7 +99,8 @@ def job_object(job: Job, tensorboard: str | None) -> dict[str, object]:
         "base_revision": None,
         "language": job.spec.language,
         "params": {"epochs": job.spec.epochs, "seed": job.spec.seed},
-        "dataset": job.dataset,
+        "owner": job.owner,
+        "dataset": job.dataset if with_issues or job.dataset is None else {**job.dataset, "issues": None},
         "metrics": job.metrics,
         "attempt": job.attempt,
         "resumed_from": job.resumed_from,

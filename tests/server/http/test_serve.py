@@ -20,6 +20,7 @@ from asr_lightning.__main__ import main
 from asr_lightning.server.http import auth, hardware
 from asr_lightning.server.http.settings import find_token
 from asr_lightning.server.http.tensorboard import CHILD
+from asr_lightning.server.http.tokens import Role, TokenFile
 from tests.server import driver
 from tests.server.http.conftest import GZIP, TOKEN
 from tests.server.http.served import Process, ask, serving
@@ -161,11 +162,30 @@ def test_tensorboard_is_started_again_when_it_died(public: Process, token: str) 
     assert after.pid != before.pid
 
 
+def test_p17_a_user_sees_its_own_curves_only(public: Process, token: str) -> None:
+    own = TokenFile(home_of(public)).add("anna", Role.USER)
+    files = {"data": ("data.tar.gz", GZIP)}  # which the intake refuses, and that does not matter here
+    made = ask(public, "/v1/jobs", own, "POST", data={"model": "whisper-tiny.en"}, files=files)
+    assert made.status_code == 202, made.text
+    run = home_of(public) / "jobs" / made.json()["id"] / "run" / "tensorboard"
+    run.mkdir(parents=True)
+    write_curve(run)
+    signed = made.json()["links"]["tensorboard"].removeprefix(public.url)
+    assert signed.startswith("/tensorboard/s/") and signed.endswith("~anna/")
+    for path, bearer in ((f"{signed}data/plugin/scalars/tags", None), ("/tensorboard/data/plugin/scalars/tags", own)):
+        tags = driver.wait(lambda path=path, bearer=bearer: ask(public, path, bearer).json(), "the curve", 15)
+        assert [*tags] == [f"{made.json()['id']}/run/tensorboard"], path  # and not that of the past
+    TokenFile(home_of(public)).revoke("anna")
+    assert ask(public, f"{signed}data/plugin/scalars/tags").status_code == 401
+
+
 def test_kill_9_takes_tensorboard_along(public: Process, token: str) -> None:
     ask(public, "/tensorboard/", token)
-    (board,) = boards(public)
+    running = boards(public)
+    assert len(running) == 2  # everybody's, and that of one name
     public.process.kill()
-    driver.wait(lambda: not board.is_running() or board.status() == psutil.STATUS_ZOMBIE, "TensorBoard to end", 10)
+    for board in running:
+        driver.wait(lambda: not board.is_running() or board.status() == psutil.STATUS_ZOMBIE, "TensorBoard to end", 10)  # noqa: B023
 
 
 def boards(process: Process) -> list[psutil.Process]:
