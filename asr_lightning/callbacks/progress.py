@@ -46,7 +46,7 @@ class Progress(Callback):
         self.num_utterances = 0
         self._started = self._ended = self._validation_started = 0.0
         self._best = float("inf")
-        self._first_step = 0
+        self._first_step = self._num_validated = 0
 
     @property
     def train_seconds(self) -> float:
@@ -85,9 +85,9 @@ class Progress(Callback):
         """Add the time of this validation, and log where the run is."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        seconds = time.monotonic() - self._validation_started
-        self.validation_seconds += seconds
-        self.seconds_after = self._time_after(trainer, pl_module, seconds)
+        self.validation_seconds += time.monotonic() - self._validation_started
+        self._num_validated += len(trainer.datamodule.splits["dev"])
+        self.seconds_after = self._time_after(trainer, pl_module)
         wer = trainer.callback_metrics["dev/wer"].item()
         self._best = min(self._best, wer)
         logger.info(
@@ -122,10 +122,10 @@ class Progress(Callback):
         after = f"{minutes(self.seconds_after)} of it to choose the weights and test them"
         return f"{minutes(used)} used, at most {minutes(left + self.seconds_after)} left, {after}"
 
-    def _time_after(self, trainer: Trainer, pl_module: LightningModule, seconds: float) -> float:
-        """Estimated time of what follows training, from the ``seconds`` that this validation took."""
+    def _time_after(self, trainer: Trainer, pl_module: LightningModule) -> float:
+        """Estimated time of what follows training, from the time that a clip took in all validations so far."""
         data, adapter = trainer.datamodule, pl_module.adapter
-        per_clip = seconds * trainer.world_size / len(data.splits["dev"])  # one process scores after training
+        per_clip = self.validation_seconds * trainer.world_size / self._num_validated  # one process scores afterwards
         native = per_clip if adapter.native() is adapter else self.baseline.seconds_per_clip
         if native < per_clip:  # known texts are not measured
             native = NATIVE_FACTOR * per_clip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.errors import OptionError
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.run.folder import SaveConfig, loggers_of, run_dir_of
+from asr_lightning.run.folder import SaveConfig, loggers_of, run_dir_of, write_anew
 from asr_lightning.run.outcome import Scores
 from asr_lightning.run.runner import Runner
 from asr_lightning.run.selection import SelectionSettings
@@ -219,7 +220,7 @@ class ASRCLI(LightningCLI):
         base, device = self.model.adapter, self.trainer.strategy.root_device
         compare = Comparison(self.datamodule, device, self.model.normalizer)
         tested = compare.test(base, saved.load(self.model_dir))
-        write_pairs(self.run_dir / "test_transcripts.csv", tested.pairs)
+        write_anew(self.run_dir / "test_transcripts.csv", partial(write_pairs, pairs=tested.pairs))
         self.scores = Scores(
             run_dir=self.run_dir,
             model=self.options.model.adapter.init_args.source,
@@ -229,7 +230,7 @@ class ASRCLI(LightningCLI):
             test=rates_of(tested.pairs, compare.normalize),
             native=rates_of(tested.native or tested.pairs, compare.normalize).wer,
         )
-        write_readable_json(self.run_dir / "test.json", self.scores.as_results())
+        write_anew(self.run_dir / "test.json", partial(write_readable_json, content=self.scores.as_results()))
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -109,6 +109,7 @@ def _train(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str
         shutil.rmtree(RUN, ignore_errors=True)  # of an attempt without a checkpoint, or one that is not to be resumed
         _remove_our_splits()
     else:
+        (RUN / "results.json").unlink(missing_ok=True)  # never delivered, and so not kept when they are made again
         status.update(resumed_from=checkpoint.name)
     faults.point("training.loading")
     spec = spec_of(assignment, resumed=checkpoint is not None)

@@ -114,7 +114,6 @@ def report(run: Finished, choice: Choice) -> Outcome:
     shipped = saved.load(run.run_dir / "model")
     silent = _silence_text(run.source.native(), run), _silence_text(shipped, run)
     if run.is_out_of_fold:
-        logger.info("the chosen weights of each fold read its clips, and the report is written")
         tested = out_of_fold.tested(run.comparison, run.ends[0], choice.selection, choice.chosen, shipped)
     else:
         logger.info("the untouched and the chosen model read %d test clips", run.comparison.clips["test"])

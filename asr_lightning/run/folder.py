@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,16 @@ def set_aside_results(run_dir: Path) -> None:
         if (run_dir / name).exists():
             (run_dir / name).rename(kept / name)
     logger.info("%s held an earlier choice of weights; its model and report are now in %s", run_dir, kept)
+
+
+def write_anew(path: Path, write: Callable[[Path], None]) -> None:
+    """Make ``path`` with ``write``; a file with other content that is there is renamed, not overwritten."""
+    fresh = path.with_name(f".{path.name}.new")
+    write(fresh)
+    if path.exists() and path.read_bytes() != fresh.read_bytes():
+        path.rename(kept := first_free(path))
+        logger.info("%s had other content; it is now %s", path, kept)
+    fresh.replace(path)
 
 
 @rank_zero_only

@@ -5,11 +5,15 @@ Knows the adapter contract and no model.
 
 from __future__ import annotations
 
+import logging
+
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.run.ends import End
 from asr_lightning.run.selection import Candidate, Selection
 from asr_lightning.scoring.comparison import Comparison, Tested, pairs
 from asr_lightning.scoring.edits import Transcript
+
+logger = logging.getLogger(__name__)
 
 
 def tested(compare: Comparison, end: End, selection: Selection, chosen: Candidate, adapter: ASRAdapter) -> Tested:
@@ -27,6 +31,7 @@ def tested(compare: Comparison, end: End, selection: Selection, chosen: Candidat
     native = adapter.native()
     if native is adapter or not chosen.alpha:
         return Tested(after, None)
+    logger.info("each model reads the clips of its own fold natively, out of fold")
     texts: list[Transcript] = []
     for part, weights in zip(end.parts, selection.parts, strict=True):
         adapter.model.load_state_dict(weights)

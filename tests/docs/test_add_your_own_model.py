@@ -49,7 +49,7 @@ def folder(tones_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for name, text in FILES.items():
         if name != TOY:
             (folder / name).write_text(text, encoding="utf-8")
-    shutil.copytree(tones_once, folder / "tones")
+    shutil.copytree(tones_once, folder / "tones", ignore=shutil.ignore_patterns("*.csv"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)  # as ``python -m`` does
