@@ -9,7 +9,7 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asr_lightning.server.http import auth
+from asr_lightning.server.http import auth, connections
 from asr_lightning.server.http.answer import Answer
 from asr_lightning.server.http.body import Body
 from asr_lightning.server.http.problems import Problem, problem_of
@@ -53,6 +53,8 @@ class Guard:
         require_host(headers, self.settings.hosts)
         require_origin(headers, scope["method"])
         await self._require_token(scope, headers)
+        if scope["path"] not in OPEN_PATHS:
+            connections.admit(scope)
 
     async def _require_token(self, scope: Scope, headers: Headers) -> None:
         token, path = self.settings.token, scope["path"]

@@ -36,6 +36,25 @@ class BodyLimits:
 
 
 @dataclass(frozen=True)
+class ConnectionLimits:
+    """How many connections there may be at a time, and how long a client may take to send a request.
+
+    Attributes:
+        authorized: Largest number of connections on which a request was authorized.
+        anonymous: Largest number of all other connections.
+        anonymous_of_address: Largest number of those of one address.
+        first_byte_s: Seconds within which the first byte of a new connection must arrive.
+        head_s: Seconds within which the whole head of a request must arrive.
+    """
+
+    authorized: int = 1024
+    anonymous: int = 512
+    anonymous_of_address: int = 64
+    first_byte_s: float = 5
+    head_s: float = 20
+
+
+@dataclass(frozen=True)
 class ServerSettings:
     """The operator's settings of the server.
 
@@ -43,6 +62,7 @@ class ServerSettings:
         hosts: Host names that a request may name, in lower case and without a port.
         token: Bearer token that clients must send; None if they need none.
         body: Limits of a request's body.
+        connections: Limits of connections.
         tensorboard: Whether TensorBoard is offered.
         tensorboard_public: Whether TensorBoard listens on all addresses without a token, as the predecessor's did.
         min_free_bytes: Free bytes on the disk below which uploads are refused.
@@ -56,6 +76,7 @@ class ServerSettings:
     hosts: frozenset[str] = LOOPBACK_HOSTS
     token: str | None = None
     body: BodyLimits = field(default_factory=BodyLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     tensorboard: bool = True
     tensorboard_public: bool = False
     min_free_bytes: int = MIN_FREE_BYTES

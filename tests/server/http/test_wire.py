@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 
 import httpx
-import pytest
 
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.http import run
+from asr_lightning.server.http.settings import ConnectionLimits
 from tests.server import driver
 from tests.server.http.conftest import GZIP, QUICK_LIMITS, TOKEN, client_of
 
@@ -52,9 +52,10 @@ def seconds_to_the_end(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[
     return time.monotonic() - started, answer
 
 
-def test_t04_no_connection_is_held_by_a_slow_client(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PATIENCE_S", 0.4)
-    with live(shared, body=QUICK_LIMITS, token=TOKEN) as port:
+def test_t04_no_connection_is_held_by_a_slow_client(shared: Engine) -> None:
+    with live(
+        shared, body=QUICK_LIMITS, token=TOKEN, connections=ConnectionLimits(first_byte_s=0.4, head_s=0.4)
+    ) as port:
         assert seconds_to_the_end(port)[0] < 5  # a head that never ends
         waited, answer = seconds_to_the_end(port, HEAD, b"Content-Length: 900000\r\n\r\n")  # a body that was refused
         assert waited < 5 and b"401 Unauthorized" in answer
