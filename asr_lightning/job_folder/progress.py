@@ -13,6 +13,7 @@ Phase = Literal["preparing", "running", "evaluating", "packaging"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 """The phases of a training, in order."""
 PREPARING = PHASES[0]
+LARGEST = 1e300
 
 
 class ValidationResult(TypedDict):
@@ -141,7 +142,9 @@ def _validation_results(value: object) -> list[ValidationResult]:
 
 
 def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if abs(value) < LARGEST else None  # a larger integer cannot become a float
 
 
 def _integer(value: object) -> int | None:

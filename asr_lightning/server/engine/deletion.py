@@ -32,10 +32,11 @@ class Receipt:
         return asdict(self)
 
 
-def purge(home: Home, store: Store, job: Job) -> Receipt:
+def purge(home: Home, store: Store, job: Job, files_first: bool = False) -> Receipt:
     """Delete every byte of a job's data, model and logs; only its id, its specification and its dates stay.
 
-    The store records the deletion first: the next start of the server finishes one that a crash cut short.
+    The store records the deletion first: the next start of the server finishes one that a crash cut short. On a full
+    disk ``files_first`` frees the space that the record needs.
 
     Raises:
         WrongStateError: The job is active: cancel it first.
@@ -44,6 +45,8 @@ def purge(home: Home, store: Store, job: Job) -> Receipt:
     if job.state in states.ACTIVE:
         raise WrongStateError(job, "deleted")
     sizes = home.sizes(folder) if folder.exists() else {}
+    if files_first:
+        home.discard(folder)
     if job.state != states.PURGED and store.purge(job) is None:
         raise WrongStateError(store.job(job.id), "deleted")
     faults.point("purge.recorded")

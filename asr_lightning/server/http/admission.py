@@ -13,7 +13,7 @@ from asr_lightning.server.engine.states import ACTIVE
 from asr_lightning.server.http import fields, forms
 from asr_lightning.server.http.context import Context
 from asr_lightning.server.http.problems import Problem, busy, invalid
-from asr_lightning.server.http.schemas import BINARY
+from asr_lightning.server.http.responses import BINARY
 from asr_lightning.server.http.uploads import Upload
 
 LANGUAGE = {"type": "string", "description": "a code such as en or de, for multilingual models"}

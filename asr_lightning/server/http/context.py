@@ -36,6 +36,7 @@ class Context:
         tensorboard: The TensorBoard of this server; None if it is off.
         stopping: Set when the server is about to stop, so that streams end first.
         inspections: Lets one inspection of a data set run at a time.
+        verifications: Limits the threads that compute hashes of artifacts, so that others answer meanwhile.
     """
 
     engine: Engine
@@ -46,6 +47,7 @@ class Context:
     tensorboard: TensorBoard | None = None
     stopping: bool = False
     inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    verifications: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     async def job(self, job_id: str) -> Job:
         """The job ``job_id``.

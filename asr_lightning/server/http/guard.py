@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asr_lightning.server.http import auth, connections
 from asr_lightning.server.http.answer import Answer
-from asr_lightning.server.http.body import Body
+from asr_lightning.server.http.body import Body, require_one_length
 from asr_lightning.server.http.problems import Problem, problem_of
 from asr_lightning.server.http.settings import ServerSettings
 
@@ -36,6 +36,7 @@ class Guard:
             return
         answer = Answer(send)
         try:
+            require_one_length(scope, answer)
             await self._authorize(scope)
             body = Body(scope, receive, self.settings.body, answer)
             await self.app(scope, body.receive, answer.send)

@@ -24,6 +24,43 @@ OTHER_FILES = 256
 """Open files that a server needs besides its connections: the store, downloads, uploads and the logs of workers."""
 
 
+LINGER_S = 5.0
+"""Seconds for which the rest of a refused body is read, so that the client gets to read the answer."""
+
+
+class LingeringTransport:
+    """A transport that does not close a connection at once while the client is sending.
+
+    The system would answer the client's next bytes with a reset, which also destroys the answer that is on its way
+    (https://www.rfc-editor.org/rfc/rfc9112#section-9.6). So this ends only its own side, and ignores the rest.
+
+    Attributes:
+        lingering: Whether only the client's side is still open.
+    """
+
+    def __init__(self, transport: asyncio.Transport, is_sending: Callable[[], bool]) -> None:
+        self._transport, self._is_sending, self.lingering = transport, is_sending, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether no more can be sent."""
+        return self.lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection, at once or when the client has closed its side."""
+        if self.is_closing():
+            return
+        if not self._is_sending():
+            self._transport.close()
+            return
+        self.lingering = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
+
+
 class Protocol(H11Protocol):
     """Closes connections whose request does not arrive, and those that keep sending a refused body.
 
@@ -47,13 +84,17 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait a limited time for a request."""
-        super().connection_made(transport)
+        self._socket = transport
+        self._ending = LingeringTransport(transport, self._is_sending)
+        super().connection_made(self._ending)  # type: ignore[arg-type]
         self.peer = peer_of(self.client[0]) if self.client else ""
         self._open.add(self)
         self._update_timer()
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes."""
+        if self._ending.lingering:
+            return
         if self._silent:
             self._silent = False
             self._stop_timer()
@@ -65,8 +106,12 @@ class Protocol(H11Protocol):
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def close(self) -> None:
-        """Close the connection; what was answered is still sent."""
-        self.transport.close()
+        """Close the connection at once; what was answered is still sent."""
+        self._socket.close()
+
+    def _is_sending(self) -> bool:
+        """Whether more bytes of a request may follow, also of one that could not be understood."""
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def _admit(self) -> None:
         self._open.admit(self)
@@ -90,7 +135,7 @@ class Protocol(H11Protocol):
         elif self._timer is None:
             limits = self._open.limits
             patience_s = limits.first_byte_s if self._silent else limits.head_s
-            self._timer = self.loop.call_later(patience_s, self.transport.close)
+            self._timer = self.loop.call_later(patience_s, self.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -68,6 +68,7 @@ class ServerSettings:
         min_free_bytes: Free bytes on the disk below which uploads are refused.
         streams: Largest number of open streams of events and logs.
         uploads: Largest number of open resumable uploads.
+        uploads_of_client: Largest number of those of one client.
         inspections: Largest number of data inspections without training; one of them runs, the others wait.
         ping_s: Seconds between comments in a silent event stream; RunPod's proxy closes silent connections at 100 s.
         poll_s: Seconds between two polls for new events.
@@ -82,6 +83,7 @@ class ServerSettings:
     min_free_bytes: int = MIN_FREE_BYTES
     streams: int = 512
     uploads: int = 64
+    uploads_of_client: int = 16
     inspections: int = 4
     ping_s: float = 15
     poll_s: float = 0.5

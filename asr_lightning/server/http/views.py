@@ -34,6 +34,8 @@ def words(job: Job) -> str:
     # The trainer's message is shown only if it is about the state that the store has.
     if job.state in TRAINING and job.progress and job.progress.phase == job.state and job.progress.message:
         return job.progress.message
+    if job.state == states.SUCCEEDED and job.damage:
+        return f"{WORDS[job.state]}, but {job.damage[0].message}"
     return WORDS[job.state]
 
 
@@ -104,6 +106,7 @@ def job_object(job: Job, tensorboard: str | None) -> dict[str, object]:
         "attempt": job.attempt,
         "resumed_from": job.resumed_from,
         "error": _error(job),
+        "damage": [bad.as_dict() for bad in job.damage],
         "links": {
             "events": f"{path}/events",
             "logs": f"{path}/logs",
