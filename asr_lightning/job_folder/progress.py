@@ -59,7 +59,7 @@ class Progress:
         step: Finished optimizer steps of all folds.
         steps: Planned optimizer steps of all folds.
         fraction: Finished share of the whole job, from 0 to 1.
-        eta_s: Estimated seconds until training ends.
+        eta_s: Estimated seconds until the last training step; None if that is not known, or no step is left.
         resumed_from: File name of the checkpoint that this attempt started from; None if it started afresh.
         checks: The validation results so far.
         base_wer: WER of the base model on the dev set.

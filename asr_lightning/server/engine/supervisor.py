@@ -14,7 +14,6 @@ import threading
 import time
 
 from asr_lightning.durable import faults
-from asr_lightning.durable.locks import is_held
 from asr_lightning.job_folder import layout, processes
 from asr_lightning.job_folder.assignment import Assignment
 from asr_lightning.job_folder.ending import Ending
@@ -122,8 +121,7 @@ class Supervisor(threading.Thread):
         return time.monotonic() - self._since.setdefault((job.id, what or job.state, job.attempt), time.monotonic())
 
     def _is_alive(self, job: Job) -> bool:
-        processes.reap()
-        return is_held(self.home.job(job.id) / layout.WORKER_LOCK)
+        return processes.is_alive(job.id, self.home.job(job.id))
 
     # intake
 

@@ -33,14 +33,35 @@ async def by_form(request: Request, context: Context, source: Source) -> tuple[J
         Problem: The request is refused.
     """
     key = fields.idempotency_key(request)
-    if key is None:  # with a key, it may be a retry of the job that is active
-        await require_room(context, source)
     forms.boundary(request)
-    path = await run_in_threadpool(context.engine.new_upload)
     names = fields.PREDECESSOR if source == PREDECESSOR else fields.V1
+    model = "base_model_name" if source == PREDECESSOR else "model"
+    if key is None:  # with a key, it may be a retry of the job that is active
+        try:
+            await require_room(context, source)
+        except Problem:
+            await _require_right_fields(request, context, names, model)
+            raise
+    path = await run_in_threadpool(context.engine.new_upload)
     async with forms.received(request, names, path, context.settings.min_free_bytes) as form:
-        spec = fields.spec(form.fields, context.models, "base_model_name" if source == PREDECESSOR else "model")
+        spec = fields.spec(form.fields, context.models, model)
         return await run_in_threadpool(context.engine.submit, spec, path, key=key, source=source)
+
+
+async def _require_right_fields(request: Request, context: Context, names: frozenset[str], model: str) -> None:
+    """Refuse wrong fields of a form that is refused in any case, so that the client need not wait to learn of them.
+
+    Only the beginning of the form is read, in which the fields are unless the client put them after the data.
+
+    Raises:
+        Problem: A field is wrong.
+    """
+    begun = await forms.beginning(request, names)
+    values: dict[str, object] = dict(begun.fields)
+    if model not in values and not begun.whole:  # it may follow, and decides which languages there are
+        values[model] = next(iter(context.models.sources))
+        values.pop("language", None)
+    fields.spec(values, context.models, model)
 
 
 async def by_upload(request: Request, context: Context) -> tuple[Job, bool]:

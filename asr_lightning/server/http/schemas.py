@@ -208,6 +208,11 @@ class Receipt(Shape):
     id: str
     deleted: list[str]
     bytes: int
+    created_at: str
+    ended_at: str | None
+    deleted_at: str
+    artifacts: dict[str, str]
+    dataset_sha256: str | None
 
 
 class Upload(Shape):

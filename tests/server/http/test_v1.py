@@ -68,7 +68,9 @@ def test_cancel_resume_delete(http: TestClient, engine: Engine) -> None:
     http.post(f"{path}/cancel")
     driver.reach(engine, job, "cancelled")
     receipt = http.delete(path).json()
-    assert receipt.keys() == {"id", "deleted", "bytes"}
+    assert receipt.keys() == {
+        "id", "deleted", "bytes", "created_at", "ended_at", "deleted_at", "artifacts", "dataset_sha256",
+    }  # fmt: skip
     assert f"jobs/{job.id}/request.json" in receipt["deleted"]
     assert http.get(path).json()["state"] == "purged"
     assert http.get(f"{path}/logs").json()["code"] == "purged"
