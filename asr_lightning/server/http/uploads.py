@@ -33,16 +33,16 @@ class Upload:
 
     Attributes:
         path: The file, whose name is the id of the upload.
-        client: Who began it: one client may have only some of the places.
         size: Size in bytes that the client announced; None if it announced none.
+        client: Address of the client that began it, which may have only some of the places.
         received: Number of bytes on the disk.
         used: When bytes last arrived, on the monotonic clock.
         lock: Held while bytes arrive, and while a job takes the file.
     """
 
     path: Path
-    client: str
     size: int | None
+    client: str = ""
     received: int = 0
     used: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -65,8 +65,8 @@ class Uploads:
         self._open: dict[str, Upload] = {}
         self._creating = asyncio.Lock()
 
-    async def create(self, size: int | None, client: str) -> Upload:
-        """Begin an upload of ``client``.
+    async def create(self, size: int | None, client: str = "") -> Upload:
+        """Begin an upload for the client at the address ``client``.
 
         Raises:
             Problem: Too many uploads are open, or this one would be too large.
@@ -81,7 +81,7 @@ class Uploads:
                 raise Problem("unavailable", f"you have {own} open uploads: {FREE}")
             if len(uploads) >= self.settings.uploads:
                 raise Problem("unavailable", f"{len(uploads)} uploads are open: try again later, or {FREE}")
-            upload = Upload(await run_in_threadpool(self.engine.new_upload), client, size)
+            upload = Upload(await run_in_threadpool(self.engine.new_upload), size, client=client)
             self._open[upload.path.name] = upload
         return upload
 

@@ -69,7 +69,7 @@ class Flood:
             key.fileobj.close()
 
 
-def test_t30_two_thousand_idle_connections_keep_nobody_out(tmp_path: Path, many_files: None) -> None:
+def test_t32_two_thousand_idle_connections_keep_nobody_out(tmp_path: Path, many_files: None) -> None:
     with Served(tmp_path / "home", TOKEN) as server:
         flood = Flood(server.port)
         try:
@@ -100,7 +100,7 @@ def is_closed(connection: socket.socket) -> bool:
         return False
 
 
-def test_t30_an_address_has_few_anonymous_connections_and_keeps_its_authorized_one(shared: Engine) -> None:
+def test_t32_an_address_has_few_anonymous_connections_and_keeps_its_authorized_one(shared: Engine) -> None:
     limits = ConnectionLimits(anonymous_of_address=4)
     with (
         live(shared, token=TOKEN, connections=limits) as port,
@@ -114,7 +114,7 @@ def test_t30_an_address_has_few_anonymous_connections_and_keeps_its_authorized_o
             assert client._transport._pool.connections == [own]  # type: ignore[attr-defined]
 
 
-def test_t30_when_all_places_of_authorized_requests_are_taken_health_is_still_answered(shared: Engine) -> None:
+def test_t32_when_all_places_of_authorized_requests_are_taken_health_is_still_answered(shared: Engine) -> None:
     job = driver.submit(shared, data=b"stuck").id
     stream = {**RIGHT, "Accept": "text/event-stream"}
     with (

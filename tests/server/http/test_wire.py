@@ -139,7 +139,7 @@ def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
     return answer
 
 
-def test_t31_two_lengths_of_a_body_are_refused_and_the_connection_is_closed(shared: Engine) -> None:
+def test_t33_two_lengths_of_a_body_are_refused_and_the_connection_is_closed(shared: Engine) -> None:
     smuggled = b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     chunked = b"Transfer-Encoding: chunked\r\n"
     with live(shared, token=TOKEN) as port:

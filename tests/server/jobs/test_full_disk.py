@@ -1,4 +1,4 @@
-"""Deleting and cancelling work on a full disk, and the server says that it is full (P17)."""
+"""Deleting and cancelling work on a full disk, and the server says that it is full (P19)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="this system lets no user mount a file system")
-def test_p17_on_a_disk_that_is_really_full(tmp_path: Path) -> None:
+def test_p19_on_a_disk_that_is_really_full(tmp_path: Path) -> None:
     call = [*UNSHARE, sys.executable, "-m", "tests.server.jobs.full_disk", str(tmp_path)]
     ended = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.stdout.splitlines()[-1:] == ["worked"], ended.stderr[-4000:]
 
 
 @pytest.mark.parametrize("point", ["store.commit", "purge.recorded", "purge.renamed", "purge.removed"])
-def test_p17_a_deletion_that_meets_a_full_disk_gives_up_the_reserve(
+def test_p19_a_deletion_that_meets_a_full_disk_gives_up_the_reserve(
     home: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     with running(home) as engine:
@@ -57,7 +57,7 @@ def test_p17_a_deletion_that_meets_a_full_disk_gives_up_the_reserve(
         assert driver.files_with(home, driver.VOICE) == []
 
 
-def test_p17_a_cancellation_that_meets_a_full_disk_gives_up_the_reserve(
+def test_p19_a_cancellation_that_meets_a_full_disk_gives_up_the_reserve(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(home) as engine:
@@ -70,7 +70,7 @@ def test_p17_a_cancellation_that_meets_a_full_disk_gives_up_the_reserve(
         reach(engine, job, "cancelled")
 
 
-def test_p17_the_server_says_that_the_disk_is_full(engine: Engine) -> None:
+def test_p19_the_server_says_that_the_disk_is_full(engine: Engine) -> None:
     http = client_of(engine)
     assert http.get("/readyz").json() == {"status": "ready"}
     assert "asr_disk_full 0" in http.get("/metrics").text
@@ -115,7 +115,7 @@ def test_a_job_whose_steps_fail_is_said_to_be_stuck(home: Path, monkeypatch: pyt
         assert http.get("/readyz").status_code == 200
 
 
-def test_p17_a_job_whose_lock_is_damaged_can_be_cancelled(engine: Engine) -> None:
+def test_p19_a_job_whose_lock_is_damaged_can_be_cancelled(engine: Engine) -> None:
     job = reach(engine, submit(engine, "slow"), "running")
     lock = engine.folder(job.id) / "worker.lock"
     lock.unlink()
