@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,26 @@ from starlette.testclient import TestClient
 
 from asr_lightning.server.engine import damage
 from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.engine.records import Job
 from tests.server import driver
 
 MODEL = "model.tar.gz"
+
+
+@pytest.fixture
+def job(shared: Engine, done: str) -> Iterator[Job]:
+    """The finished job, whose folder is put back after the test."""
+    folder, backup = shared.folder(done), shared.home.path.with_name("backup")
+    shutil.copytree(folder, backup)
+    yield shared.job(done)
+    shutil.rmtree(folder, ignore_errors=True)
+    backup.rename(folder)
+
+
+@pytest.fixture(scope="module")
+def other(shared: Engine, done: str) -> str:
+    """Id of another finished job, which is newer."""
+    return driver.reach(shared, driver.submit(shared), "succeeded").id
 
 
 def truncate(path: Path) -> None:
@@ -46,14 +64,14 @@ DAMAGE = [(Path.unlink, "lost"), (truncate, "changed"), (flip, "changed"), (link
 @pytest.mark.parametrize("looked_before", [True, False])
 @pytest.mark.parametrize(("do", "state"), DAMAGE, ids=lambda each: getattr(each, "__name__", each))
 def test_p15_a_damaged_artifact_is_named_and_not_handed_out(
-    http: TestClient, engine: Engine, do: Callable[[Path], None], state: str, looked_before: bool
+    look: TestClient, shared: Engine, job: Job, do: Callable[[Path], None], state: str, looked_before: bool
 ) -> None:
-    job = driver.reach(engine, driver.submit(engine), "succeeded")
+    http = look
     path, model = f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}/artifacts/{MODEL}"
     if looked_before:
         assert http.get(model).status_code == 200
         assert http.get(path).json()["damage"] == []
-    do(engine.folder(job.id) / "artifacts" / MODEL)
+    do(shared.folder(job.id) / "artifacts" / MODEL)
     for ask in (
         http.get(model),
         http.head(model),
@@ -71,8 +89,12 @@ def test_p15_a_damaged_artifact_is_named_and_not_handed_out(
     assert [(bad["name"], bad["state"]) for bad in shown["damage"]] == [(f"artifacts/{MODEL}", state)]
     listed = {artifact["name"]: artifact["state"] for artifact in http.get(f"{path}/artifacts").json()["data"]}
     assert listed == {MODEL: state, "report.html": "ok", "report.json": "ok"}
-    assert http.get("/v1/jobs").json()["data"][0]["damage"] == shown["damage"]
-    assert http.get("/status").json()["progress"].startswith(f"finished, but {MODEL} is no longer")
+    assert {each["id"]: each["damage"] for each in http.get("/v1/jobs").json()["data"]}[job.id] == shown["damage"]
+    assert (
+        http.get("/status", params={"training_id": job.id})
+        .json()["progress"]
+        .startswith(f"finished, but {MODEL} is no longer")
+    )
 
 
 def test_p15_a_lost_folder_loses_every_artifact(http: TestClient, engine: Engine) -> None:
@@ -84,10 +106,11 @@ def test_p15_a_lost_folder_loses_every_artifact(http: TestClient, engine: Engine
 
 
 def test_an_artifact_is_hashed_once_and_again_when_it_was_restored(
-    http: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    look: TestClient, shared: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = driver.reach(engine, driver.submit(engine), "succeeded")
-    file, route = engine.folder(job.id) / "artifacts" / MODEL, f"/v1/jobs/{job.id}/artifacts/{MODEL}"
+    http = look
+    (shared.folder(job.id) / "artifacts" / MODEL).touch()  # the file as the test before left it may be known
+    file, route = shared.folder(job.id) / "artifacts" / MODEL, f"/v1/jobs/{job.id}/artifacts/{MODEL}"
     hashed, digest = [], damage.stream_digest
     monkeypatch.setattr(damage, "stream_digest", lambda stream: hashed.append(1) or digest(stream))
     for start in range(0, 500, 100):
@@ -103,8 +126,8 @@ def test_an_artifact_is_hashed_once_and_again_when_it_was_restored(
 
 
 @pytest.mark.parametrize("tag", ['"{}"', 'W/"{}"', '"other", "{}"', "*"])
-def test_a_client_that_has_the_file_gets_304(http: TestClient, engine: Engine, tag: str) -> None:
-    job = driver.reach(engine, driver.submit(engine), "succeeded")
+def test_a_client_that_has_the_file_gets_304(look: TestClient, job: Job, tag: str) -> None:
+    http = look
     digest = job.artifacts["report.html"]
     for path in (f"/v1/jobs/{job.id}/report.html", f"/v1/jobs/{job.id}/artifacts/report.html"):
         for method in ("GET", "HEAD"):
@@ -130,48 +153,41 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", [*UNREADABLE, *ODD])
-def test_p16_one_unreadable_file_breaks_no_answer(http: TestClient, engine: Engine, kind: str) -> None:
+def test_p16_one_unreadable_file_breaks_no_answer(
+    look: TestClient, shared: Engine, job: Job, other: str, kind: str
+) -> None:
     content = {**UNREADABLE, **ODD}[kind]
-    good = driver.reach(engine, driver.submit(engine), "succeeded")
-    bad = driver.reach(engine, driver.submit(engine), "succeeded")
-    file = engine.folder(bad.id) / "progress.json"
+    file = shared.folder(job.id) / "progress.json"
     file.unlink()
     if content is None:
         file.mkdir()
     else:
         file.write_bytes(content)
-    assert http.get("/status").json()["training_id"] == bad.id
-    assert [job["id"] for job in http.get("/v1/jobs").json()["data"]] == [bad.id, good.id]
-    shown = http.get(f"/v1/jobs/{bad.id}").json()
+    assert look.get("/status", params={"training_id": job.id}).json()["state"] == "succeeded"
+    listed = {each["id"]: each for each in look.get("/v1/jobs").json()["data"]}
+    assert [*listed] == [other, job.id]
+    shown = look.get(f"/v1/jobs/{job.id}").json()
     assert shown["state"] == "succeeded"
     assert [each["name"] for each in shown["damage"]] == (["progress.json"] if kind in UNREADABLE else [])
-    assert http.get(f"/v1/jobs/{good.id}").json()["damage"] == []
+    assert listed[job.id]["damage"] == shown["damage"]
+    assert listed[other]["damage"] == look.get(f"/v1/jobs/{other}").json()["damage"] == []
 
 
-@pytest.mark.parametrize("name", ["logs/trainer.log", "logs/intake.log", "run/checkpoints", "report"])
+@pytest.mark.parametrize("name", ["logs/trainer.log", "logs/intake.log", "run/checkpoints"])
 def test_p16_a_folder_or_file_in_the_wrong_place_is_no_internal_error(
-    http: TestClient, engine: Engine, name: str
+    look: TestClient, shared: Engine, job: Job, name: str
 ) -> None:
-    job = driver.reach(engine, driver.submit(engine), "succeeded")
-    place = engine.folder(job.id) / name
+    place = shared.folder(job.id) / name
     if place.is_file():
-        place.unlink()
-        place.mkdir()
+        folder(place)
     else:
         place.write_bytes(b"")
-    path = f"/v1/jobs/{job.id}"
     for route in ("", "/logs", "/logs?name=intake", "/checkpoints", "/events", "/artifacts"):
-        assert http.get(path + route).status_code == 200, route
-    assert http.delete(path).status_code == 200
-    assert not engine.home.job(job.id).exists()
+        assert look.get(f"/v1/jobs/{job.id}{route}").status_code == 200, route
 
 
-def test_p16_a_running_job_ends_although_its_progress_cannot_be_read(http: TestClient, engine: Engine) -> None:
-    other = driver.submit(engine, "slow")
-    job = driver.submit(engine, "brief")
-    driver.reach(engine, other, "running")
-    engine.cancel(other.id)
-    driver.reach(engine, job, "running")
+def test_p16_a_running_job_ends_although_its_progress_cannot_be_read(engine: Engine) -> None:
+    job = driver.reach(engine, driver.submit(engine, "brief"), "running")
     file = engine.folder(job.id) / "progress.json"
     file.unlink(missing_ok=True)
     driver.wait(lambda: engine.job(job.id).state != "running" or make(file), "the folder")
