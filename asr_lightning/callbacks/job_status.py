@@ -82,8 +82,9 @@ class JobStatus(Callback):
     def _position(self, trainer: Trainer) -> Position:
         """The epoch of this fold, and the step, the finished share and the time left of all folds."""
         step, steps = steps_done(trainer), trainer.datamodule.fold.count * int(trainer.estimated_stepping_batches)
-        done = step - self._first_step
-        eta = (time.monotonic() - self._started) / done * max(steps - step, 0) if done else None
+        done, left = step - self._first_step, steps - step
+        # After the last step, a validation follows whose length is not known: 0 would say that the training is over.
+        eta = (time.monotonic() - self._started) / done * left if done and left > 0 else None
         return {
             "epoch": round(min(epochs_done(trainer), float(trainer.max_epochs or 0)), 3),
             "step": step,

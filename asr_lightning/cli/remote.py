@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("-o", "--output", type=Path, help="file or folder to write; default: ID_model.tar.gz")
     fetch.add_argument("--name", default="model.tar.gz", help="artifact to download instead, such as report.html")
     add("models", "list the models that the server trains")
+    add("uploads", "list uploads that no job has taken, or delete some").add_argument(
+        "--delete", nargs="+", metavar="ID", help="delete these instead"
+    )
     return options
 
 
@@ -121,9 +124,34 @@ def status(client: Client, options: argparse.Namespace) -> int:
     """Print one job, or a line for each job."""
     if options.id:
         return show_job(options, client.job(options.id))
+    any_job = False
     for job in client.jobs():
-        line = f"{one_line(job['id']):24}{one_line(job['state']):13}{one_line(job['created_at'] or ''):28}"
-        show(options, job, f"{line}{one_line(job['base_model'] or '')}  {message(job)}".rstrip())
+        any_job = True
+        columns = [f"{one_line(job['id']):21}", f"{one_line(job['state']):11}", minute(job["created_at"])]
+        show(options, job, "  ".join([*columns, f"{one_line(job['base_model'] or ''):20}", message(job)]).rstrip())
+    if not any_job and not options.json:
+        print(f"{options.server} has no jobs: python -m asr_lightning remote submit FOLDER starts one")
+    return 0
+
+
+def minute(time: str) -> str:
+    """A time of the server, which is UTC and in ISO 8601, to the minute."""
+    return f"{one_line(time)[:16].replace('T', ' ')} UTC"
+
+
+def uploads(client: Client, options: argparse.Namespace) -> int:
+    """Print a line for each upload that no job has taken yet, or delete some."""
+    for upload_id in options.delete or ():
+        client.delete_upload(upload_id)
+        print(f"deleted upload {one_line(upload_id)}", file=sys.stderr)
+    if options.delete:
+        return 0
+    listed = client.uploads()
+    if not listed and not options.json:
+        print(f"{options.server} has no open uploads")
+    for upload in listed:
+        size = f" of {upload['size']}" if upload.get("size") is not None else ""
+        show(options, upload, f"{one_line(upload['id']):21}  {upload['received']}{size} bytes")
     return 0
 
 
@@ -168,6 +196,7 @@ ACTIONS: dict[str, Callable[[Client, argparse.Namespace], int]] = {
     "delete": delete,
     "download": download,
     "models": models,
+    "uploads": uploads,
 }
 
 
@@ -185,19 +214,25 @@ def show_job(options: argparse.Namespace, job: Job) -> int:
 def job_lines(job: Job) -> Iterator[str]:
     """The lines that describe a job to a person."""
     yield f"job      {one_line(job['id'])}, {one_line(job['base_model'] or '')}, attempt {job.get('attempt')}"
-    yield f"state    {one_line(job['state'])}{': ' + message(job) if message(job) else ''}"
     dataset, metrics, error = job.get("dataset") or {}, job.get("metrics") or {}, job.get("error") or {}
+    verdict, doing = one_line(metrics.get("verdict") or ""), message(job)
+    if verdict and verdict in doing:  # it has a line of its own
+        doing = ""
+    yield f"state    {one_line(job['state'])}{': ' + doing if doing else ''}"
     if dataset:
         yield f"data     {dataset.get('utterances')} recordings"
     before, after = metrics.get("before"), metrics.get("after")
     if before is not None and after is not None:
         yield f"WER      {before:.1%} before, {after:.1%} after"
-    if metrics.get("verdict"):
-        yield f"verdict  {one_line(metrics['verdict'])}"
+    if verdict:
+        yield f"verdict  {verdict}"
     if error:
         yield f"error    {one_line(error.get('message') or '')} ({one_line(error.get('code') or '')})"
     yield from issue_lines(dataset)
-    if job["state"] == "succeeded":
+    damage = job.get("damage") or []
+    for damaged in damage:
+        yield f"damage   {one_line(damaged.get('message') or '')}"
+    if job["state"] == "succeeded" and not damage:
         yield f"model    python -m asr_lightning remote download {one_line(job['id'])}"
 
 

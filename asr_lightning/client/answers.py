@@ -105,6 +105,14 @@ class Params(TypedDict):
     seed: int
 
 
+class Damage(TypedDict):
+    """A file of a job that is ``lost``, ``changed`` since the training wrote it, or ``unreadable``."""
+
+    name: str
+    state: Literal["lost", "changed", "unreadable"]
+    message: str
+
+
 class Links(TypedDict):
     """Paths on the server."""
 
@@ -126,6 +134,7 @@ class Job(TypedDict):
         attempt: Number of the attempt, from 1 on.
         resumed_from: Checkpoint that this attempt started from.
         error: None unless the job failed.
+        damage: Files of the job that the server lost or cannot read; earlier servers do not send it.
     """
 
     id: str
@@ -145,6 +154,7 @@ class Job(TypedDict):
     attempt: int
     resumed_from: str | None
     error: Failure | None
+    damage: NotRequired[list[Damage]]
     links: Links
 
 
@@ -190,19 +200,30 @@ class Model(TypedDict, total=False):
 
 
 class Receipt(TypedDict):
-    """What a deletion removed: the files, relative to the server's home, and their size together."""
+    """What a deletion removed: the files, relative to the server's home, and their size together.
+
+    Attributes:
+        artifacts: SHA-256 of each artifact, by name.
+        dataset_sha256: Hash of the recordings, texts and splits.
+    """
 
     id: str
     deleted: list[str]
     bytes: int
+    created_at: NotRequired[str]
+    ended_at: NotRequired[str | None]
+    deleted_at: NotRequired[str]
+    artifacts: NotRequired[dict[str, str]]
+    dataset_sha256: NotRequired[str | None]
 
 
 class Artifact(TypedDict):
-    """A file that can be downloaded."""
+    """A file that can be downloaded, if its ``state`` is ``ok``; earlier servers do not send the state."""
 
     name: str
     size: int
     sha256: str
+    state: NotRequired[Literal["ok", "lost", "changed"]]
 
 
 class UploadState(TypedDict, total=False):

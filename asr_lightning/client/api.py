@@ -14,7 +14,7 @@ from types import TracebackType
 from urllib.parse import quote
 
 from asr_lightning.client import download as downloads
-from asr_lightning.client.answers import Job, Model, Receipt, Verdict
+from asr_lightning.client.answers import Job, Model, Receipt, UploadState, Verdict
 from asr_lightning.client.errors import ConnectionFailedError, ServerError
 from asr_lightning.client.events import RESTING, Event, follow
 from asr_lightning.client.pack import Progress, pack
@@ -137,6 +137,16 @@ class Client:
     def delete(self, job_id: str) -> Receipt:
         """Delete a job with its recordings and models; returns what was deleted."""
         return self._transport.json("DELETE", _route(job_id))
+
+    def uploads(self) -> list[UploadState]:
+        """The uploads that were begun and that no job has taken yet, the oldest first."""
+        return self._transport.json("GET", "/v1/uploads")["data"]
+
+    def delete_upload(self, upload_id: str) -> None:
+        """Delete an upload that no job has taken."""
+        if not upload_id.strip("."):
+            raise ValueError("the id of the upload is empty; python -m asr_lightning remote uploads lists them")
+        self._transport.json("DELETE", f"/v1/uploads/{quote(upload_id, safe='')}")
 
     def models(self) -> list[Model]:
         """The models that the server trains."""

@@ -62,6 +62,9 @@ def size_and_hash(transport: Transport, job_id: str, name: str) -> tuple[int, st
     artifacts: list[Artifact] = transport.json("GET", f"/v1/jobs/{quote(job_id, safe='')}/artifacts")["data"]
     for artifact in artifacts:
         if artifact["name"] == name:
+            if artifact.get("state", "ok") != "ok":
+                lost = f"the server no longer has {name} of job {job_id} as it was trained"
+                raise ServerError("artifact_damaged", lost, 410)
             sha256 = str(artifact["sha256"])
             if len(sha256) != 64 or set(sha256) - set(string.hexdigits):
                 raise ServerError("bad_answer", f"the server gives no sha256 for {name}", 200)

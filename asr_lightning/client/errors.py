@@ -22,6 +22,7 @@ REMEDIES = {
     "quota_exceeded": "python -m asr_lightning remote status lists your jobs",
     "model_not_allowed": "python -m asr_lightning remote models lists the names",
     "idempotency_conflict": "give another --key; remote status lists the jobs, that of this one among them",
+    "artifact_damaged": "python -m asr_lightning remote status ID says more; delete the job, and train again",
     "not_finished": "python -m asr_lightning remote status ID shows how far it is",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import secrets
 from pathlib import Path
@@ -34,9 +35,18 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in ``path``; None if there is no file, or if it holds no complete object with finite numbers."""
+    """The JSON object in ``path``; None if there is no file, or if ``write_json`` cannot have written it.
+
+    It writes a complete object with finite numbers, and with texts that can be encoded as UTF-8.
+
+    Raises:
+        OSError: There is something that cannot be read.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if "\\ud" in text.lower():  # JSON may hold half of a surrogate pair
+            json.dumps(content, ensure_ascii=False).encode()
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
@@ -44,6 +54,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(number: str) -> float:
+    """The number, unless it is too large for a float, as 1e999 is."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is too large")
+    return value
 
 
 def sync_folder(folder: Path) -> None:

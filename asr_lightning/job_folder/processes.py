@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from asr_lightning.durable import faults
-from asr_lightning.durable.locks import take_lock
+from asr_lightning.durable.locks import is_held, take_lock
 from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.worker import JOB, LOCKS
 
@@ -87,6 +87,15 @@ def launch(job_id: str, folder: Path, command: Sequence[str], worker: str, devic
         _CHILDREN.append(start(command, folder, worker, env, [lock, *device_locks]))
     finally:
         os.close(lock)
+
+
+def is_alive(job_id: str, folder: Path) -> bool:
+    """Whether the worker of a job is running: by its lock, or by its processes where the lock cannot be used."""
+    reap()
+    try:
+        return is_held(folder / layout.WORKER_LOCK)
+    except OSError:
+        return bool(of_job(job_id))
 
 
 def cap_log(folder: Path, worker: str, max_bytes: int) -> None:

@@ -13,6 +13,7 @@ Phase = Literal["preparing", "running", "evaluating", "packaging"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 """The phases of a training, in order."""
 PREPARING = PHASES[0]
+LARGEST = 1e300
 
 
 class ValidationResult(TypedDict):
@@ -58,7 +59,7 @@ class Progress:
         step: Finished optimizer steps of all folds.
         steps: Planned optimizer steps of all folds.
         fraction: Finished share of the whole job, from 0 to 1.
-        eta_s: Estimated seconds until training ends.
+        eta_s: Estimated seconds until the last training step; None if that is not known, or no step is left.
         resumed_from: File name of the checkpoint that this attempt started from; None if it started afresh.
         checks: The validation results so far.
         base_wer: WER of the base model on the dev set.
@@ -141,7 +142,9 @@ def _validation_results(value: object) -> list[ValidationResult]:
 
 
 def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if abs(value) < LARGEST else None  # a larger integer cannot become a float
 
 
 def _integer(value: object) -> int | None:

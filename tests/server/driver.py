@@ -44,6 +44,7 @@ def settings(home: Path, **changes: Any) -> EngineSettings:
         "grace_s": 0.3,
         "poll_s": 0.01,
         "min_free_bytes": 0,
+        "reserve_bytes": 1 << 16,
         "trainer": (sys.executable, str(HERE / "fake_trainer.py")),
         "intake": (sys.executable, str(HERE / "fake_intake.py")),
     }

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from asr_lightning.durable import faults
@@ -15,14 +15,15 @@ from asr_lightning.durable.ids import new_id
 from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.job_folder.intake_report import IntakeReport
-from asr_lightning.job_folder.progress import Progress
 from asr_lightning.job_folder.spec import JobSpec
-from asr_lightning.server.engine import deletion, inspection, recovery, states, submission
+from asr_lightning.server.engine import cancellation, deletion, inspection, recovery, states, submission
+from asr_lightning.server.engine.damage import JobFiles
 from asr_lightning.server.engine.deletion import Receipt
 from asr_lightning.server.engine.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
+from asr_lightning.server.engine.health import Health
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.quota import UNLIMITED, Quota
-from asr_lightning.server.engine.records import PREDECESSOR, V1, Event, Job, Source, new_job, now
+from asr_lightning.server.engine.records import PREDECESSOR, V1, Event, Job, Source, new_job
 from asr_lightning.server.engine.settings import EngineSettings
 from asr_lightning.server.engine.submission import Submission
 from asr_lightning.server.engine.supervisor import Supervisor
@@ -51,14 +52,17 @@ class Engine:
         if lock is None:
             raise HomeError(f"another server uses {self.home.path}: stop it, or name another --home")
         self._lock = lock
+        self.health = Health(self.home, settings)
+        self.health.reserve.release()  # a full disk must not keep the store from being opened
         try:
             self.store = recovery.open_store(self.home)
             recovery.clean(self.home, self.store)
         except BaseException:
             os.close(lock)
             raise
+        self.files = JobFiles(self.home)
         self.usage = Usage(self.home, self.store)
-        self._supervisor = Supervisor(settings, self.home, self.store)
+        self._supervisor = Supervisor(settings, self.home, self.store, self.health)
 
     def start(self) -> None:
         """Start to process jobs. Those whose workers outlived the last server continue."""
@@ -177,7 +181,7 @@ class Engine:
         Raises:
             NoSuchJobError: There is no such job.
         """
-        return self._with_progress(self.store.job(job_id))
+        return self.files.complete(self.store.job(job_id))
 
     def jobs(
         self, state: str | None = None, limit: int = 50, after: str | None = None, owner: str | None = None
@@ -191,19 +195,12 @@ class Engine:
             owner: Return only the jobs of this name.
         """
         wanted = None if state is None else frozenset({state})
-        return [self._with_progress(job) for job in self.store.jobs(wanted, limit, after, owner)]
-
-    def _with_progress(self, job: Job) -> Job:
-        if not job.attempt or job.state == states.PURGED:
-            return job
-        progress = Progress.read(self.home.job(job.id))
-        current = progress is not None and progress.attempt == job.attempt
-        return replace(job, progress=progress) if current else job
+        return [self.files.complete(job) for job in self.store.jobs(wanted, limit, after, owner)]
 
     def active(self, owner: str | None = None) -> Job | None:
         """The oldest job that is running or waiting; with ``owner``, the oldest of that name."""
         jobs = self.store.jobs(states.ACTIVE, owner=owner)
-        return self._with_progress(jobs[-1]) if jobs else None
+        return self.files.complete(jobs[-1]) if jobs else None
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[Event]:
         """The events of a job with a number above ``after``, oldest first.
@@ -217,21 +214,16 @@ class Engine:
     def cancel(self, job_id: str) -> Job:
         """Cancel a job; one that has ended stays as it is. Its state is "cancelled" once no process of it is left.
 
+        This works on a full disk too: the job is ended, and its state recorded when there is space.
+
         Raises:
             NoSuchJobError: There is no such job.
         """
-        while True:
-            job = self.store.job(job_id)
-            if job.state not in states.ACTIVE | {states.INTERRUPTED} or job.state == states.CANCELLING:
-                return self._with_progress(job)
-            if job.state == states.INTERRUPTED:
-                changed = self.store.change(job, states.CANCELLED, ended_at=now())
-            else:
-                changed = self.store.change(job, states.CANCELLING)
-            faults.point("cancel.recorded")
-            if changed:
-                self._supervisor.wake.set()
-                return self._with_progress(changed)
+        cancel, cancel_unrecorded = (
+            partial(attempt, self.store, self._supervisor, job_id)
+            for attempt in (cancellation.cancel, cancellation.cancel_unrecorded)
+        )
+        return self.files.complete(self.health.insist(cancel, cancel_unrecorded))
 
     def resume(self, job_id: str, quota: Quota = UNLIMITED) -> Job:
         """Start a new attempt of an interrupted, failed or cancelled job, from its last good checkpoint.
@@ -267,13 +259,17 @@ class Engine:
         return changed
 
     def purge(self, job_id: str) -> Receipt:
-        """Delete a job that has ended, with every byte of its data and model.
+        """Delete a job that has ended, with every byte of its data and model. This works on a full disk too.
 
         Raises:
             NoSuchJobError: There is no such job.
             WrongStateError: The job is active: cancel it first.
         """
-        return deletion.purge(self.home, self.store, self.store.job(job_id))
+
+        def purge(files_first: bool) -> Receipt:
+            return deletion.purge(self.home, self.store, self.store.job(job_id), files_first)
+
+        return self.health.insist(lambda: purge(False), lambda: purge(True))
 
     def folder(self, job_id: str) -> Path:
         """The folder of a job.

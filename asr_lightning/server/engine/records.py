@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
@@ -19,6 +19,31 @@ PREDECESSOR: Source = "seed"
 """The source of jobs from ``POST /training``, the API of this server's predecessor."""
 V1: Source = "v1"
 """The source of jobs from ``POST /v1/jobs``."""
+
+
+FileState = Literal["lost", "changed", "unreadable"]
+LOST: FileState = "lost"
+CHANGED: FileState = "changed"
+UNREADABLE: FileState = "unreadable"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of a job that is not as it should be.
+
+    Attributes:
+        name: Path of the file inside the job's folder.
+        state: ``lost``, ``changed`` since the training wrote it, or ``unreadable``.
+        message: What is wrong and what to do, for people.
+    """
+
+    name: str
+    state: FileState
+    message: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The damage as a JSON object."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +66,7 @@ class Job:
         metrics: Scores before and after training.
         artifacts: SHA-256 of each artifact, by name.
         progress: What the trainer last wrote of its progress; it comes from its file, not from the store.
+        damage: Files of the job that are lost, changed or unreadable; from the files too.
     """
 
     id: str
@@ -60,6 +86,7 @@ class Job:
     metrics: Metrics | None = None
     artifacts: Mapping[str, str]
     progress: Progress | None = None
+    damage: tuple[Damage, ...] = ()
 
 
 class JobChanges(TypedDict, total=False):

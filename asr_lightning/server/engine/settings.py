@@ -29,6 +29,7 @@ class EngineSettings:
         inspection_s: Seconds after which an intake is stopped.
         max_log_bytes: Size from which a worker's log keeps only its end.
         min_free_bytes: Free bytes on the disk below which nothing is accepted.
+        reserve_bytes: Bytes that are kept so that deleting and cancelling work on a full disk.
         poll_s: Seconds that the supervisor sleeps between two steps.
         trainer, intake: Command lines of the workers, to which the job's folder is added.
     """
@@ -45,6 +46,7 @@ class EngineSettings:
     inspection_s: float = 3600.0
     max_log_bytes: int = 8 << 20
     min_free_bytes: int = MIN_FREE_BYTES
+    reserve_bytes: int = 16 << 20
     poll_s: float = 0.2
     trainer: tuple[str, ...] = (*_MODULE, "asr_lightning", "run-job")
     intake: tuple[str, ...] = (*_MODULE, "asr_lightning.server.intake")

@@ -234,6 +234,7 @@ class Store:
                 # The numbers of events go on, so that a client which has read all earlier ones gets this one.
                 _record(connection, job.id, "purged", {"state": states.PURGED, "attempt": job.attempt})
                 connection.execute("DELETE FROM event WHERE job = ? AND kind != 'purged'", [job.id])
+                connection.execute("DELETE FROM key WHERE job = ?", [job.id])  # its text is the client's
         return self.job(job.id) if done else None
 
     def record(self, job: Job, kind: str, data: Mapping[str, object]) -> None:

@@ -14,16 +14,16 @@ import threading
 import time
 
 from asr_lightning.durable import faults
-from asr_lightning.durable.locks import is_held
 from asr_lightning.job_folder import layout, processes
 from asr_lightning.job_folder.assignment import Assignment
 from asr_lightning.job_folder.ending import Ending
-from asr_lightning.job_folder.failure import AGAIN, Failure, is_full
+from asr_lightning.job_folder.failure import AGAIN, Failure
 from asr_lightning.job_folder.intake_report import IntakeReport
 from asr_lightning.job_folder.progress import PHASES, Progress
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.deletion import purge_old
 from asr_lightning.server.engine.errors import WrongStateError
+from asr_lightning.server.engine.health import Health, launch_failure
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.records import Job, now
 from asr_lightning.server.engine.settings import EngineSettings
@@ -43,16 +43,19 @@ class Supervisor(threading.Thread):
         settings: Settings of the engine.
         home: Home of the server, whose lock this process holds.
         store: Store of the jobs.
+        health: Health of the server.
 
     Attributes:
         wake: Set to make the next step start at once.
         ending: Set to stop the thread.
         last_step: When the last step ended, on the monotonic clock.
+        unrecorded: Ids of jobs to cancel although the disk is too full to record that.
     """
 
-    def __init__(self, settings: EngineSettings, home: Home, store: Store) -> None:
+    def __init__(self, settings: EngineSettings, home: Home, store: Store, health: Health) -> None:
         super().__init__(name="supervisor", daemon=True)
-        self.settings, self.home, self.store = settings, home, store
+        self.settings, self.home, self.store, self.health = settings, home, store, health
+        self.unrecorded: set[str] = set()
         self.wake, self.ending = threading.Event(), threading.Event()
         self.last_step = time.monotonic()
         self._since: dict[tuple[str, str, int], float] = {}  # when this server first saw a job in a state
@@ -78,8 +81,9 @@ class Supervisor(threading.Thread):
         for job in active:
             try:
                 self._process(job)
-            except Exception:  # an error with one job must not stop the others
-                logger.exception("job %s: trying again", job.id)
+                self.health.worked(job)
+            except Exception as error:  # an error with one job must not stop the others
+                self.health.failed(job, error)
         self._purge_old()
         self.last_step = time.monotonic()
 
@@ -94,29 +98,30 @@ class Supervisor(threading.Thread):
 
     def _forget(self, active: set[str]) -> None:
         """Forget what is remembered of jobs that are no longer active."""
+        self.health.tend(active)
+        self.unrecorded &= active
         self._since = {state: since for state, since in self._since.items() if state[0] in active}
         self._reported = {job_id: progress for job_id, progress in self._reported.items() if job_id in active}
         self._intake_tries = {job_id: tries for job_id, tries in self._intake_tries.items() if job_id in active}
 
     def _process(self, job: Job) -> None:
-        if job.state == states.CREATED:
+        if job.state == states.CANCELLING or job.id in self.unrecorded:
+            self._cancel(job)
+        elif job.state == states.CREATED:
             self._start_intake(job)
         elif job.state == states.VALIDATING:
             self._watch_intake(job)
         elif job.state == states.QUEUED:
             self._start_trainer(job)
-        elif job.state == states.CANCELLING:
-            self._cancel(job)
         else:
             self._watch_trainer(job)
 
-    def _age(self, job: Job) -> float:
-        """Seconds since this server first saw the job in this state, on the monotonic clock."""
-        return time.monotonic() - self._since.setdefault((job.id, job.state, job.attempt), time.monotonic())
+    def _age(self, job: Job, what: str = "") -> float:
+        """Seconds since this server first saw the job in its state, or in ``what``, on the monotonic clock."""
+        return time.monotonic() - self._since.setdefault((job.id, what or job.state, job.attempt), time.monotonic())
 
     def _is_alive(self, job: Job) -> bool:
-        processes.reap()
-        return is_held(self.home.job(job.id) / layout.WORKER_LOCK)
+        return processes.is_alive(job.id, self.home.job(job.id))
 
     # intake
 
@@ -136,9 +141,9 @@ class Supervisor(threading.Thread):
             return
         try:
             (self.home.job(job.id) / layout.INTAKE_REPORT).unlink(missing_ok=True)
-            self._launch(job, self.settings.intake, "intake", [])
+            processes.launch(job.id, self.home.job(job.id), self.settings.intake, "intake", [])
         except (OSError, faults.InjectedError) as error:
-            self._fail(job, _launch_failure(error))
+            self._fail(job, launch_failure(error))
             return
         faults.point("intake.started")
 
@@ -204,9 +209,9 @@ class Supervisor(threading.Thread):
                 (folder / name).unlink(missing_ok=True)
             assignment.write(folder)
             faults.point("trainer.assigned")
-            self._launch(job, self.settings.trainer, "trainer", [lock])
+            processes.launch(job.id, folder, self.settings.trainer, "trainer", [lock])
         except (OSError, faults.InjectedError) as error:
-            self._fail(job, _launch_failure(error))
+            self._fail(job, launch_failure(error))
             return
         faults.point("trainer.started")
 
@@ -216,21 +221,22 @@ class Supervisor(threading.Thread):
         self._follow(job)
         if not alive:
             self._conclude(self.store.job(job.id))
-        elif self._age_of_attempt(job) > self.settings.max_wall_s and processes.end_all(job.id):
+        elif self._age(job, "attempt") > self.settings.max_wall_s and processes.end_all(job.id):
             message = f"the training took more than {self.settings.max_wall_s / 3600:g} h: ask for fewer epochs"
             self._fail(self.store.job(job.id), Failure("timeout", message, "epochs"))
 
-    def _age_of_attempt(self, job: Job) -> float:
-        return time.monotonic() - self._since.setdefault((job.id, "attempt", job.attempt), time.monotonic())
-
     def _follow(self, job: Job) -> None:
         """Take over the phase from the trainer's progress, and record an event if the progress is new."""
-        progress = Progress.read(self.home.job(job.id))
+        try:
+            progress = Progress.read(self.home.job(job.id))
+        except OSError:  # the job's answer names the file
+            return
         if progress is None or progress.attempt != job.attempt or progress.phase not in states.TRAINING:
             return
         if PHASES.index(progress.phase) > PHASES.index(job.state):
             job = self.store.change(job, progress.phase, resumed_from=progress.resumed_from) or job
             faults.point(f"trainer.{progress.phase}")
+        self.health.saw(job, progress)
         last = self._reported.get(job.id)
         if last is None or progress.is_news_after(last):
             self._reported[job.id] = progress
@@ -264,9 +270,6 @@ class Supervisor(threading.Thread):
 
     # both
 
-    def _launch(self, job: Job, command: tuple[str, ...], worker: str, device_locks: list[int]) -> None:
-        processes.launch(job.id, self.home.job(job.id), command, worker, device_locks)
-
     def _cancel(self, job: Job) -> None:
         """Set the flag, then send SIGTERM, then SIGKILL; the job is cancelled once no process of it is left."""
         folder, age = self.home.job(job.id), self._age(job)
@@ -284,16 +287,11 @@ class Supervisor(threading.Thread):
         with contextlib.suppress(OSError):
             (folder / layout.CANCEL_FLAG).touch()  # a rebuilt store needs it
         faults.point("cancel.ended")
-        self.store.change(job, states.CANCELLED, device=None, ended_at=now())
+        through = None if job.state == states.CANCELLING else states.CANCELLING
+        self.store.change(job, states.CANCELLED, through, device=None, ended_at=now())
 
     def _fail(self, job: Job, error: Failure) -> None:
         """Fail a job on the server's own decision, also in its folder, from which a lost store is rebuilt."""
         with contextlib.suppress(OSError):
             Ending.failed(job.attempt, error).write(self.home.job(job.id))
         self.store.change(job, states.FAILED, error=error, device=None, ended_at=now())
-
-
-def _launch_failure(error: Exception) -> Failure:
-    if is_full(error):
-        return Failure("disk_full", "the server's disk is full: delete old jobs")
-    return Failure("internal", f"the worker could not be started ({type(error).__name__})")

@@ -16,7 +16,7 @@ from asr_lightning.server.engine.submission import scoped
 from asr_lightning.server.http import fields, forms
 from asr_lightning.server.http.context import Context
 from asr_lightning.server.http.problems import Problem, busy, invalid
-from asr_lightning.server.http.schemas import BINARY
+from asr_lightning.server.http.responses import BINARY
 from asr_lightning.server.http.uploads import Upload
 
 LANGUAGE = {"type": "string", "description": "a code such as en or de, for multilingual models"}
@@ -36,15 +36,36 @@ async def by_form(request: Request, context: Context, source: Source) -> tuple[J
         Problem: The request is refused.
     """
     key = fields.idempotency_key(request)
-    if key is None:  # with a key, it may be a retry of the job that is active
-        await require_room(context, source)
-        await context.require_bytes(announced(request))
     forms.boundary(request)
-    path = await run_in_threadpool(context.engine.new_upload)
     names = fields.PREDECESSOR if source == PREDECESSOR else fields.V1
+    model = "base_model_name" if source == PREDECESSOR else "model"
+    if key is None:  # with a key, it may be a retry of the job that is active
+        try:
+            await require_room(context, source)
+            await context.require_bytes(announced(request))
+        except Problem:
+            await _require_right_fields(request, context, names, model)
+            raise
+    path = await run_in_threadpool(context.engine.new_upload)
     async with forms.received(request, names, path, context.settings.min_free_bytes) as form:
-        spec = fields.spec(form.fields, context.models, "base_model_name" if source == PREDECESSOR else "model")
+        spec = fields.spec(form.fields, context.models, model)
         return await _submit(context, spec, path, key, source)
+
+
+async def _require_right_fields(request: Request, context: Context, names: frozenset[str], model: str) -> None:
+    """Refuse wrong fields of a form that is refused in any case, so that the client need not wait to learn of them.
+
+    Only the beginning of the form is read, in which the fields are unless the client put them after the data.
+
+    Raises:
+        Problem: A field is wrong.
+    """
+    begun = await forms.beginning(request, names)
+    values: dict[str, object] = dict(begun.fields)
+    if model not in values and not begun.whole:  # it may follow, and decides which languages there are
+        values[model] = next(iter(context.models.sources))
+        values.pop("language", None)
+    fields.spec(values, context.models, model)
 
 
 async def by_upload(request: Request, context: Context) -> tuple[Job, bool]:

@@ -16,6 +16,21 @@ from asr_lightning.server.http.settings import BodyLimits
 HOLDS_DATA = re.compile(r"/training|/v1/jobs|/v1/datasets/validate|/v1/uploads/[^/]+")
 
 
+def require_one_length(scope: Scope, answer: Answer) -> None:
+    """Refuse a request that says in two ways where its body ends, and close its connection.
+
+    A proxy in front of this server may believe the other one, and then take a part of the body for a request of its own
+    (https://www.rfc-editor.org/rfc/rfc9112#section-6.1).
+
+    Raises:
+        Problem: The request has both a Content-Length and a Transfer-Encoding, or has the latter in HTTP/1.0.
+    """
+    headers = Headers(scope=scope)
+    if "transfer-encoding" in headers and ("content-length" in headers or scope.get("http_version") == "1.0"):
+        answer.close = True
+        raise Problem("bad_request", "send Content-Length or Transfer-Encoding, not both, and the latter with HTTP/1.1")
+
+
 class Body:
     """Receives the body of a request. ``receive`` raises a problem if the body is too large or too slow.
 

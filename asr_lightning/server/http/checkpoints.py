@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from pathlib import Path
 
 from asr_lightning.job_folder import layout
@@ -12,6 +14,10 @@ SUFFIX = ".ckpt"
 def listing(folder: Path) -> list[dict[str, object]]:
     """The name and size of each checkpoint of the job in ``folder``."""
     paths = sorted((folder / layout.RUN / "checkpoints").glob(f"*{SUFFIX}"))
-    return [
-        {"name": path.name, "size": path.stat().st_size} for path in paths if path.is_file() and not path.is_symlink()
-    ]
+    listed: list[dict[str, object]] = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # the training has just replaced it
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                listed.append({"name": path.name, "size": status.st_size})
+    return listed

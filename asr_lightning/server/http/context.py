@@ -41,6 +41,7 @@ class Context:
         tensorboard: The TensorBoard of this server; None if it is off.
         stopping: Set when the server is about to stop, so that streams end first.
         inspections: Lets one inspection of a data set run at a time.
+        verifications: Limits the threads that compute hashes of artifacts, so that others answer meanwhile.
         visit: The request that this context is for. Each has its own copy, with the same parts.
     """
 
@@ -53,6 +54,7 @@ class Context:
     tensorboard: TensorBoard | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    verifications: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
     visit: Visit = field(default_factory=Visit)
 
     @property

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from asr_lightning.job_folder import layout
+from asr_lightning.server.engine.damage import DamagedError
 from asr_lightning.server.engine.records import Job
-from asr_lightning.server.engine.states import SUCCEEDED
+from asr_lightning.server.engine.states import PURGED, SUCCEEDED
 from asr_lightning.server.http import checkpoints, schemas
 from asr_lightning.server.http.callers import signature
 from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.problems import Problem
-from asr_lightning.server.http.schemas import BINARY, TEXT, answers
+from asr_lightning.server.http.responses import BINARY, TEXT, answers
 from asr_lightning.server.http.tensorboard import PURPOSE
 
 router = APIRouter()
@@ -39,7 +41,8 @@ REPORT_CSP = (
 def file_answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route that sends a file of one of the media types ``kinds``."""
     content = {kind: BINARY if kind == GZIP else {} for kind in kinds}
-    responses = answers("not_found", "not_finished", "purged", "invalid_parameter", s200=content)
+    responses = answers("not_found", "not_finished", "purged", "artifact_damaged", "invalid_parameter", s200=content)
+    responses[304] = {"description": "The client has the file, as its If-None-Match says"}
     responses[206] = {"description": "A part", "content": {kind: {} for kind in (*kinds, "multipart/byteranges")}}
     responses[400] = {"description": "Malformed Range", "content": {"text/plain": {"schema": TEXT["text/plain"]}}}
     responses[416] = {
@@ -74,11 +77,22 @@ class OpenFile(FileResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file."""
+        """Send the file, or 304 to a client that has it."""
         try:
-            await super().__call__(scope, receive, send)
+            known = Headers(scope=scope).get("if-none-match")
+            if known is not None and _names(known, self.headers["etag"]):
+                kept = {name: self.headers[name] for name in ("etag", "last-modified")}
+                await Response(status_code=304, headers=kept)(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             os.close(self._descriptor)
+
+
+def _names(if_none_match: str, etag: str) -> bool:
+    """Whether ``If-None-Match`` names ``etag``, or any file; weak and strong tags count as equal here."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or "*" in tags
 
 
 async def artifact(context: Context, job: Job, name: str) -> Response:
@@ -88,45 +102,46 @@ async def artifact(context: Context, job: Job, name: str) -> Response:
         Problem: The job has no such file, or has not finished.
     """
     if name in job.artifacts and job.state == SUCCEEDED:
-        return await run_in_threadpool(_open, context, job, name)
+        return await to_thread.run_sync(_open, context, job, name, limiter=context.verifications)
     if name in layout.ARTIFACT_NAMES and job.state != SUCCEEDED:
         raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
     raise Problem("not_found", "the job has no such file")
 
 
-def _open(context: Context, job: Job, name: str) -> Response:
+def _open(context: Context, job: Job, name: str) -> OpenFile:
     stored = next(stored for stored in job.artifacts if stored == name)  # no path is built from a client's text
-    path = context.engine.home.job(job.id) / layout.ARTIFACTS / stored
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise Problem("purged", "the file was deleted") from error
-    except OSError as error:  # a link that somebody planted
-        raise Problem("not_found", "the job has no such file") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Problem("not_found", "the job has no such file")
+        opened = context.engine.files.open(job, stored)
+    except DamagedError as error:
+        if context.engine.store.job(job.id).state == PURGED:
+            raise Problem("purged", "the job was deleted with all its files") from error
+        raise Problem("artifact_damaged", error.damage.message, state=error.damage.state) from error
     headers = {"Content-Security-Policy": REPORT_CSP} if stored.endswith(".html") else {}
-    return OpenFile(descriptor, stored, job.artifacts[stored], headers)
+    return OpenFile(opened.descriptor, stored, job.artifacts[stored], headers)
 
 
 @router.get(
     "/v1/jobs/{job_id}/artifacts", responses=answers("not_found", "not_finished", "purged", s200=schemas.Artifacts)
 )
 async def artifacts(context: RequestContext, job_id: str) -> Response:
-    """The files of a job that succeeded."""
+    """The files of a job that succeeded. ``state`` is ``ok`` unless a file is ``lost`` or ``changed``."""
     job = await context.job_with_files(job_id)
     if job.state != SUCCEEDED:
         raise Problem("not_finished", f"the job is {job.state}: there is nothing to download", state=job.state)
-    return JSONResponse({"data": await run_in_threadpool(_artifacts, context, job), "next": None})
+    verified = await to_thread.run_sync(context.engine.files.verify, job, limiter=context.verifications)
+    return JSONResponse({"data": await run_in_threadpool(_artifacts, context, verified), "next": None})
 
 
 def _artifacts(context: Context, job: Job) -> list[dict[str, object]]:
-    folder = context.engine.home.job(job.id) / layout.ARTIFACTS
+    folder, states = context.engine.home.job(job.id) / layout.ARTIFACTS, {bad.name: bad.state for bad in job.damage}
     return [
-        {"name": name, "size": (folder / name).stat().st_size, "sha256": digest}
+        {
+            "name": name,
+            "size": (folder / name).stat().st_size if (folder / name).is_file() else 0,
+            "sha256": digest,
+            "state": states.get(f"{layout.ARTIFACTS}/{name}", "ok"),
+        }
         for name, digest in sorted(job.artifacts.items())
-        if (folder / name).is_file()
     ]
 
 

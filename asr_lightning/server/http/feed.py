@@ -47,28 +47,19 @@ class Feed:
         self.engine, self.max_streams, self.poll_s, self.open = engine, max_streams, poll_s, 0
         self._watches: dict[str, _Watch] = {}
 
-    @contextmanager
-    def seat(self) -> Iterator[None]:
-        """Count one open stream.
-
-        Raises:
-            Problem: Too many streams are open.
-        """
-        self.require_seat()
-        self.open += 1
-        try:
-            yield
-        finally:
-            self.open -= 1
-
-    def require_seat(self) -> None:
-        """Require that another stream may be opened.
+    def take_seat(self) -> None:
+        """Count one open stream; ``leave_seat`` must follow.
 
         Raises:
             Problem: Too many streams are open.
         """
         if self.open >= self.max_streams:
             raise Problem("unavailable", "too many streams are open: poll instead, or close one")
+        self.open += 1
+
+    def leave_seat(self) -> None:
+        """Count one open stream less."""
+        self.open -= 1
 
     @contextmanager
     def watching(self, job_id: str, after: int) -> Iterator[_Watch]:

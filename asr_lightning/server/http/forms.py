@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from asr_lightning.server.http.sink import Sink
 
 MAX_PARTS = 16
 VALUE_BYTES = 4096
+BEGINNING = 256 << 10
+"""Bytes of a refused form in which wrong fields are looked for."""
 GZIP = b"\x1f\x8b"
 FILE = "data"
 CALLBACKS = (
@@ -30,19 +33,22 @@ class Form:
 
     Attributes:
         fields: Values of the fields, by name.
-        archive: The file on the disk; None if the form holds none.
+        archive: The file on the disk; None if the form holds none, or if it is not kept.
+        whole: Whether all of the form was read.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
     archive: Path | None = None
+    whole: bool = True
 
 
 class _Reader:
-    """Handles the events of the parser, which reads one part at a time."""
+    """Handles the events of the parser, which reads one part at a time. Without a ``sink`` the file is not kept."""
 
-    def __init__(self, names: frozenset[str], sink: Sink) -> None:
+    def __init__(self, names: frozenset[str], sink: Sink | None) -> None:
         self.names, self.sink, self.form = names, sink, Form()
         self.parts, self.ended, self.name, self.value, self.head = 0, False, "", bytearray(), b""
+        self.has_file = False
         self._key, self._header = bytearray(), bytearray()
         self._headers: dict[bytes, bytes] = {}
 
@@ -72,17 +78,19 @@ class _Reader:
         self.name = options.get(b"name", b"").decode("utf-8", "replace")
         if self.name != FILE and self.name not in self.names:
             raise invalid(self.name[:64], f"fields are {', '.join(sorted({*self.names, FILE}))}")
-        if self.name in self.form.fields or (self.name == FILE and self.form.archive):
+        if self.name in self.form.fields or (self.name == FILE and self.has_file):
             raise invalid(self.name, f"{self.name} is given twice")
         if self.name == FILE:
-            self.form.archive = self.sink.path
+            self.has_file = True
+            self.form.archive = self.sink.path if self.sink else None
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         if self.name == FILE:
             if len(self.head) < len(GZIP):
                 self.head += data[start : min(end, start + 2)]
                 require_gzip(self.head)
-            self.sink.take(memoryview(data)[start:end])
+            if self.sink:
+                self.sink.take(memoryview(data)[start:end])
             return
         self.value += data[start:end]
         if len(self.value) > VALUE_BYTES:
@@ -98,6 +106,12 @@ class _Reader:
 
     def end(self) -> None:
         self.ended = True
+
+    def require_file(self) -> None:
+        """Require that the form, which was read to its end, held a gzip file."""
+        if not self.head:
+            raise invalid(FILE, "data is missing: -F data=@data.tar.gz")
+        require_gzip(self.head.ljust(len(GZIP)))
 
 
 def require_gzip(head: bytes) -> None:
@@ -125,25 +139,48 @@ async def received(request: Request, names: frozenset[str], path: Path, min_free
             path.unlink()
 
 
+async def beginning(request: Request, names: frozenset[str]) -> Form:
+    """The fields at the beginning of a form, whose file is not kept.
+
+    Raises:
+        Problem: The body is no multipart form, has unknown or too many fields, or holds no gzip file.
+    """
+    reader, taken = _Reader(names, None), 0
+    with _malformed():
+        parser = MultipartParser(boundary(request), reader.callbacks())  # type: ignore[arg-type]
+        async for chunk in request.stream():
+            parser.write(chunk[: BEGINNING - taken])
+            taken += len(chunk)
+            if reader.ended or taken >= BEGINNING:
+                break
+    if reader.ended:
+        reader.require_file()
+    return dataclasses.replace(reader.form, whole=reader.ended)
+
+
 async def _read(request: Request, names: frozenset[str], path: Path, min_free: int) -> Form:
     async with Sink(path, min_free) as sink:
         reader = _Reader(names, sink)
-        try:
+        with _malformed():
             parser = MultipartParser(boundary(request), reader.callbacks())  # type: ignore[arg-type]
             async for chunk in request.stream():
                 if not reader.ended:  # what follows the end is ignored
                     parser.write(chunk)
                 await sink.settle()
-        except FormParserError as error:
-            raise Problem("invalid_parameter", "this is no multipart form: curl -F makes one", param="body") from error
         if not reader.ended:
             raise Problem("invalid_parameter", "the form breaks off", param="body")
-        form = reader.form
-        if form.archive is None or not reader.head:
-            raise invalid(FILE, "data is missing: -F data=@data.tar.gz")
-        require_gzip(reader.head.ljust(len(GZIP)))
+        reader.require_file()
         await sink.finish()
-    return form
+    return reader.form
+
+
+@contextlib.contextmanager
+def _malformed() -> Iterator[None]:
+    """Say of a body that is no form what it should be."""
+    try:
+        yield
+    except FormParserError as error:
+        raise Problem("invalid_parameter", "this is no multipart form: curl -F makes one", param="body") from error
 
 
 def boundary(request: Request) -> bytes:

@@ -11,9 +11,9 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asr_lightning.server.http import auth
+from asr_lightning.server.http import auth, connections
 from asr_lightning.server.http.answer import Answer
-from asr_lightning.server.http.body import Body
+from asr_lightning.server.http.body import Body, require_one_length
 from asr_lightning.server.http.callers import NOBODY, Caller, Callers, RefusedTokenError
 from asr_lightning.server.http.problems import Problem, problem_of
 from asr_lightning.server.http.settings import ServerSettings
@@ -42,6 +42,7 @@ class Guard:
         visit = scope.setdefault("state", {})["visit"] = Visit()
         answer = Answer(send, partial(self.recorder.record, scope, visit))
         try:
+            require_one_length(scope, answer)
             await self._authorize(scope, visit)
             body = Body(scope, receive, self.settings.body, answer)
             await self.app(scope, body.receive, answer.send)
@@ -62,6 +63,7 @@ class Guard:
         visit.caller = caller
         if scope["path"] not in OPEN_PATHS:
             caller.require_allowed(scope["method"], scope["path"])
+            connections.admit(scope)
 
     async def _caller(self, scope: Scope, headers: Headers, visit: Visit) -> Caller:
         """Who sends a request.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -14,7 +15,7 @@ from asr_lightning.server.engine.quota import UNLIMITED
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.http import admission, downloads, fields, schemas, views
 from asr_lightning.server.http.context import Context, RequestContext
-from asr_lightning.server.http.schemas import answers
+from asr_lightning.server.http.responses import answers
 
 router = APIRouter()
 
@@ -88,8 +89,10 @@ async def listing(
 
 @router.get("/v1/jobs/{job_id}", responses=answers("not_found", s200=schemas.Job))
 async def get(request: Request, context: RequestContext, job_id: str) -> Response:
-    """One job."""
-    return answer(request, context, await context.job(job_id))
+    """One job. Its artifacts are compared with their hashes; ``damage`` names those that are lost or changed."""
+    job = await context.job(job_id)
+    verified = await to_thread.run_sync(context.engine.files.verify, job, limiter=context.verifications)
+    return answer(request, context, verified)
 
 
 @router.post(

@@ -13,7 +13,7 @@ from asr_lightning.server.engine.records import PREDECESSOR, Job
 from asr_lightning.server.engine.states import PURGED
 from asr_lightning.server.http import admission, downloads, schemas, views
 from asr_lightning.server.http.context import Context, RequestContext
-from asr_lightning.server.http.schemas import answers
+from asr_lightning.server.http.responses import answers
 
 router = APIRouter()
 

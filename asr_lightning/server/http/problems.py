@@ -27,6 +27,7 @@ DISK_FULL = "the server's disk is full, or cannot be written: free some space, o
 DISK_ERRNOS = FULL | {errno.EROFS, errno.EIO}
 
 CODES: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "the request is malformed"),
     "unauthorized": (401, "a token is needed"),
     "forbidden": (403, "the role of this token does not allow it"),
     "forbidden_origin": (403, "this Host or Origin is not allowed"),
@@ -37,6 +38,7 @@ CODES: dict[str, tuple[int, str]] = {
     "not_finished": (409, "not finished yet"),
     "wrong_state": (409, "the job's state does not allow it"),
     "purged": (410, "it was deleted"),
+    "artifact_damaged": (410, "the file is lost, or is no longer what the training wrote"),
     "too_large": (413, "the request is too large"),
     "unsupported_media": (415, "this kind of content is not taken"),
     "invalid_parameter": (422, "a parameter is unknown, missing or out of range"),

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict
-
-from asr_lightning.server.http.problems import CODES, MEDIA_TYPE
 
 
 class Shape(BaseModel):
@@ -113,6 +108,14 @@ class Links(Shape):
     tensorboard: str | None
 
 
+class Damage(Shape):
+    """A file of a job that is ``lost``, ``changed`` since the training wrote it, or ``unreadable``."""
+
+    name: str
+    state: str
+    message: str
+
+
 class Job(Shape):
     """A job."""
 
@@ -133,6 +136,7 @@ class Job(Shape):
     attempt: int
     resumed_from: str | None
     error: Failure | None
+    damage: list[Damage]
     links: Links
 
 
@@ -184,11 +188,12 @@ class Checkpoints(Shape):
 
 
 class Artifact(Shape):
-    """A file to download."""
+    """A file to download; ``state`` is ``ok``, ``lost`` or ``changed``."""
 
     name: str
     size: int
     sha256: str
+    state: str
 
 
 class Artifacts(Shape):
@@ -204,6 +209,11 @@ class Receipt(Shape):
     id: str
     deleted: list[str]
     bytes: int
+    created_at: str
+    ended_at: str | None
+    deleted_at: str
+    artifacts: dict[str, str]
+    dataset_sha256: str | None
 
 
 class Upload(Shape):
@@ -212,6 +222,13 @@ class Upload(Shape):
     id: str
     received: int
     size: int | None
+
+
+class Uploads(Shape):
+    """The open resumable uploads, the oldest first."""
+
+    data: list[Upload]
+    next: str | None
 
 
 class Model(Shape):
@@ -252,39 +269,3 @@ class Health(Shape):
     """Whether the server works."""
 
     status: str
-
-
-AnswerShape = type[BaseModel] | Mapping[str, Mapping[str, object]] | None
-"""A shape, or the schema of each media type; None for an answer without a body."""
-
-
-def answers(*codes: str, **success: AnswerShape) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route.
-
-    Args:
-        codes: Problems of ``problems.CODES`` that the route answers with, besides those of every route.
-        success: Shapes of the answers by status, such as ``s200=Model``, ``s204=None`` or ``s200={"text/plain": …}``.
-    """
-    responses: dict[int | str, dict[str, Any]] = {}
-    for name, shape in success.items():
-        responses[int(name[1:])] = {"description": "Done", **_described(shape)}
-    problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for code in ("unauthorized", "forbidden", "forbidden_origin", *codes):
-        status, title = CODES[code]
-        response = responses.get(status, {})
-        before = f"{response['description']}; " if response else ""
-        content = {**response.get("content", {}), **problem}
-        responses[status] = {**response, "description": f"{before}`{code}`: {title}", "content": content}
-    return responses
-
-
-def _described(shape: AnswerShape) -> dict[str, object]:
-    if shape is None:
-        return {}
-    if isinstance(shape, Mapping):
-        return {"content": {media_type: {"schema": schema} for media_type, schema in shape.items()}}
-    return {"model": shape}
-
-
-TEXT = {"text/plain": {"type": "string"}}
-BINARY = {"type": "string", "format": "binary"}

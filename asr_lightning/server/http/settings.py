@@ -36,6 +36,25 @@ class BodyLimits:
 
 
 @dataclass(frozen=True)
+class ConnectionLimits:
+    """How many connections there may be at a time, and how long a client may take to send a request.
+
+    Attributes:
+        authorized: Largest number of connections on which a request was authorized.
+        anonymous: Largest number of all other connections.
+        anonymous_of_address: Largest number of those of one address.
+        first_byte_s: Seconds within which the first byte of a new connection must arrive.
+        head_s: Seconds within which the whole head of a request must arrive.
+    """
+
+    authorized: int = 1024
+    anonymous: int = 512
+    anonymous_of_address: int = 64
+    first_byte_s: float = 5
+    head_s: float = 20
+
+
+@dataclass(frozen=True)
 class ServerSettings:
     """The operator's settings of the server.
 
@@ -45,11 +64,13 @@ class ServerSettings:
             tokens.
         no_auth: Whether clients never need a token, by the operator's decision.
         body: Limits of a request's body.
+        connections: Limits of connections.
         tensorboard: Whether TensorBoard is offered.
         tensorboard_public: Whether TensorBoard listens on all addresses without a token, as the predecessor's did.
         min_free_bytes: Free bytes on the disk below which uploads are refused.
         streams: Largest number of open streams of events and logs.
         uploads: Largest number of open resumable uploads.
+        uploads_of_client: Largest number of those of one client.
         inspections: Largest number of data inspections without training; one of them runs, the others wait.
         ping_s: Seconds between comments in a silent event stream; RunPod's proxy closes silent connections at 100 s.
         poll_s: Seconds between two polls for new events.
@@ -59,11 +80,13 @@ class ServerSettings:
     token: str | None = None
     no_auth: bool = False
     body: BodyLimits = field(default_factory=BodyLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     tensorboard: bool = True
     tensorboard_public: bool = False
     min_free_bytes: int = MIN_FREE_BYTES
     streams: int = 512
     uploads: int = 64
+    uploads_of_client: int = 16
     inspections: int = 4
     ping_s: float = 15
     poll_s: float = 0.5

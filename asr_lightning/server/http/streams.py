@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,14 +15,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from asr_lightning.job_folder import layout
 from asr_lightning.server.engine.states import PURGED, TERMINAL
 from asr_lightning.server.http import schemas, views
 from asr_lightning.server.http.context import Context, RequestContext
-from asr_lightning.server.http.feed import PAGE
+from asr_lightning.server.http.feed import PAGE, Feed
 from asr_lightning.server.http.problems import Problem
-from asr_lightning.server.http.schemas import answers
+from asr_lightning.server.http.responses import TEXT, answers
 
 router = APIRouter()
 
@@ -39,6 +41,31 @@ EVENTS = answers("not_found", "unavailable", "invalid_parameter", s200=schemas.E
 EVENTS[200]["content"] = {SSE: {"schema": {"type": "string"}}}
 
 
+class Stream(StreamingResponse):
+    """An answer that goes on for as long as its client listens. It has its seat before its first byte is sent.
+
+    Args:
+        feed: The open streams.
+        pieces: What is sent.
+        media_type: Its media type.
+
+    Raises:
+        Problem: Too many streams are open.
+    """
+
+    def __init__(self, feed: Feed, pieces: AsyncIterator[bytes], media_type: str) -> None:
+        super().__init__(pieces, media_type=media_type)
+        self._feed = feed
+        feed.take_seat()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and give the seat back."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._feed.leave_seat()
+
+
 @router.get("/v1/jobs/{job_id}/events", responses=EVENTS)
 async def events(
     request: Request,
@@ -50,8 +77,8 @@ async def events(
     """Events later than ``after``: a page of JSON, or with ``Accept: text/event-stream`` a stream."""
     await context.job(job_id)
     if SSE in request.headers.get("accept", ""):
-        context.feed.require_seat()
-        return StreamingResponse(_stream(context, job_id, _last_seen(request, after)), media_type=SSE)
+        after = _last_seen(request, after)
+        return Stream(context.feed, _stream(context, job_id, after), SSE)
     page = await run_in_threadpool(context.engine.events, job_id, after, limit)
     last = str(page[-1].seq) if page else None
     return JSONResponse({"data": [views.event_object(event) for event in page], "next": last})
@@ -69,7 +96,7 @@ def _last_seen(request: Request, after: int) -> int:
 
 async def _stream(context: Context, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Every event once, in order, and a comment while nothing happens. The stream ends when the job has ended."""
-    with context.feed.seat(), context.feed.watching(job_id, after) as watch:
+    with context.feed.watching(job_id, after) as watch:
         yield b"retry: 2000\n\n"
         sent, ended = time.monotonic(), await _has_ended(context, job_id)
         while context.goes_on():
@@ -96,7 +123,7 @@ async def _has_ended(context: Context, job_id: str) -> bool:
 @router.get(
     "/v1/jobs/{job_id}/logs",
     response_class=Response,
-    responses=answers("not_found", "purged", "invalid_parameter", "unavailable", s200=schemas.TEXT),
+    responses=answers("not_found", "purged", "invalid_parameter", "unavailable", s200=TEXT),
 )
 async def logs(
     context: RequestContext, job_id: str, offset: Offset = 0, name: Literal["trainer", "intake"] = "trainer",
@@ -106,23 +133,21 @@ async def logs(
     await context.job_with_files(job_id)
     path = layout.log_of(context.engine.home.job(job_id), name)
     if follow:
-        context.feed.require_seat()
-        return StreamingResponse(_follow(context, job_id, path, offset), media_type=PLAIN)
+        return Stream(context.feed, _follow(context, job_id, path, offset), PLAIN)
     text, offset = await run_in_threadpool(read_log, path, offset)
     return Response(text, headers={"X-Next-Offset": str(offset)}, media_type=PLAIN)
 
 
 async def _follow(context: Context, job_id: str, path: Path, offset: int) -> AsyncIterator[bytes]:
-    with context.feed.seat():
-        while context.goes_on():
-            ended = await _has_ended(context, job_id)
-            text, offset = await run_in_threadpool(read_log, path, offset, 64 << 10)
-            if text:
-                yield text
-            elif ended:
-                return
-            else:
-                await asyncio.sleep(context.settings.poll_s)
+    while context.goes_on():
+        ended = await _has_ended(context, job_id)
+        text, offset = await run_in_threadpool(read_log, path, offset, 64 << 10)
+        if text:
+            yield text
+        elif ended:
+            return
+        else:
+            await asyncio.sleep(context.settings.poll_s)
 
 
 def read_log(path: Path, offset: int, max_bytes: int = LOG_BYTES) -> tuple[bytes, int]:
@@ -141,6 +166,9 @@ def read_log(path: Path, offset: int, max_bytes: int = LOG_BYTES) -> tuple[bytes
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # it does not exist yet, or is a link that an attacker made
+        return b"", offset
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         return b"", offset
     with os.fdopen(descriptor, "rb") as file:
         if offset > os.fstat(descriptor).st_size:

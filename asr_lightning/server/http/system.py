@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import asdict
 
 import anyio.to_thread
 import psutil
@@ -16,7 +17,7 @@ from asr_lightning.server.engine import states
 from asr_lightning.server.http import admission, forms, schemas
 from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.problems import Problem
-from asr_lightning.server.http.schemas import TEXT, answers
+from asr_lightning.server.http.responses import TEXT, answers
 
 router = APIRouter()
 
@@ -34,9 +35,12 @@ async def healthz() -> Response:
 
 @router.get("/readyz", responses=answers("unavailable", s200=schemas.Health))
 async def readyz(context: RequestContext) -> Response:
-    """Whether jobs are being processed."""
+    """Whether the server can do its work; ``troubles`` says what keeps it from that."""
     if not context.engine.is_supervised():
         raise Problem("unavailable", "jobs are not being processed: restart the server, which loses none of them")
+    if troubles := await run_in_threadpool(context.engine.health.troubles):
+        details = "; ".join(f"{each.job}: {each.message}" if each.job else each.message for each in troubles)
+        raise Problem("unavailable", details, troubles=[asdict(each) for each in troubles])
     return JSONResponse({"status": "ready"})
 
 
@@ -61,16 +65,21 @@ async def metrics(context: RequestContext) -> Response:
 def figures(context: Context) -> str:
     """Figures about the server in Prometheus' text format."""
     counts = Counter(job.state for job in context.engine.store.jobs())
-    free = psutil.disk_usage(str(context.engine.home.path)).free
+    health = context.engine.health
+    troubles = Counter(trouble.code for trouble in health.troubles())
     rows = ["# TYPE asr_jobs gauge"]
     rows += [f'asr_jobs{{state="{state}"}} {counts[state]}' for state in sorted(states.STATES)]
     for name, value in {
         "asr_supervised": int(context.engine.is_supervised()),
         "asr_streams": context.feed.open,
-        "asr_disk_free_bytes": free,
+        "asr_disk_free_bytes": health.free(),
+        "asr_disk_full": troubles["disk_full"],
+        "asr_jobs_stuck": troubles["stuck_job"],
+        "asr_reserve_bytes": health.reserve.size,
         "asr_resident_bytes": psutil.Process(os.getpid()).memory_info().rss,
     }.items():
         rows += [f"# TYPE {name} gauge", f"{name} {value}"]
+    rows += ["# TYPE asr_failed_writes_total counter", f"asr_failed_writes_total {health.failed_writes}"]
     return "\n".join(rows) + "\n"
 
 

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from asr_lightning.server.http import admission, schemas
+from asr_lightning.server.http.connections import peer_of
 from asr_lightning.server.http.context import RequestContext
 from asr_lightning.server.http.fields import json_object
 from asr_lightning.server.http.problems import Problem, invalid
-from asr_lightning.server.http.schemas import BINARY, answers
+from asr_lightning.server.http.responses import BINARY, answers
 
 router = APIRouter()
 
@@ -47,9 +48,23 @@ async def create(request: Request, context: RequestContext) -> Response:
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise invalid("size", "size must be a number of bytes")
     await context.require_bytes(size or 1)
-    upload = await context.uploads.create(size, context.caller.owner)
+    upload = await context.uploads.create(size, client_of(request), context.caller.owner)
     context.visit.subject = upload.path.name
     return JSONResponse(upload.view(), 201, {"Location": f"/v1/uploads/{upload.path.name}"})
+
+
+def client_of(request: Request) -> str:
+    """Who sends a request, as far as the server knows."""
+    return peer_of(request.client.host) if request.client else ""
+
+
+@router.get("/v1/uploads", responses=answers(s200=schemas.Uploads))
+async def listing(context: RequestContext) -> Response:
+    """The open uploads, the oldest first. An upload is deleted ten minutes after it was begun if no byte arrived, and
+    six hours after its last byte.
+    """
+    uploads = [upload for upload in await context.uploads.listing() if context.caller.sees(upload.owner)]
+    return JSONResponse({"data": [upload.view() for upload in uploads], "next": None})
 
 
 @router.get("/v1/uploads/{upload_id}", responses=answers("not_found", s200=schemas.Upload))

@@ -18,6 +18,13 @@ from asr_lightning.server.http.settings import ServerSettings
 from asr_lightning.server.http.sink import Sink
 
 IDLE_S = 6 * 3600
+"""Seconds after its last byte until an upload is deleted: a client that lost its connection may continue."""
+UNTOUCHED_S = 600
+"""The same for an upload without any byte, which holds nothing that could be lost."""
+FREE = (
+    "GET /v1/uploads (python -m asr_lightning remote uploads) lists them, and DELETE /v1/uploads/ID (remote uploads "
+    "--delete ID) deletes one"
+)
 
 
 @dataclass
@@ -27,6 +34,7 @@ class Upload:
     Attributes:
         path: The file, whose name is the id of the upload.
         size: Size in bytes that the client announced; None if it announced none.
+        client: Address of the client that began it, which may have only some of the places.
         owner: Name that began it; None if the client has none.
         received: Number of bytes on the disk.
         used: When bytes last arrived, on the monotonic clock.
@@ -35,10 +43,20 @@ class Upload:
 
     path: Path
     size: int | None
+    client: str = ""
     owner: str | None = None
     received: int = 0
     used: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def is_of(self, client: str, owner: str | None) -> bool:
+        """Whether the same client began it: the same name, or the same address without a name."""
+        return self.owner == owner and (owner is not None or self.client == client)
+
+    def is_over(self) -> bool:
+        """Whether no byte arrived for so long that the upload may be deleted."""
+        idle_s = time.monotonic() - self.used
+        return idle_s > (IDLE_S if self.received else UNTOUCHED_S) and not self.lock.locked()
 
     def view(self) -> dict[str, object]:
         """The upload as a JSON object."""
@@ -51,9 +69,10 @@ class Uploads:
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.engine, self.settings = engine, settings
         self._open: dict[str, Upload] = {}
+        self._creating = asyncio.Lock()
 
-    async def create(self, size: int | None, owner: str | None = None) -> Upload:
-        """Begin an upload.
+    async def create(self, size: int | None, client: str = "", owner: str | None = None) -> Upload:
+        """Begin an upload for the client at the address ``client``, or with the token of ``owner``.
 
         Raises:
             Problem: Too many uploads are open, or this one would be too large.
@@ -61,13 +80,22 @@ class Uploads:
         """
         if size is not None and size > self.settings.body.upload:
             raise Problem("too_large", f"at most {self.settings.body.upload} bytes are accepted")
-        for upload in [u for u in self._open.values() if time.monotonic() - u.used > IDLE_S and not u.lock.locked()]:
-            await self.discard(upload)
-        if len(self._open) >= self.settings.uploads:
-            raise Problem("unavailable", "too many uploads are open: finish or delete one")
-        upload = Upload(await run_in_threadpool(self.engine.new_upload), size, owner)
-        self._open[upload.path.name] = upload
+        async with self._creating:  # a limit would not hold if several looked at the same time
+            uploads = await self.listing()
+            own = sum(upload.is_of(client, owner) for upload in uploads)
+            if own >= self.settings.uploads_of_client:
+                raise Problem("unavailable", f"you have {own} open uploads: {FREE}")
+            if len(uploads) >= self.settings.uploads:
+                raise Problem("unavailable", f"{len(uploads)} uploads are open: try again later, or {FREE}")
+            upload = Upload(await run_in_threadpool(self.engine.new_upload), size, client, owner)
+            self._open[upload.path.name] = upload
         return upload
+
+    async def listing(self) -> list[Upload]:
+        """The open uploads, the oldest first. Those that nobody continued for a long time are deleted."""
+        for upload in [upload for upload in self._open.values() if upload.is_over()]:
+            await self.discard(upload)
+        return list(self._open.values())
 
     def get(self, upload_id: str) -> Upload:
         """The upload ``upload_id``.

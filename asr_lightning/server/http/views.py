@@ -34,6 +34,8 @@ def words(job: Job) -> str:
     # The trainer's message is shown only if it is about the state that the store has.
     if job.state in TRAINING and job.progress and job.progress.phase == job.state and job.progress.message:
         return job.progress.message
+    if job.state == states.SUCCEEDED and job.damage:
+        return f"{WORDS[job.state]}, but {job.damage[0].message}"
     return WORDS[job.state]
 
 
@@ -53,8 +55,8 @@ def status(job: Job | None, tensorboard: str | None) -> dict[str, object]:
         "training_id": job.id,
         "state": job.state,
         "error": _error(job),
-        "message": (job.error and job.error.message) or (current and current.message) or None,
-        "eta_s": current.eta_s if current else None,
+        "message": (job.error and job.error.message) or (current and current.message) or verdict(job),
+        "eta_s": _eta_s(job),
         "epoch": current.epoch if current else None,
     }
 
@@ -65,14 +67,24 @@ def progress(job: Job) -> dict[str, object]:
     fraction = 1.0 if job.state == states.SUCCEEDED else float(last.fraction if last else 0.0)
     return {
         "phase": job.state,
-        "message": words(job),
+        "message": f"{words(job)}: {verdict(job)}" if verdict(job) and not job.damage else words(job),
         "epochs": job.spec.epochs,
         "fraction": fraction,
         "epoch": last.epoch if last else None,
         "step": last.step if last else None,
         "steps": last.steps if last else None,
-        "eta_s": last.eta_s if last else None,
+        "eta_s": _eta_s(job),
     }
+
+
+def verdict(job: Job) -> str | None:
+    """Whether the training helped, in a sentence; this also says when the untouched model was kept."""
+    return (job.metrics or {}).get("verdict") if job.state == states.SUCCEEDED else None
+
+
+def _eta_s(job: Job) -> float | None:
+    """Estimated seconds until the last training step; None while other work is done, and for old files that say 0."""
+    return (job.progress and job.progress.eta_s) or None if job.state in states.TRAINING else None
 
 
 def event_object(event: Event) -> dict[str, object]:
@@ -105,6 +117,7 @@ def job_object(job: Job, tensorboard: str | None, with_issues: bool = True) -> d
         "attempt": job.attempt,
         "resumed_from": job.resumed_from,
         "error": _error(job),
+        "damage": [bad.as_dict() for bad in job.damage],
         "links": {
             "events": f"{path}/events",
             "logs": f"{path}/logs",

@@ -6,12 +6,14 @@ import gzip
 import hashlib
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import pytest
 
 from asr_lightning.__main__ import main
@@ -253,3 +255,34 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_the_command_line_without_jobs_with_uploads_and_with_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remote(*arguments: str, status: int = 0) -> str:
+        assert main(["remote", *arguments]) == status
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    with Served(tmp_path / "home") as served, Client(served.url) as client:
+        monkeypatch.setenv("ASR_SERVER", served.url)
+        monkeypatch.chdir(tmp_path)
+        assert (
+            remote("status") == f"{served.url} has no jobs: python -m asr_lightning remote submit FOLDER starts one\n"
+        )
+        assert remote("status", "--json") == ""
+        upload = httpx.post(f"{served.url}/v1/uploads", json={"size": 9}, trust_env=False).json()["id"]
+        assert remote("uploads") == f"{upload}  0 of 9 bytes\n"
+        assert json.loads(remote("uploads", "--json")) == {"id": upload, "received": 0, "size": 9}
+        assert remote("uploads", "--delete", upload) == f"deleted upload {upload}\n"
+        assert remote("uploads") == f"{served.url} has no open uploads\n"
+        job = client.wait(client.submit(make_folder(tmp_path / "clips"), "quick")["id"], poll_s=0.05)
+        line = remote("status")
+        time = job["created_at"][:16].replace("T", " ")
+        assert re.fullmatch(rf"{job['id']}  succeeded    {time} UTC  quick +  finished: better\n", line)
+        shown = remote("status", job["id"])
+        assert "state    succeeded\n" in shown and "verdict  better\n" in shown
+        (tmp_path / "home" / "jobs" / job["id"] / "artifacts" / "model.tar.gz").write_bytes(b"cut")
+        assert "damage   model.tar.gz is no longer the file that the training wrote" in remote("status", job["id"])
+        assert "(artifact_damaged, HTTP 410)" in remote("download", job["id"], status=2)

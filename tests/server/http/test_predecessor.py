@@ -49,6 +49,8 @@ def test_a_training_from_curl_to_model(http: TestClient, engine: Engine) -> None
     status = http.get("/status").json()
     assert status.keys() == SEED_KEYS | ADDED
     assert (status["progress"], status["status"], status["training_id"]) == ("finished", "idle", training)
+    assert status["message"] == "better" == http.get(f"/v1/jobs/{training}").json()["metrics"]["verdict"]
+    assert http.get("/v1/jobs").json()["data"][0]["progress"]["message"] == "finished: better"
     assert status["training_dir"] == f"jobs/{training}"
     model = http.get("/download_model", params={"training_id": training})
     assert hashlib.sha256(model.content).hexdigest() == job.artifacts["model.tar.gz"]
@@ -88,6 +90,8 @@ def test_every_state_has_its_words(engine: Engine) -> None:
     running = Progress(attempt=1, phase="running", message="training, epoch 3 of 10", epoch=2.5, eta_s=60.0, checks=[])
     shown = views.status(dataclasses.replace(job, state="running", progress=running), None)
     assert (shown["progress"], shown["epoch"], shown["eta_s"]) == ("training, epoch 3 of 10", 2.5, 60.0)
+    last_step = dataclasses.replace(running, eta_s=0.0)  # a validation follows
+    assert views.status(dataclasses.replace(job, state="running", progress=last_step), None)["eta_s"] is None
     late = views.status(dataclasses.replace(job, state="evaluating", progress=running), None)
     assert late["progress"] == "running fine-tuned model evaluation"
 
@@ -100,16 +104,11 @@ def test_a_failed_training_is_idle_and_says_why(http: TestClient, engine: Engine
     assert status["progress"] == "failed: out of memory: take a smaller model" == "failed: " + status["message"]
 
 
-def test_busy_is_answered_before_the_body_is_read(http: TestClient, engine: Engine) -> None:
+def test_busy_is_answered_before_the_data_are_read(http: TestClient, engine: Engine) -> None:
     first = http.post("/training", data={"base_model_name": "slow"}, files=form()).json()["training_id"]
-
-    def body():
-        raise AssertionError("the body was read")
-        yield b""
-
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    answer = http.post("/training", content=body(), headers=headers)
+    answer = http.post("/training", data={"base_model_name": "quick"}, files=form(GZIP + bytes(10 << 20)))
     assert answer.status_code == 409
+    assert http.app.state.context.engine.home.sizes(engine.home.uploads) == {}
     assert (answer.json()["code"], answer.json()["training_id"]) == ("busy", first)
     assert int(answer.headers["retry-after"]) > 0
     assert http.get("/status").json()["status"] == "busy"
@@ -118,6 +117,28 @@ def test_busy_is_answered_before_the_body_is_read(http: TestClient, engine: Engi
     assert http.post(f"/v1/jobs/{first}/cancel").status_code == 202
     driver.reach(engine, engine.job(first), "cancelled")
     assert not list((engine.home.path / "uploads").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "data", "code", "param"),
+    [
+        ({"base_model_name": "gpt"}, GZIP, "model_not_allowed", "base_model_name"),
+        ({"base_model_name": "quick", "epochs": "many"}, GZIP, "invalid_parameter", "epochs"),
+        ({"base_model_name": "quick", "epoch": "3"}, GZIP, "invalid_parameter", "epoch"),
+        ({"epochs": "3"}, GZIP, "invalid_parameter", "base_model_name"),
+        ({"base_model_name": "quick"}, b"PK zip", "unsupported_media", "data"),
+        ({"base_model_name": "quick", "epochs": "0"}, GZIP + bytes(1 << 20), "invalid_parameter", "epochs"),
+        ({"base_model_name": "quick"}, GZIP, "busy", None),
+        ({"base_model_name": "quick"}, GZIP + bytes(1 << 20), "busy", None),
+        ({}, GZIP + bytes(1 << 20), "busy", None),  # the model may come after the data
+        ({"language": "deu"}, GZIP + bytes(1 << 20), "busy", None),  # which some models know
+        ({"base_model_name": "quick"}, b"", "invalid_parameter", "data"),
+    ],
+)
+def test_busy_hides_no_wrong_field(http: TestClient, engine: Engine, fields, data, code: str, param: str) -> None:
+    driver.submit(engine, "slow")
+    answer = http.post("/training", data=fields, files=form(data))
+    assert (answer.json()["code"], answer.json().get("param")) == (code, param)
 
 
 def test_a_retry_finds_its_job_although_it_is_active(http: TestClient) -> None:

@@ -311,10 +311,11 @@ def test_t26_streams_are_bounded_and_logs_come_in_pieces(engine: Engine) -> None
     path = f"/v1/jobs/{job.id}"
     assert len(http.get(f"{path}/logs").content) <= 1 << 20
     feed = http.app.state.context.feed
-    with feed.seat():
-        for ask in ({"headers": {"Accept": "text/event-stream"}}, {"params": {"follow": 1}}):
-            answer = http.get(f"{path}/{'logs' if 'params' in ask else 'events'}", **ask)
-            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    feed.take_seat()
+    for ask in ({"headers": {"Accept": "text/event-stream"}}, {"params": {"follow": 1}}):
+        answer = http.get(f"{path}/{'logs' if 'params' in ask else 'events'}", **ask)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    feed.leave_seat()
     assert feed.open == 0
     assert http.get(f"{path}/events", headers={"Accept": "text/event-stream"}).status_code == 200
     assert (feed.open, feed._watches) == (0, {})

@@ -18,7 +18,7 @@ from tests.server.http.conftest import GZIP, client_of, form
 
 JOB_KEYS = {
     "id", "object", "state", "progress", "created_at", "started_at", "ended_at", "base_model", "base_revision",
-    "language", "params", "owner", "dataset", "metrics", "attempt", "resumed_from", "error", "links",
+    "language", "params", "owner", "dataset", "metrics", "attempt", "resumed_from", "error", "damage", "links",
 }  # fmt: skip
 PROGRESS_KEYS = {"phase", "message", "epoch", "epochs", "step", "steps", "fraction", "eta_s"}
 
@@ -68,7 +68,9 @@ def test_cancel_resume_delete(http: TestClient, engine: Engine) -> None:
     http.post(f"{path}/cancel")
     driver.reach(engine, job, "cancelled")
     receipt = http.delete(path).json()
-    assert receipt.keys() == {"id", "deleted", "bytes"}
+    assert receipt.keys() == {
+        "id", "deleted", "bytes", "created_at", "ended_at", "deleted_at", "artifacts", "dataset_sha256",
+    }  # fmt: skip
     assert f"jobs/{job.id}/request.json" in receipt["deleted"]
     assert http.get(path).json()["state"] == "purged"
     assert http.get(f"{path}/logs").json()["code"] == "purged"
@@ -245,8 +247,9 @@ def test_not_ready_when_nothing_moves_jobs_on(engine: Engine) -> None:
 
 def test_codes_do_not_change() -> None:
     assert {code: status for code, (status, _) in CODES.items()} == {
-        "unauthorized": 401, "forbidden": 403, "forbidden_origin": 403, "not_found": 404, "method_not_allowed": 405,
-        "timeout": 408, "busy": 409, "not_finished": 409, "wrong_state": 409, "purged": 410, "too_large": 413,
+        "bad_request": 400, "unauthorized": 401, "forbidden": 403, "forbidden_origin": 403, "not_found": 404,
+        "method_not_allowed": 405, "timeout": 408, "busy": 409, "not_finished": 409, "wrong_state": 409, "purged": 410,
+        "artifact_damaged": 410, "too_large": 413,
         "unsupported_media": 415, "invalid_parameter": 422, "idempotency_conflict": 422, "model_not_allowed": 422,
         "dataset_invalid": 422, "quota_exceeded": 429, "internal": 500, "unavailable": 503, "disk_full": 507,
         "quota_bytes": 507,

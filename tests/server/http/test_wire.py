@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
 import threading
 import time
 from collections.abc import Iterator
 
 import httpx
-import pytest
 
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.http import run
+from asr_lightning.server.http.settings import ConnectionLimits
 from tests.server import driver
 from tests.server.http.conftest import GZIP, QUICK_LIMITS, TOKEN, client_of
 
@@ -54,9 +55,10 @@ def seconds_to_the_end(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[
     return time.monotonic() - started, answer
 
 
-def test_t04_no_connection_is_held_by_a_slow_client(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PATIENCE_S", 0.4)
-    with live(shared, body=QUICK_LIMITS, token=TOKEN) as port:
+def test_t04_no_connection_is_held_by_a_slow_client(shared: Engine) -> None:
+    with live(
+        shared, body=QUICK_LIMITS, token=TOKEN, connections=ConnectionLimits(first_byte_s=0.4, head_s=0.4)
+    ) as port:
         assert seconds_to_the_end(port)[0] < 5  # a head that never ends
         waited, answer = seconds_to_the_end(port, HEAD, b"Content-Length: 900000\r\n\r\n")  # a body that was refused
         assert waited < 5 and b"401 Unauthorized" in answer
@@ -123,3 +125,62 @@ def test_streams_ping_and_share_one_look_at_the_store(engine: Engine) -> None:
         for thread in threads:
             thread.join(10)
         assert len(ends) == 20
+
+
+def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Everything that the server sends until it closes the connection, or for two seconds."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause)
+        with contextlib.suppress(TimeoutError):
+            while data := connection.recv(65_536):
+                answer += data
+            answer += b"<closed>"
+    return answer
+
+
+def test_t33_two_lengths_of_a_body_are_refused_and_the_connection_is_closed(shared: Engine) -> None:
+    smuggled = b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    chunked = b"Transfer-Encoding: chunked\r\n"
+    with live(shared, token=TOKEN) as port:
+        for head in (
+            b"POST /v1/uploads HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n" + chunked,
+            b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n" + chunked + b"Content-Length: 50\r\n",
+            b"POST /v1/uploads HTTP/1.0\r\nHost: 127.0.0.1\r\n" + chunked,
+        ):
+            answer = exchange(port, head + b"\r\n0\r\n\r\n" + smuggled)
+            assert answer.startswith(b"HTTP/1.1 400 "), answer
+            assert b'"code":"bad_request"' in answer and b"connection: close" in answer.lower()
+            assert answer.count(b"HTTP/1.1 ") == 1 and answer.endswith(b"<closed>")
+
+
+def test_t26_streams_above_the_limit_are_refused_before_the_answer(engine: Engine) -> None:
+    job = driver.submit(engine, "slow").id
+    sent = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode()
+    with live(engine, streams=3, ping_s=0.1) as port, contextlib.ExitStack() as stack:
+        open_streams = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5)) for _ in range(12)
+        ]
+        for connection in open_streams:  # all at once: none of them is running yet when the next is answered
+            connection.sendall(sent)
+        heads = [connection.recv(4096).split(b"\r\n")[0] for connection in open_streams]
+        assert sorted(heads) == [b"HTTP/1.1 200 OK"] * 3 + [b"HTTP/1.1 503 Service Unavailable"] * 9
+        for connection, head in zip(open_streams, heads, strict=True):
+            if b"200" in head:
+                driver.wait(lambda connection=connection: b"ping" in connection.recv(4096), "a ping")
+        engine.cancel(job)
+
+
+def test_a_client_that_is_still_sending_gets_the_answer(shared: Engine) -> None:
+    """A field of 1 MB, a body that is too large and a head that is too long, with a connection that is to be closed."""
+    start = b'--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+    pieces = [b"q" * 65_536] * 16
+    with live(shared, body=dataclasses.replace(QUICK_LIMITS, patience_s=5, total_s=5)) as port:
+        for lines in (b"Content-Length: 1048640\r\n", b"Connection: close\r\nContent-Length: 1048500\r\n"):
+            answer = exchange(port, HEAD + lines + b"\r\n" + start, *pieces, pause=0.01)
+            status = b"413" if b"1048640" in lines else b"422"
+            assert answer.startswith(b"HTTP/1.1 " + status), (lines, answer)
+        answer = exchange(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ", *pieces, pause=0.01)
+        assert answer.startswith(b"HTTP/1.1 400"), answer

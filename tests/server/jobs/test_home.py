@@ -90,9 +90,23 @@ def test_p14_deleting_leaves_no_byte(home: Path) -> None:
         assert engine.job(job.id).state == "purged"
         assert engine.purge(job.id).deleted == []  # again: nothing more
         assert states_in_events(engine, job) == ["purged"]
+        assert receipt.artifacts == job.artifacts and receipt.dataset_sha256 == job.dataset["sha256"]
+        assert (receipt.created_at, receipt.ended_at) == (job.created_at, job.ended_at)
         slow = submit(engine, "slow")
         with pytest.raises(WrongStateError):
             engine.purge(slow.id)
+
+
+def test_p14_deleting_leaves_neither_the_key_nor_a_copy_of_the_store(home: Path) -> None:
+    with running(home) as engine:
+        job = reach(engine, submit(engine, key="A-Mueller-1948"), "succeeded")
+        engine.store.shrink()
+        (home / "state.db.damaged").write_bytes(engine.home.store.read_bytes())
+        assert len(driver.files_with(home, b"A-Mueller-1948")) >= 3
+        receipt = engine.purge(job.id)
+        assert "state.db.damaged" in receipt.deleted
+        assert driver.files_with(home, b"A-Mueller-1948") == []
+        assert submit(engine, key="A-Mueller-1948").id != job.id  # the key is free again
 
 
 def test_old_jobs_are_deleted_after_the_retention_time(home: Path) -> None:
