@@ -10,8 +10,8 @@ import torch
 from asr_lightning.adapters import saved
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
+from asr_lightning.run import out_of_fold
 from asr_lightning.run.ends import End, Part
-from asr_lightning.run.out_of_fold import tested
 from asr_lightning.run.selection import Selection, SelectionSettings
 from asr_lightning.scoring.comparison import Comparison
 from asr_lightning.scoring.edits import Transcript
@@ -40,7 +40,7 @@ def test_each_clip_is_read_natively_by_the_model_of_its_fold(tones_once: Path, t
         chosen = next(candidate for candidate in selection.candidates if candidate.alpha == 1)
         selection.parts, shipped = states, live
 
-    result = tested(Comparison(together), end, selection, chosen, shipped)
+    result = out_of_fold.tested(Comparison(together), end, selection, chosen, shipped)
     assert {pair.uid: pair.after for pair in result.pairs} == texts(chosen.dev.transcripts)
     assert {pair.uid: pair.before for pair in result.pairs} == texts(base.transcripts)
     expected: dict[str, str] = {}
