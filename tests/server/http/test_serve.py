@@ -162,7 +162,7 @@ def test_tensorboard_is_started_again_when_it_died(public: Process, token: str) 
     assert after.pid != before.pid
 
 
-def test_p17_a_user_sees_its_own_curves_only(public: Process, token: str) -> None:
+def test_p19_a_user_sees_its_own_curves_only(public: Process, token: str) -> None:
     own = TokenFile(home_of(public)).add("anna", Role.USER)
     files = {"data": ("data.tar.gz", GZIP)}  # which the intake refuses, and that does not matter here
     made = ask(public, "/v1/jobs", own, "POST", data={"model": "whisper-tiny.en"}, files=files)
