@@ -79,7 +79,9 @@ def _show(log: AuditLog, options: argparse.Namespace) -> int:
         if options.json:
             text = line.decode("utf-8", "replace")
         else:
-            text = "  ".join(str(_members(line).get(column, "-")) for column in COLUMNS)
+            members = _members(line)
+            members["from"] = members.get("forwarded", members.get("from", "-"))  # the client, where a proxy names it
+            text = "  ".join(str(members.get(column, "-")) for column in COLUMNS)
         sys.stdout.write(f"{visible_text(text)}\n")
     return 0
 

@@ -12,8 +12,17 @@ def give_to_owner_of_folder(path: Path) -> None:
     Raises:
         OSError: The owner cannot be changed.
     """
+    keep_owner(path.parent.resolve(), path)
+
+
+def keep_owner(source: Path, target: Path) -> None:
+    """Give ``target`` to the owner of ``source`` if this process runs as root; without effect otherwise.
+
+    Raises:
+        OSError: The owner cannot be changed.
+    """
     if os.geteuid() != 0:
         return
-    folder = path.parent.stat()
-    if path.lstat().st_uid != folder.st_uid:
-        os.chown(path, folder.st_uid, folder.st_gid, follow_symlinks=False)
+    owner = source.lstat()
+    if target.lstat().st_uid != owner.st_uid:
+        os.chown(target, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_lightning.durable.owners import keep_owner
 from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.server.engine import states
@@ -64,6 +65,8 @@ def back_up(home: Path, target: Path) -> Backup:
         for name in FOLDERS:
             (partial / name).mkdir(mode=0o700)
         (partial / LOCK).touch(mode=0o600)
+        for path in (partial, *(partial / name for name in (*FOLDERS, LOCK, STORE) if (partial / name).exists())):
+            keep_owner(home, path)
         backup = _checked(partial)
         os.sync()
         partial.rename(target)
@@ -88,8 +91,10 @@ def _copy(source: Path, target: Path) -> None:
             for path in sorted(source.iterdir()):
                 _copy(path, target / path.name)
             shutil.copystat(source, target)
+            keep_owner(source, target)
         elif source.is_file() or source.is_symlink():
             shutil.copy2(source, target, follow_symlinks=False)
+            keep_owner(source, target)
     except FileNotFoundError:
         if source.exists():
             raise

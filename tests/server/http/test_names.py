@@ -1,4 +1,4 @@
-"""Named tokens: each name sees and changes what is its own, as its role allows, within its quota (P17)."""
+"""Named tokens: each name sees and changes what is its own, as its role allows, within its quota (P19)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asr_lightning.durable import faults
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.engine.quota import Quota
-from asr_lightning.server.http import audit, callers, tensorboard, visits
+from asr_lightning.server.http import audit, callers, guard, tensorboard, visits
 from asr_lightning.server.http.app import ROUTES
 from asr_lightning.server.http.tokens import Role, TokenFile, TokenFileError
 from tests.server import driver
@@ -190,6 +190,16 @@ def test_tokens_change_while_the_server_runs(engine: Engine) -> None:
     tokens.path.unlink()
     assert http.get("/status").status_code == 401  # a file that was lost opens nothing
     assert client_of(engine, no_auth=True).get("/status").status_code == 200
+
+
+def test_with_names_every_route_wants_a_token(engine: Engine) -> None:
+    http = client_of(engine)
+    TokenFile(engine.home.path).add("anna", Role.USER)
+    for route in EVERY:
+        for method in route.methods - {"HEAD"}:
+            wanted = 200 if route.path in guard.OPEN_PATHS else 401
+            assert http.request(method, route.path).status_code == wanted, (method, route.path)
+    assert http.get("/openapi.json").status_code == 401
 
 
 def test_an_expired_token_says_so(engine: Engine) -> None:
