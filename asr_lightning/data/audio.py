@@ -17,7 +17,18 @@ from asr_lightning.data.decoders import AudioError, Samples, TooLongError, decod
 from asr_lightning.data.formats import AUDIO_SUFFIXES
 from asr_lightning.data.sound import Finding, ScaleError, Sound, findings, measure, one_channel
 
-__all__ = ["AUDIO_SUFFIXES", "AudioError", "Samples", "TooLongError", "decode", "inspect", "load", "read", "resample"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "AudioError",
+    "Inspected",
+    "Samples",
+    "TooLongError",
+    "decode",
+    "inspect",
+    "load",
+    "read",
+    "resample",
+]
 
 
 @dataclass(frozen=True)

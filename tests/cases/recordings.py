@@ -148,6 +148,9 @@ def name_that_is_not_utf8_is_named(tmp_path: Path, request: pytest.FixtureReques
         asr.errors.DataError, match=r"2 names of files are not UTF-8: caf\\xe9.txt, caf\\xe9.wav. Rename"
     ):
         toy_data(folder).prepare_data()
+    strange = clips(tmp_path / "other", 3).rename(os.fsdecode(os.fsencode(tmp_path) + b"/in\xe9"))
+    with pytest.raises(asr.errors.DataError, match=r"in\\xe9: the name of this folder is not UTF-8; rename it"):
+        toy_data(strange).prepare_data()
     output = tmp_path / "texts.csv"
     model = tmp_path / "toy"
     asr.adapters.ToyAdapter().save(model)

@@ -178,16 +178,16 @@ def test_a_pair_of_texts_is_aligned_once(tones_once: Path, tmp_path: Path, monke
     The page decodes the recordings of the test split again, at another sample rate, for its players.
     """
     words, recordings = Counter[tuple[str, ...]](), Counter[str]()
-    process, load = jiwer.process_words, audio.load
+    process, inspect = jiwer.process_words, audio.inspect
     edits.aligned_words.cache_clear()
 
     def count(reference: list[str], hypothesis: list[str]) -> jiwer.WordOutput:
         words[*reference, *hypothesis] += 1
         return process(reference, hypothesis)
 
-    def decoded(path: Path, sample_rate: int) -> audio.Samples:
+    def decoded(path: Path, sample_rate: int) -> audio.Inspected:
         recordings[f"{path.name} at {sample_rate} Hz"] += 1
-        return load(path, sample_rate)
+        return inspect(path, sample_rate)
 
     made: list[str] = []
     init = ToyAdapter.__init__
@@ -197,7 +197,7 @@ def test_a_pair_of_texts_is_aligned_once(tones_once: Path, tmp_path: Path, monke
         init(self, source, **options)
 
     monkeypatch.setattr(edits.jiwer, "process_words", count)
-    monkeypatch.setattr(audio, "load", decoded)
+    monkeypatch.setattr(audio, "inspect", decoded)
     monkeypatch.setattr(ToyAdapter, "__init__", make)
     asr.specialize(tones_once, "toy", run_dir=tmp_path / "run", epochs=2)
     assert len(words) > 5 and set(words.values()) == {1}

@@ -23,6 +23,7 @@ import soundfile
 from asr_lightning.data.splits import prepare_splits
 from asr_lightning.server.intake.limits import IntakeLimits
 from asr_lightning.server.intake.run import CancelledError, run
+from tests.cases import FILES
 from tests.server.intake.archives import good_clips, make_job, member, tar_gz, wav_bytes
 
 CLIPS = Path(__file__).parents[3] / "examples" / "german_accent" / "clips"
@@ -117,6 +118,7 @@ def test_every_check(tmp_path: Path) -> None:
         pair("inverted", tone_of(np.stack([0.3 * tone, -0.3 * tone], axis=1))),
         pair("integers", tone_of(np.rint(8000 * tone))),
         pair("no scale", tone_of(100 * tone)),
+        pair("voice", (FILES / "001.amr").read_bytes(), "many words of a voice " * 4, suffix="amr"),
         pair("unseen", noisy(0.5, 19), "turn\u200b on the hall\u00adway light"),
         member(b"same.wav", noisy(0.5, 16)),
         member(b"same.flac", noisy(0.5, 17, format="FLAC")),
@@ -137,7 +139,7 @@ def test_every_check(tmp_path: Path) -> None:
         "offset.wav": {("D12", "W")}, "phone.wav": {("D16", "W")}, "slow.wav": {("D17", "W")},
         "same.wav": {("D30", "E")}, "same.flac": {("D30", "E")}, "good0.wav": {("D19", "W")},
         "inverted.wav": {("D13", "W")}, "integers.wav": {("D14", "W")}, "no scale.wav": {("D03", "E")},
-        "unseen.txt": {("D04", "W")}, "notes.md": {("D29", "W")},
+        "voice.amr": {("D16", "W")}, "unseen.txt": {("D04", "W")}, "notes.md": {("D29", "W")},
     }  # fmt: skip
     names = json.loads((job / "dataset" / "names.json").read_text())
     text = {name: (job / "dataset" / f"{uid}.txt").read_text() for uid, name in names.items()}
@@ -145,7 +147,7 @@ def test_every_check(tmp_path: Path) -> None:
     assert text["unseen.wav"] == "turn on the hallway light\n"
     assert text["escape.wav"] == "turn [31mred light\n" and "Upper.WAV" in names.values()
     left_out = {issue.name for issue in verdict.issues if issue.level == "E" and not issue.name.endswith(".txt")}
-    recordings = sum(item.count(b"RIFF") + item.count(b"fLaC") for item in members)
+    recordings = sum(item.count(magic) for item in members for magic in (b"RIFF", b"fLaC", b"#!AMR"))
     assert len(names) + len(left_out) + 2 == recordings  # 2: the ones whose transcripts cannot be read
     assert all("left out" in issue.message for issue in verdict.issues if issue.level == "E" and issue.code != "D01")
 
