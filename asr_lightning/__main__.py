@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from importlib.util import find_spec
 
 from asr_lightning import __version__
 from asr_lightning.training import memory
@@ -26,6 +27,11 @@ COMMANDS = {
     "run-job": ("run_job", "one job of the server; the server starts it"),
     "check-adapter": ("check_adapter", "check that a model family keeps the contract"),
 }
+UNIX_ONLY = {
+    "serve": "run it there, and send recordings to it with remote",
+    "run-job": "the training server runs there, and starts it",
+}
+"""Commands that do not work on Windows, and what to do."""
 
 
 def usage() -> str:
@@ -50,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     command = arguments[0]
     if command not in COMMANDS:
         sys.stderr.write(f"no command {command!r}: choose one of {', '.join(COMMANDS)}\n")
+        return 2
+    if command in UNIX_ONLY and find_spec("fcntl") is None and not {"-h", "--help"} & set(arguments):
+        sys.stderr.write(f"error: {command} needs Linux or macOS: {UNIX_ONLY[command]}\n")
         return 2
     configure_logging()
     memory.keep()

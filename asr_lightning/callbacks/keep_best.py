@@ -144,7 +144,7 @@ def write_weights(weights: dict[str, Tensor], path: Path) -> None:
     """Write ``weights`` to ``path`` and flush them to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path)
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows flushes only files that are open for writing
         os.fsync(file.fileno())
 
 
