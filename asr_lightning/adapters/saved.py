@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from asr_lightning._lazy import class_path
-from asr_lightning.adapters import old_names
+from asr_lightning.adapters import model_files, old_names
 from asr_lightning.errors import ModelError
 
 if TYPE_CHECKING:
@@ -68,16 +68,16 @@ def record(directory: str | Path) -> Record | None:
     """The record in ``directory``; None if this package did not write the folder.
 
     Raises:
-        ValueError: The record cannot be read.
+        ModelError: The record cannot be read.
     """
     path = Path(directory).expanduser() / FILE_NAME
     if not path.is_file():
         return None
+    content = model_files.read_object(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         return Record(str(content["adapter"]), dict(content["init_args"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
+        raise ModelError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
 
 
 def recorded_options(source: str, names: Iterable[str]) -> dict[str, object]:

@@ -18,7 +18,7 @@ def test_saved_folder_keeps_its_options(tmp_path: Path) -> None:
     [
         (None, "holds no asr_lightning.json"),
         ("{", "cannot be read"),
-        ("[]", "cannot be read"),
+        ("[]", "holds no settings"),
         (json.dumps({"adapter": "asr_lightning.adapters.toy.ToyAdapter"}), "cannot be read"),
         (json.dumps({"adapter": "no.such.Adapter", "init_args": {}}), "no adapter no.such.Adapter"),
         (json.dumps({"adapter": "subprocess.Popen", "init_args": {"shell": True}}), "do not trust this folder"),

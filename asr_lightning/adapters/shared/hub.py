@@ -16,15 +16,18 @@ from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_fro
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers.utils import logging as transformers_logging
 
+from asr_lightning.adapters import model_files
+from asr_lightning.errors import ModelError
+
 PROBE_SECONDS = 10.0
 """Time that the hub has to answer. Its own client tries six times over 23 s, as measured without a network."""
 
-WEIGHTS = r"(model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin|model\.bin)"
+WEIGHTS = "|".join(model_files.WEIGHTS)
 SMALL_FILES = r"[^/]*\.(json|txt|model)"
 
 
-class SourceError(ValueError):
-    """Nothing can be loaded from the given source; the message says what to do."""
+SourceError = ModelError
+"""Nothing can be loaded from the given source; the message says what to do."""
 
 
 class HubUnreachableError(SourceError):
@@ -118,9 +121,7 @@ def cached_folder(repo_id: str) -> Path | None:
 
 def has_weights(folder: Path) -> bool:
     """Return whether ``folder`` holds a file of weights, or all shards of one."""
-    weights = {path.name for path in folder.iterdir() if re.fullmatch(WEIGHTS, path.name)}
-    totals = {int(match[1]) for name in weights if (match := re.search(r"-of-(\d+)\.", name))}
-    return bool(weights) and len(weights) >= max(totals, default=1)
+    return bool(model_files.weights(folder)) and not model_files.missing_shards(folder)
 
 
 def _names_on_hub(repo_id: str) -> list[str]:
