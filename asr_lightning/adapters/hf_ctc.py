@@ -121,7 +121,9 @@ class HFCTCAdapter:
         config.apply_spec_augment = masks.active
         if masks.active:
             if not embeddings:
-                raise ValueError(f"{self.source} was made without masks: leave out spec_augment, or set it to null")
+                raise ValueError(
+                    f"{self.source} was made without masks: set --model.adapter.init_args.spec_augment null"
+                )
             config.mask_time_prob = masks.num_time_masks * masks.time_fraction
             config.mask_feature_prob = masks.num_freq_masks * masks.freq_bins / config.hidden_size
             config.mask_feature_length = masks.freq_bins
@@ -136,7 +138,10 @@ class HFCTCAdapter:
         if self.model.config.model_type != "wavlm":
             return ATTENTION
         if any(target.endswith(ATTENTION) for target in lora.targets or ()):
-            raise ValueError(f"LoRA has no effect on WavLM's attention: choose from {', '.join(FEED_FORWARD)}")
+            raise ValueError(
+                "LoRA has no effect on WavLM's attention: choose --model.adapter.init_args.lora.targets from "
+                + ", ".join(FEED_FORWARD)
+            )
         return FEED_FORWARD
 
     @property

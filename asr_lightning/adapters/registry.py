@@ -212,7 +212,7 @@ def require_options(name: str, adapter: Any, options: Iterable[str]) -> None:
         OptionError: It does not have one of them.
     """
     if unknown := [option for option in options if option not in inspect.signature(adapter).parameters]:
-        raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave it out", unknown[0])
+        raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave out --{unknown[0]}", unknown[0])
 
 
 def build(name: str, **options: Any) -> Any:

@@ -38,10 +38,10 @@ class Record(NamedTuple):
     init_args: Mapping[str, object]
 
 
-def describe(directory: Path, adapter: object, init_args: Mapping[str, object]) -> None:
+def describe(directory: str | Path, adapter: object, init_args: Mapping[str, object]) -> None:
     """Record that ``adapter`` wrote ``directory`` and had the options ``init_args``, some of which are dataclasses."""
     content = Record(class_path(type(adapter)), init_args)._asdict()
-    (directory / FILE_NAME).write_text(
+    (Path(directory) / FILE_NAME).write_text(
         json.dumps(content, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8"
     )
 
@@ -57,7 +57,11 @@ def replace(target: Path, write: Callable[[Path], None]) -> None:
     for leftover in (fresh, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
-    write(fresh)
+    try:
+        write(fresh)
+    except BaseException:  # above all a full disk, of which half a model would take much
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if target.exists():
         target.rename(previous)
     fresh.rename(target)

@@ -285,4 +285,4 @@ def _require_at_least(least: int, **options: float) -> None:
     """
     for name, value in options.items():
         if value < least:
-            raise OptionError(f"{name} must be at least {least}, but is {value}")
+            raise OptionError(f"--data.{name} must be at least {least}, but is {value}")

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import fcntl
 import os
 from pathlib import Path
-from types import ModuleType
-
-from asr_lightning.durable.files import flags
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-BYTE = 2**30
-"""Position of the byte that is locked on Windows, behind all content: other processes cannot read a locked byte."""
 
 
 def take_lock(path: Path) -> int | None:
@@ -25,26 +13,16 @@ def take_lock(path: Path) -> int | None:
     The kernel releases the lock when the last process that has the descriptor ends, so neither timeouts nor process ids
     are needed.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags("O_NOFOLLOW", "O_CLOEXEC"), 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor)
-    except (BlockingIOError, PermissionError):  # the latter on Windows
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         os.close(descriptor)
         return None
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _lock(descriptor: int) -> None:
-    if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    msvcrt = importlib.import_module("msvcrt")
-    os.lseek(descriptor, BYTE, os.SEEK_SET)
-    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def is_held(path: Path) -> bool:

@@ -8,7 +8,7 @@ from asr_lightning.adapters.toy import ToyAdapter
 
 
 def test_saved_folder_keeps_its_options(tmp_path: Path) -> None:
-    ToyAdapter(max_seconds=7).save(tmp_path)
+    ToyAdapter(max_seconds=7).save(str(tmp_path))
     assert saved.load(tmp_path).limits.max_seconds == 7
     assert saved.load(tmp_path, max_seconds=9).limits.max_seconds == 9
 

@@ -44,7 +44,9 @@ class LoRA:
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.rank must not be negative and lora.dropout must lie in [0, 1): {self}")
+            raise ValueError(
+                f"--model.adapter.init_args.lora.rank must not be negative, and lora.dropout lies in [0, 1): {self}"
+            )
 
 
 class LoRANetwork:
@@ -77,7 +79,7 @@ class LoRANetwork:
         if different:
             raise ValueError(
                 f"merging LoRA changed what the model consists of ({', '.join(sorted(different)[:3])}); it is not "
-                "saved, since no runtime could load it. Choose other lora.targets"
+                "saved, since no runtime could load it. Choose other --model.adapter.init_args.lora.targets"
             )
         return merged
 
@@ -140,7 +142,8 @@ def _attach(model: Any, lora: LoRA, targets: list[str]) -> Any:
             return get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(
-            f"LoRA fits no layer: {', '.join(targets)} (lora.targets) must name linear layers of this model, "
+            f"LoRA fits no layer: {', '.join(targets)} (--model.adapter.init_args.lora.targets) must name "
+            f"linear layers of this model, "
             f"such as {', '.join(_linear_names(model))}"
         ) from error
 

@@ -221,7 +221,7 @@ def load_part(factory: Any, folder: Path, what: str, **options: Any) -> Any:
         ) from error
 
 
-def write(directory: Path, model: PreTrainedModel, *parts: Any) -> None:
+def write(directory: str | Path, model: PreTrainedModel, *parts: Any) -> None:
     """Write ``model`` and ``parts`` (tokenizer, feature extractor, processor) in upstream's layout."""
     with hub.quiet():
         model.save_pretrained(directory)
