@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from importlib.util import find_spec
 
 from asr_lightning import __version__
+from asr_lightning.cli import endings
 from asr_lightning.training import memory
 from asr_lightning.training.logs import configure_logging
 
@@ -26,6 +28,12 @@ COMMANDS = {
     "run-job": ("run_job", "one job of the server; the server starts it"),
     "check-adapter": ("check_adapter", "check that a model family keeps the contract"),
 }
+UNIX_ONLY = {
+    "serve": "run it there, and send recordings to it with remote",
+    "cloud": "on Windows, use it inside WSL",
+    "run-job": "the training server runs there, and starts it",
+}
+"""Commands that do not work on Windows, and what to do."""
 
 
 def usage() -> str:
@@ -39,7 +47,10 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status, which is 0 for done, 1 for partly done, 2 for refused with a message."""
+    """Run a command; returns the exit status.
+
+    It is 0 for done, 1 for partly done, 2 for refused with a message, and 128 and its number for a signal.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments in (["-V"], ["--version"]):
         sys.stdout.write(f"{__version__}\n")
@@ -51,16 +62,22 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in COMMANDS:
         sys.stderr.write(f"no command {command!r}: choose one of {', '.join(COMMANDS)}\n")
         return 2
+    if command in UNIX_ONLY and find_spec("fcntl") is None and not {"-h", "--help"} & set(arguments):
+        sys.stderr.write(f"error: {command} needs Linux or macOS: {UNIX_ONLY[command]}\n")
+        return 2
     configure_logging()
     memory.keep()
-    module = importlib.import_module(f"asr_lightning.cli.{COMMANDS[command][0]}")
     try:
-        return module.run(command, arguments[1:])
-    except (ValueError, OSError) as error:
-        if os.environ.get("ASR_LIGHTNING_DEBUG"):
+        status: int = importlib.import_module(f"asr_lightning.cli.{COMMANDS[command][0]}").run(command, arguments[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a pipe that was closed can still be told from an error
+    except BaseException as error:
+        ending = endings.of(error)
+        if ending is None or os.environ.get("ASR_LIGHTNING_DEBUG"):
             raise
-        sys.stderr.write(f"error: {error}\n(ASR_LIGHTNING_DEBUG=1 shows where)\n")
-        return 2
+        sys.stderr.write(ending.message)
+        return ending.status
+    return status
 
 
 if __name__ == "__main__":

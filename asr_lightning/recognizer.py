@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, overload
 
@@ -25,7 +26,7 @@ from asr_lightning.scoring.evaluation import transcribe_all
 from asr_lightning.training.devices import accelerator_in_use
 from asr_lightning.types import Utterance
 
-Audio = str | os.PathLike[str] | bytes | np.ndarray[Any, Any] | Tensor
+Audio = str | os.PathLike[str] | bytes | bytearray | memoryview | BytesIO | np.ndarray[Any, Any] | Tensor
 """A recording: a file, the content of a file, or samples ``[T]`` of one channel."""
 Recordings = list[Any] | tuple[Any, ...]
 
@@ -100,8 +101,9 @@ class Recognizer:
         if isinstance(recording, str | os.PathLike):
             name = str(Path(recording))
             samples = _load_file(Path(recording).expanduser(), rate, name)
-        elif isinstance(recording, bytes):
-            samples = _load_bytes(recording, rate, name)
+        elif isinstance(recording, bytes | bytearray | memoryview | BytesIO):
+            content = recording.getvalue() if isinstance(recording, BytesIO) else bytes(recording)
+            samples = _load_bytes(content, rate, name)
         else:
             samples = _resampled(recording, sample_rate, rate, name)
         clip = Utterance(name, torch.from_numpy(samples), rate, text="")
@@ -160,7 +162,7 @@ def _available_device(requested: str) -> str:
         kind == "mps" and not torch.backends.mps.is_available()
     )
     if kind not in DEVICES or missing:
-        raise OptionError(f"there is no device {requested!r} here: set device to auto or cpu", "device")
+        raise OptionError(f"there is no device {requested!r} here: take --device auto, or --device cpu", "device")
     return accelerator_in_use(requested)
 
 

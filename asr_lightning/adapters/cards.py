@@ -65,6 +65,9 @@ class ModelCard:
 MULTILINGUAL_VOCABULARY = 51865
 """Size of the smallest vocabulary of a multilingual Whisper; that of an English-only one is smaller by one. Source:
 openai/whisper ``model.py``."""
+ENGLISH_END = 50256
+"""Id of the token that ends a text in English-only Whispers; that of multilingual ones is greater by one. Unlike the
+size of the vocabulary it stays as it is when tokens are added. Source: openai/whisper ``tokenizer.py``."""
 
 _FROM_NVIDIA = {
     "model": {"optimizer": {"lr": 3e-5, "warmup": 0.02, "floor": 0.03}},

@@ -24,7 +24,7 @@ from asr_lightning.adapters.shared import hub, pretrained
 from asr_lightning.adapters.shared.attention_masks import no_host_reads
 from asr_lightning.adapters.shared.ctc import ctc_loss, greedy_labels
 from asr_lightning.adapters.shared.labels import UnknownCharacters, validate_unknown_characters
-from asr_lightning.adapters.shared.lora import ATTENTION, LoRA, LoRANetwork
+from asr_lightning.adapters.shared.lora import ATTENTION, LoRA, LoRANetwork, merge_adapter
 from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.types import AudioLimits, EvaluationOutput, LossOutput, SpeechBatch
@@ -97,6 +97,7 @@ class HFCTCAdapter:
             self.tokenizer = pretrained.load_tokenizer(folder, **options.tokenizer)
             # Fine-tuned checkpoints such as facebook/wav2vec2-base-960h lack what only masks need.
             self.model = pretrained.load_network(AutoModelForCTC, folder, MASK_EMBEDDING, **options.network)
+            merge_adapter(self.model, source)
         if self.tokenizer.pad_token_id != self.model.config.pad_token_id:
             raise hub.SourceError(
                 f"{folder}: the tokenizer's pad token is {self.tokenizer.pad_token_id}, the network's blank "
@@ -120,7 +121,9 @@ class HFCTCAdapter:
         config.apply_spec_augment = masks.active
         if masks.active:
             if not embeddings:
-                raise ValueError(f"{self.source} was made without masks: leave out spec_augment, or set it to null")
+                raise ValueError(
+                    f"{self.source} was made without masks: set --model.adapter.init_args.spec_augment null"
+                )
             config.mask_time_prob = masks.num_time_masks * masks.time_fraction
             config.mask_feature_prob = masks.num_freq_masks * masks.freq_bins / config.hidden_size
             config.mask_feature_length = masks.freq_bins
@@ -135,7 +138,10 @@ class HFCTCAdapter:
         if self.model.config.model_type != "wavlm":
             return ATTENTION
         if any(target.endswith(ATTENTION) for target in lora.targets or ()):
-            raise ValueError(f"LoRA has no effect on WavLM's attention: choose from {', '.join(FEED_FORWARD)}")
+            raise ValueError(
+                "LoRA has no effect on WavLM's attention: choose --model.adapter.init_args.lora.targets from "
+                + ", ".join(FEED_FORWARD)
+            )
         return FEED_FORWARD
 
     @property

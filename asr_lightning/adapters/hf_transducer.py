@@ -23,7 +23,7 @@ from asr_lightning.adapters.modes import evaluation_mode, loss_and_texts
 from asr_lightning.adapters.shared import hub, pretrained
 from asr_lightning.adapters.shared.attention_masks import no_host_reads
 from asr_lightning.adapters.shared.labels import UnknownCharacters, validate_unknown_characters
-from asr_lightning.adapters.shared.lora import LoRA, LoRANetwork
+from asr_lightning.adapters.shared.lora import LoRA, LoRANetwork, merge_adapter
 from asr_lightning.adapters.shared.masks import SpecAugment
 from asr_lightning.protocols import ASRAdapter, Collator
 from asr_lightning.training.devices import in_float32, send
@@ -83,6 +83,7 @@ class HFTransducerAdapter:
         kind = pretrained.require_kind(folder, pretrained.read_config(folder), FAMILIES)
         with hub.quiet():
             self.model = pretrained.load_network(FAMILIES[kind], folder)
+            merge_adapter(self.model, source)
             self.processor = pretrained.load_processor(folder)
         self.extractor = self.processor.feature_extractor
         self._features = ParakeetFeatures(self.extractor)

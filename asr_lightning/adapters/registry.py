@@ -7,7 +7,6 @@ the model, and its object is a ``ModelCard``.
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -15,12 +14,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asr_lightning.adapters import saved
+from asr_lightning.adapters import model_files, saved
 from asr_lightning.adapters.cards import (
     ADAPTERS,
     ALIASES,
     CARDS,
     CAREFUL,
+    ENGLISH_END,
     MULTILINGUAL_VOCABULARY,
     RECIPES,
     ModelCard,
@@ -106,7 +106,7 @@ def language(source: str, chosen: str | None) -> str | None:
     It is the one that the user has ``chosen``, or that the folder ``source`` was saved with, or the only one on the
     model's card; None if none of them names one.
     """
-    card = card_of(source)
+    card = card_of(model_files.base_of(source) or source)
     only = card.languages if card and len(card.languages) == 2 and card.languages.isalpha() else None
     recorded = saved.recorded_options(source, ["language"]).get("language")
     return chosen or (str(recorded) if recorded else only)
@@ -136,13 +136,23 @@ def _choose_path(path: Path) -> Choice:
     """Resolve a folder or file to the adapter that wrote it or that reads its kind, and the recipe of its family."""
     if path.suffix == ".nemo":
         return Choice(f"{ADAPTERS}.nemo.NeMoAdapter", str(path), RECIPES["nemo"], "nemo")
+    if path.is_file():
+        raise ModelError(
+            f"{path} is a file, and of these only .nemo files are models: give a folder with config.json, as Hugging "
+            "Face and faster-whisper write it; OpenAI's .pt and whisper.cpp's .bin must be converted first"
+        )
+    base = model_files.base_of(path)
+    if base is not None:
+        return _choose_base(path, base)
     recorded, config = saved.record(path), path / "config.json"
     if recorded is None and not config.is_file():
+        of_run = path / "model"
+        run = f"that of this run, {of_run}" if of_run.is_dir() else "that of a finished run, such as runs/demo/model"
         raise ModelError(
-            f"{path} is no model folder: it holds neither {saved.FILE_NAME} nor config.json; give the model folder of "
-            "a finished run, such as runs/demo/model, or a Hugging Face folder"
+            f"{path} is no model folder: it holds neither {saved.FILE_NAME} nor config.json; give {run}, or a Hugging "
+            "Face folder"
         )
-    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    settings = model_files.read_object(config) if config.is_file() else {}
     kind = KINDS.get(settings.get("model_type", "whisper"), CTC)  # CTranslate2 writes no model_type
     adapter = kind.adapter if recorded is None else recorded.adapter
     if adapter != kind.adapter or not config.is_file():
@@ -152,12 +162,30 @@ def _choose_path(path: Path) -> Choice:
     return Choice(adapter, str(path), merge(RECIPES[family], careful), family)
 
 
+def _choose_base(path: Path, base: str) -> Choice:
+    """Resolve the folder of an adapter of peft to what reads its ``base``; the adapter is merged when it is loaded."""
+    try:
+        choice = choose(base)
+    except ModelError as error:
+        raise ModelError(
+            f"{path} is an adapter for {base}, which is no folder here and no model that is known by name: run "
+            f"`hf download {base} --local-dir FOLDER`, and write FOLDER as base_model_name_or_path into "
+            f"{path / 'adapter_config.json'}"
+        ) from error
+    return choice._replace(source=str(path))
+
+
 def _family_of(kind: Kind, config: dict[str, Any]) -> str:
     """Return the family of the named models that are of the same kind as a folder with ``config``."""
     if kind.family != "whisper":
         return kind.family
-    multilingual = config["vocab_size"] >= MULTILINGUAL_VOCABULARY if "vocab_size" in config else "lang_ids" in config
-    return "whisper" if multilingual else "whisper.en"
+    if "vocab_size" not in config:  # CTranslate2's
+        return "whisper" if "lang_ids" in config else "whisper.en"
+    is_resized = config["vocab_size"] > MULTILINGUAL_VOCABULARY + 1  # that of large-v3 has one token more
+    is_english = config["vocab_size"] < MULTILINGUAL_VOCABULARY or (
+        is_resized and config.get("eos_token_id") == ENGLISH_END
+    )
+    return "whisper.en" if is_english else "whisper"
 
 
 def tell_recipe(name: str, choice: Choice) -> None:
@@ -184,7 +212,7 @@ def require_options(name: str, adapter: Any, options: Iterable[str]) -> None:
         OptionError: It does not have one of them.
     """
     if unknown := [option for option in options if option not in inspect.signature(adapter).parameters]:
-        raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave it out", unknown[0])
+        raise OptionError(f"{name} takes no {' and no '.join(unknown)}: leave out --{unknown[0]}", unknown[0])
 
 
 def build(name: str, **options: Any) -> Any:

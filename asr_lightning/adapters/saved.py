@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from asr_lightning._lazy import class_path
-from asr_lightning.adapters import old_names
+from asr_lightning.adapters import model_files, old_names
 from asr_lightning.errors import ModelError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ class Record(NamedTuple):
     init_args: Mapping[str, object]
 
 
-def describe(directory: Path, adapter: object, init_args: Mapping[str, object]) -> None:
+def describe(directory: str | Path, adapter: object, init_args: Mapping[str, object]) -> None:
     """Record that ``adapter`` wrote ``directory`` and had the options ``init_args``, some of which are dataclasses."""
     content = Record(class_path(type(adapter)), init_args)._asdict()
-    (directory / FILE_NAME).write_text(
+    (Path(directory) / FILE_NAME).write_text(
         json.dumps(content, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8"
     )
 
@@ -57,7 +57,11 @@ def replace(target: Path, write: Callable[[Path], None]) -> None:
     for leftover in (fresh, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
-    write(fresh)
+    try:
+        write(fresh)
+    except BaseException:  # above all a full disk, of which half a model would take much
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if target.exists():
         target.rename(previous)
     fresh.rename(target)
@@ -68,16 +72,16 @@ def record(directory: str | Path) -> Record | None:
     """The record in ``directory``; None if this package did not write the folder.
 
     Raises:
-        ValueError: The record cannot be read.
+        ModelError: The record cannot be read.
     """
     path = Path(directory).expanduser() / FILE_NAME
     if not path.is_file():
         return None
+    content = model_files.read_object(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         return Record(str(content["adapter"]), dict(content["init_args"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
+        raise ModelError(f"{path} cannot be read ({error!r}): copy the model folder again") from error
 
 
 def recorded_options(source: str, names: Iterable[str]) -> dict[str, object]:

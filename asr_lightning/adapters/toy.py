@@ -120,6 +120,7 @@ class ToyAdapter:
 
     def save(self, directory: Path) -> None:
         """Write ``toy.pt``, a plain state dict."""
+        directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         torch.save(self.model.state_dict(), directory / "toy.pt")
         saved.describe(directory, self, {"max_seconds": self.limits.max_seconds})

@@ -31,7 +31,7 @@ class AverageSteps(Callback):
 
     def __init__(self, share: float = 0.5) -> None:
         if not 0 <= share <= 1:
-            raise ValueError(f"average_steps.share is a share of the steps between 0 and 1, not {share:g}")
+            raise ValueError(f"--average_steps.share is a share of the steps between 0 and 1, not {share:g}")
         self.share = share
         self.count = 0
         self._mean: dict[str, Tensor] = {}

@@ -40,7 +40,7 @@ class CompileLayers(Callback):
         backend: str = "inductor",
     ) -> None:
         if mode != "default" and backend != "inductor":
-            raise ValueError(f"compile.mode {mode} exists only with the backend inductor, not with {backend}")
+            raise ValueError(f"--compile.mode {mode} exists only with the backend inductor, not with {backend}")
         self.enabled = enabled
         self.mode = mode
         self.backend = backend
@@ -115,7 +115,7 @@ class CompileLayers(Callback):
             raise ValueError(
                 f"torch.compile does not work here: {str(error).splitlines()[0]}\n"
                 "inductor, the default, needs a C++ compiler on a CPU (such as g++ with its headers; CXX names "
-                "another), and Triton and a C compiler on a GPU: install them, or leave compile.enabled off"
+                "another), and Triton and a C compiler on a GPU: install them, or set --compile.enabled false"
             ) from error
 
 

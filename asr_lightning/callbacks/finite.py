@@ -91,6 +91,6 @@ class FiniteGradients(Callback):
         message = f"step {step}: the gradients of {name_some(uids)} are not finite"
         if self.in_a_row > self.limit:
             raise ValueError(
-                f"{message}, {self.in_a_row} steps in a row: lower model.optimizer.lr, or listen to these recordings"
+                f"{message}, {self.in_a_row} steps in a row: lower --model.optimizer.lr, or listen to these recordings"
             )
         logger.warning("%s; this step is left out", message)

@@ -143,9 +143,13 @@ class KeepBest(Callback):
 def write_weights(weights: dict[str, Tensor], path: Path) -> None:
     """Write ``weights`` to ``path`` and flush them to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path)
+        with path.open("r+b") as file:  # Windows flushes only files that are open for writing
+            os.fsync(file.fileno())
+    except BaseException:  # above all a full disk, of which half a file would take much
+        path.unlink(missing_ok=True)
+        raise
 
 
 def epochs_done(trainer: Trainer) -> float:

@@ -35,7 +35,7 @@ def seconds_of(budget: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", budget.strip())
     if not match or float(match[1]) == 0:
-        raise ValueError(f"a budget is a time such as 90s, 5m or 1h, not {budget!r}")
+        raise ValueError(f"--budget is a time such as 90s, 5m or 1h, not {budget!r}")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -28,9 +28,9 @@ class TrainOnly(Callback):
         batch_norm: Literal["hold", "train"] = "hold",
     ) -> None:
         if batch_norm not in ("hold", "train"):
-            raise ValueError(f"batch_norm must be hold or train, not {batch_norm!r}")
+            raise ValueError(f"--train_only.batch_norm must be hold or train, not {batch_norm!r}")
         if type(groups) is str:  # a list of letters, to Python
-            raise OptionError(f"train_only.groups is a list: write [{groups}]", "groups")
+            raise OptionError(f"--train_only.groups is a list: write [{groups}]", "groups")
         self.groups = groups
         self.batch_norm = batch_norm
 

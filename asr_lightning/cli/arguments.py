@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from asr_lightning.adapters import registry
 from asr_lightning.adapters.cards import Recipe
@@ -17,6 +19,8 @@ from asr_lightning.run.spec import Plan
 
 CONFIG_VALUE = re.compile(r"-c[^-=]")
 """The short form of ``--config`` with its value attached."""
+CAN_BE_OFF = ("folds", "wandb", "selection.canary", "data.replay")
+"""Options that are text and can be ``off``, which YAML reads as false where it is not in quotation marks."""
 
 
 def long_options(arguments: Sequence[str]) -> list[str]:
@@ -25,6 +29,42 @@ def long_options(arguments: Sequence[str]) -> list[str]:
         "--config" if argument == "-c" else f"--config={argument[2:]}" if CONFIG_VALUE.match(argument) else argument
         for argument in arguments
     ]
+
+
+def with_off(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` with ``off`` where YAML made false of it, since it stood without quotation marks."""
+    result = dict(options)
+    for name in CAN_BE_OFF:
+        group, _, key = name.rpartition(".")
+        values = result.get(group) if group else result
+        if isinstance(values, Mapping) and values.get(key) is False:
+            result = registry.merge(result, {group: {key: "off"}} if group else {key: "off"})
+    return result
+
+
+def with_off_in_files(arguments: Sequence[str]) -> list[str]:
+    """A command line in which files that say ``off`` without quotation marks are replaced by their text."""
+    result, option = [], ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        option = name or option
+        content = _read(value) if option == "--config" and value else {}
+        changed = with_off(content)
+        result.append(argument if changed == content else f"{name}{equals}{json.dumps(changed, default=str)}")
+    return result
+
+
+def _read(config: str) -> dict[str, Any]:
+    """Content of ``config``, a file or its text; empty where it cannot be read, which the parser will say."""
+    from jsonargparse import get_loader
+    from yaml import YAMLError
+
+    try:
+        text = config if config.lstrip().startswith("{") else Path(config).read_text(encoding="utf-8")
+        content = get_loader("yaml")(text)
+    except (OSError, ValueError, YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def with_model(arguments: Sequence[str]) -> list[str]:

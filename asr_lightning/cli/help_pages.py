@@ -11,6 +11,14 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 PAGES = Path(__file__).parent / "help"
+DESCRIPTIONS = {
+    "fit": "Specialize a model on an audio folder, and report WER before and after. The options most used: "
+    "--model NAME (python -m asr_lightning models lists them), --config FILE, --data.audio_dir FOLDER, "
+    "--run_dir FOLDER, --ckpt_path last to resume, --train_only.groups, --model.optimizer.lr, --trainer.max_epochs, "
+    "--trainer.devices. Any option can stand in the configuration file.",
+    "validate": "Print the dev WER of a finished run's model. --run_dir FOLDER is enough: its config.yaml is read.",
+    "test": "Print WER on the test split before and after a finished run. --run_dir FOLDER is enough.",
+}
 
 
 def page(command: str) -> str:

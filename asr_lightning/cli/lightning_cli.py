@@ -25,14 +25,17 @@ from asr_lightning.callbacks.compile_layers import CompileLayers
 from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.train_only import TrainOnly
-from asr_lightning.cli import finished
-from asr_lightning.cli.arguments import long_options, with_model, with_plan
+from asr_lightning.cli import finished_model, finished_run, stopping, usage_errors
+from asr_lightning.cli.arguments import long_options, with_model, with_off, with_off_in_files, with_plan
+from asr_lightning.cli.help_pages import DESCRIPTIONS
+from asr_lightning.data.folder import list_audio
 from asr_lightning.data.folds import HELP, TEST_HELP, FoldCount, TestOn
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.errors import OptionError
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.run.folder import SaveConfig, loggers_of, run_dir_of, write_anew
+from asr_lightning.run.config_text import write_names_in_quotes
+from asr_lightning.run.folder import SaveConfig, loggers_of, write_anew
 from asr_lightning.run.outcome import Scores
 from asr_lightning.run.runner import Runner
 from asr_lightning.run.selection import SelectionSettings
@@ -52,14 +55,6 @@ TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data module divides the batches among the ranks itself
     "enable_progress_bar": False,
     "enable_model_summary": False,
-}
-DESCRIPTIONS = {
-    "fit": "Specialize a model on an audio folder, and report WER before and after. The options most used: "
-    "--model NAME (python -m asr_lightning models lists them), --config FILE, --data.audio_dir FOLDER, "
-    "--run_dir FOLDER, --ckpt_path last to resume, --train_only.groups, --model.optimizer.lr, --trainer.max_epochs, "
-    "--trainer.devices. Any option can stand in the configuration file.",
-    "validate": "Print the dev WER of a finished run's model. --run_dir FOLDER is enough: its config.yaml is read.",
-    "test": "Print WER on the test split before and after a finished run. --run_dir FOLDER is enough.",
 }
 
 
@@ -102,21 +97,30 @@ class ASRCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Take the options from a command line, or from a ``RunSpec`` and the options typed in addition to it."""
+        """Take the options from a command line, or from a ``RunSpec`` and the options typed in addition to it.
+
+        Raises:
+            OptionError: There is no such option, or a value does not fit it.
+        """
+        try:
+            self._parse(parser, args)
+        except ArgumentError as error:
+            command = "specialize" if isinstance(args, RunSpec) else args[0]
+            known = [action.dest for action in self._subcommand_parsers["fit"]._actions]
+            raise OptionError(usage_errors.readable(error.message, command, known)) from error
+
+    def _parse(self, parser: LightningArgumentParser, args: Any) -> None:
         if not isinstance(args, RunSpec):
-            super().parse_arguments(parser, old_names.renamed_arguments(args))
+            super().parse_arguments(parser, old_names.renamed_arguments(with_off_in_files(args)))
             return
         fit, plan = self._subcommand_parsers["fit"], args.plan()
         adapter = plan.asked["model"]["adapter"]
         kind = saved.adapter_named(adapter["class_path"], args.model)
         registry.require_options(args.model, kind, ["language"] if args.language is not None else [])
-        try:
-            if self._more:
-                options = fit.parse_args(old_names.renamed_arguments(with_plan(plan, self._more)))
-            else:
-                options = fit.parse_object(old_names.renamed_options(plan.options))
-        except ArgumentError as error:
-            raise OptionError(str(error)) from error
+        if self._more:
+            options = fit.parse_args(old_names.renamed_arguments(with_off_in_files(with_plan(plan, self._more))))
+        else:
+            options = fit.parse_object(old_names.renamed_options(with_off(plan.options)))
         if any(option.startswith("--print_config") for option in self._more):  # the parser of a subcommand ignores it
             sys.stdout.write(fit.dump(options))
             sys.exit(0)
@@ -171,12 +175,16 @@ class ASRCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Prepare the run, or refuse it, before anything heavy is loaded."""
+        general = {self.options.data.replay} - {"off", "bundled"} if self.subcommand == "fit" else ()
+        for folder in (self.options.data.audio_dir, *general):
+            list_audio(Path(folder).expanduser())
         if self.subcommand == "fit":
+            self._resumed = bool(self.options.ckpt_path)
             self.runner = Runner(self.options, *self._runner_options)
             self.runner.prepare()
             self.options.ckpt_path = self.runner.ckpt_path
         else:
-            finished.prepare(str(self.subcommand), self.options, self.run_dir)
+            finished_model.prepare(str(self.subcommand), self.options, self.run_dir)
 
     def instantiate_trainer(self, part: str = "", **kwargs: Any) -> Trainer:
         """A trainer with the run's loggers and callbacks, and a precision for the device; ``part`` names its logs."""
@@ -204,12 +212,14 @@ class ASRCLI(LightningCLI):
 
     def fit(self, model: ASRModule, datamodule: AudioFolderDataModule, **kwargs: Any) -> None:
         """Train once, or once for each fold from the same weights."""
-        self.runner.train(model, datamodule, self.trainer, self.instantiate_trainer, **kwargs)
+        with stopping.explained(self.run_dir, self._resumed):
+            self.runner.train(model, datamodule, self.trainer, self.instantiate_trainer, **kwargs)
 
     def after_fit(self) -> None:
         """Choose the final weights, test them and write the report."""
         options = self.config_init.fit
-        self.runner.conclude(options.selection, options.average_steps, self.adapter_from_source)
+        with stopping.explained(self.run_dir, resumed=True):
+            self.runner.conclude(options.selection, options.average_steps, self.adapter_from_source)
 
     def test(self, **kwargs: Any) -> None:
         """Score the run's model and the untouched one on the test split, and write ``test.json``."""
@@ -245,15 +255,9 @@ def main(arguments: Sequence[str], started: float | None = None) -> ASRCLI:
         arguments: The command line after the program's name.
         started: ``time.monotonic()`` at the start of the process, for the run's total time.
     """
-    arguments = long_options(arguments)
-    run_dir = run_dir_of(arguments)
-    has_help_or_config = any(option in ("-h", "--help") or option.startswith("--config") for option in arguments)
-    is_finished = run_dir is not None and (run_dir / "config.yaml").is_file()
-    if arguments[0] in ("validate", "test") and not has_help_or_config and not is_finished:
-        raise OptionError(f"{run_dir or 'no folder'} is no finished run: give --run_dir FOLDER, such as runs/demo")
+    arguments = finished_run.with_folder(long_options(arguments))
     command, *options = with_model(arguments)
-    recorded = [f"--config={run_dir / 'config.yaml'}"] if run_dir and is_finished and command != "fit" else []
-    return _cli([command, *recorded, *options], started or time.monotonic())
+    return _cli([command, *finished_run.recorded_options(arguments), *options], started or time.monotonic())
 
 
 def run(
@@ -283,6 +287,6 @@ def _cli(run_options: Sequence[str] | RunSpec, *options: Any) -> ASRCLI:
         name: {"usage": f"python -m asr_lightning {name} [options]", "description": description}
         for name, description in DESCRIPTIONS.items()
     }
-    kwargs["exit_on_error"] = not isinstance(run_options, RunSpec)
+    write_names_in_quotes()
     with quiet(), matmul_precision("high"):
-        return ASRCLI(*options, args=run_options, parser_kwargs=kwargs)
+        return ASRCLI(*options, args=run_options, parser_kwargs={**kwargs, "exit_on_error": False})

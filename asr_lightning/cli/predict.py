@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -47,8 +48,7 @@ def run(command: str, arguments: list[str]) -> int:
         raise ValueError(f"no audio file in {', '.join(map(str, options.paths))}")
     rows, failures = transcribe_files(files, options)
     if options.output:
-        with options.output.open("w", newline="", encoding="utf-8") as file:
-            write(rows, file, options.output.suffix)
+        write_file(rows, options.output)
     else:
         write(rows, sys.stdout, ".txt")
     for failure in failures:
@@ -60,7 +60,8 @@ def validate_options(options: argparse.Namespace) -> None:
     """Refuse options that would make the command fail later.
 
     Raises:
-        ValueError: The suffix of the output is not that of a format, its file exists, or the batch size is below 1.
+        ValueError: The suffix of the output is not that of a format, its file exists, its folder does not exist or may
+            not be written to, or the batch size is below 1.
     """
     if options.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, not {options.batch_size}")
@@ -70,6 +71,11 @@ def validate_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--output must end in .jsonl, .csv or .txt, not {options.output.name}")
     if options.output.exists():
         raise ValueError(f"{options.output} exists; name another --output, or remove it first")
+    folder = options.output.parent
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: make it first (mkdir -p {folder}), or name another --output")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} may not be written to: name another --output")
 
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -109,6 +115,22 @@ def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[li
         for clip, transcription in zip(clips, recognizer.read(clips), strict=True)
     ]
     return rows, failures
+
+
+def write_file(rows: list[Row], path: Path) -> None:
+    """Write ``rows`` to ``path``, or print them if that fails, since it may have taken hours to make them.
+
+    Raises:
+        OSError: The file cannot be written; the rows were printed.
+    """
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            write(rows, file, path.suffix)
+    except OSError:
+        path.unlink(missing_ok=True)
+        logger.error("%s cannot be written, so the texts are printed", path)
+        write(rows, sys.stdout, ".txt")
+        raise
 
 
 def write(rows: list[Row], file: TextIO, suffix: str) -> None:

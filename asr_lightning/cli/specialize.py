@@ -9,10 +9,14 @@ import argparse
 import shutil
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr_lightning.cli.arguments import long_options
+from asr_lightning.cli.stopping import RunStoppedError
+from asr_lightning.errors import OptionError
 from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec, default_run_dir
 
 if TYPE_CHECKING:
@@ -43,10 +47,13 @@ def parser() -> argparse.ArgumentParser:
 
 def run(command: str, arguments: list[str]) -> int:
     """Specialize a model, and print the results; returns the exit status."""
-    options, fit_options = parser().parse_known_args(arguments)
+    options, fit_options = parser().parse_known_args(joined(arguments))
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
     spec = spec_of(options)
+    from asr_lightning.data.folder import list_audio
+
+    list_audio(spec.data)  # before anything heavier is imported
     if options.seeds > 1:
         return _run_seeds(spec, options.seeds, fit_options)
     from asr_lightning.cli import lightning_cli
@@ -55,6 +62,27 @@ def run(command: str, arguments: list[str]) -> int:
     if outcome is not None:
         print(outcome.summary)
     return 0
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with the options of ``fit`` as ``--name=value``, so that they may also stand before the folder.
+
+    Every option of ``fit`` has a value, except ``--print_config``. Without this, the parser, which does not know them,
+    would take the first value for the folder.
+    """
+    ours = {name for action in parser()._actions for name in action.option_strings}
+    result: list[str] = []
+    left = iter(long_options(arguments))
+    for argument in left:
+        is_of_fit = argument.startswith("--") and "=" not in argument and argument not in ours
+        if not is_of_fit or argument == "--print_config":
+            result.append(argument)
+            continue
+        value = next(left, None)
+        if value is None or value.startswith("--"):
+            raise OptionError(f"{argument} needs a value, as in {argument} VALUE")
+        result.append(f"{argument}={value}")
+    return result
 
 
 def spec_of(options: argparse.Namespace) -> RunSpec:
@@ -89,7 +117,13 @@ def _run_each_seed(spec: RunSpec, count: int, fit_options: list[str]) -> None:
     results = []
     for seed in range(spec.seed, spec.seed + count):
         seed_spec = replace(spec, seed=seed, run_dir=spec.run_dir / f"seed-{seed}")
-        runner = lightning_cli.run(seed_spec, fit_options, STARTED if seed == spec.seed else time.monotonic())
+        try:
+            runner = lightning_cli.run(seed_spec, fit_options, STARTED if seed == spec.seed else time.monotonic())
+        except RunStoppedError as stop:
+            raise RunStoppedError(
+                f"stopped at seed {seed}. {spec.run_dir} keeps the finished seeds, each a run of its own, but --seeds "
+                "does not go on with them: the same command starts with the first seed, and renames this folder"
+            ) from stop
         if runner.outcome is not None:
             results.append(Seed(seed, runner.finished, runner.choice, runner.outcome))
     if results:

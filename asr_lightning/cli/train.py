@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
+from asr_lightning.cli.arguments import long_options
+from asr_lightning.cli.finished_run import with_folder
 from asr_lightning.cli.help_pages import PAGES
 
 STARTED = time.monotonic()
@@ -18,6 +20,7 @@ def run(command: str, arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write((PAGES / f"{command}.txt").read_text(encoding="utf-8"))
         return 0
+    arguments = with_folder([command, *long_options(arguments)])[1:]
     from asr_lightning.cli import lightning_cli
 
     cli = lightning_cli.main([command, *arguments], STARTED)

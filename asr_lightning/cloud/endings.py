@@ -19,7 +19,8 @@ from asr_lightning.job_folder.failure import Failure
 
 TRIES = 3
 PAUSE_S = 1.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that stop a client. Windows has no SIGHUP."""
 Say = Callable[[str], None]
 
 

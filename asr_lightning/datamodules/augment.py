@@ -52,17 +52,20 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= factor <= 2 and _is_hundredth(factor) for factor in self.speeds):
             raise ValueError(
-                f"speeds must be factors from 0.5 to 2 with two decimals at most, such as 0.9, but are {self.speeds}"
+                f"--data.augmentation.speeds must be factors from 0.5 to 2 with two decimals at most, such as 0.9, "
+                f"but are {self.speeds}"
             )
         if min(self.lead_silence_seconds, self.trail_silence_seconds) < 0:
-            raise ValueError("lead_silence_seconds and trail_silence_seconds must not be negative")
+            raise ValueError("--data.augmentation.lead_silence_seconds and trail_silence_seconds must not be negative")
         for name in SHARES:
             if not 0 <= vars(self)[name] <= 1:
-                raise ValueError(f"{name} is a share between 0 and 1, not {vars(self)[name]}")
+                raise ValueError(f"--data.augmentation.{name} is a share between 0 and 1, not {vars(self)[name]}")
         if min(self.drop_bands, self.drop_stretches, self.gain_db) < 0:
-            raise ValueError("drop_bands, drop_stretches and gain_db must not be negative")
+            raise ValueError("--data.augmentation.drop_bands, drop_stretches and gain_db must not be negative")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
-            raise ValueError(f"noise_snr_db is [least, greatest] in dB, such as [10, 30], not {self.noise_snr_db}")
+            raise ValueError(
+                f"--data.augmentation.noise_snr_db is [least, greatest] in dB, such as [10,30], not {self.noise_snr_db}"
+            )
 
 
 def _is_hundredth(factor: float) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a full disk, an exhausted quota and an exceeded file size limit."""
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+"""Error numbers of file systems that cannot flush a folder, as those of some network drives (``man 2 fsync``)."""
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -21,7 +23,7 @@ def write_json(path: Path, data: Any) -> None:
         OSError: The file cannot be written; an earlier one is unchanged.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags("O_NOFOLLOW"), 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(data, file, ensure_ascii=False, allow_nan=False)
@@ -64,10 +66,20 @@ def _finite(number: str) -> float:
     return value
 
 
+def flags(*names: str) -> int:
+    """The flags of ``os.open`` with these names. Those that a system lacks, as Windows lacks ``O_NOFOLLOW``, are 0."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the kernel write renames inside ``folder`` to disk."""
+    """Make the kernel write renames inside ``folder`` to disk, where a system can: Windows opens no folders."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
     finally:
         os.close(descriptor)

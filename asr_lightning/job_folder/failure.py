@@ -11,7 +11,14 @@ from pathlib import Path
 from asr_lightning.durable.files import FULL
 from asr_lightning.errors import DataError
 
-FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "(os error 28)", "(os error 122)")
+FULL_TEXTS = (
+    "no space left on device",
+    "disk quota exceeded",
+    "file too large",
+    "(os error 28)",
+    "(os error 122)",
+    "inline_container.cc",  # torch.save, which raises its own error in the place of the file's
+)
 OOM_TEXTS = (
     "out of memory",  # CUDA and MPS
     "can't allocate memory",  # DefaultCPUAllocator
@@ -78,9 +85,9 @@ def failure_of(error: BaseException, job: Path) -> Failure:
     errors = list(_chain(error))
     if any(isinstance(each, CancelledError) for each in errors):
         return CANCELLED
-    if any(is_full(each) for each in errors):
+    if full_disk_of(error):
         return Failure("disk_full", "the server's disk is full: free some space, then resume the job")
-    if any(is_oom(each) for each in errors):
+    if lack_of_memory_of(error):
         return Failure("oom", f"the model and its batches need more memory than there is: {ADVICE}", "model")
     if isinstance(error, ExportVerificationError):
         return Failure("export_verification_failed", one_line(str(error), job))
@@ -98,6 +105,16 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def full_disk_of(error: BaseException) -> BaseException | None:
+    """The first of ``error`` and the exceptions that it was raised from or during to say that a disk is full."""
+    return next((each for each in reversed(list(_chain(error))) if is_full(each)), None)
+
+
+def lack_of_memory_of(error: BaseException) -> BaseException | None:
+    """The first of ``error`` and the exceptions that it was raised from or during to say that memory is used up."""
+    return next((each for each in reversed(list(_chain(error))) if is_oom(each)), None)
 
 
 def is_full(error: BaseException) -> bool:

@@ -5,9 +5,8 @@ Nothing in it is overwritten: a new run renames the folder of an earlier one, an
 
 from __future__ import annotations
 
-import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +47,6 @@ class SaveConfig(SaveConfigCallback):
             run_dir = Path(self.config.run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, first_free(run_dir / "config.yaml"))
-
-
-def run_dir_of(arguments: Sequence[str]) -> Path | None:
-    """The value of ``--run_dir`` among ``arguments``; None if it is not given."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--run_dir", type=Path)
-    run_dir: Path | None = parser.parse_known_args(arguments)[0].run_dir
-    return run_dir
 
 
 def loggers_of(tensorboard: TensorBoardLogger, wandb: str) -> list[Logger]:

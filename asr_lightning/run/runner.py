@@ -86,7 +86,9 @@ class Runner:
             ValueError: Options contradict each other, or there is nothing to resume.
         """
         if self.options.trainer.val_check_interval is not None:
-            raise ValueError("trainer.val_check_interval has no effect here: set half_epoch_validation.half instead")
+            raise ValueError(
+                "--trainer.val_check_interval has no effect here: set --half_epoch_validation.half instead"
+            )
         self._lock.refuse_if_held()
         args = self.options.model.adapter.init_args
         self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
@@ -99,7 +101,7 @@ class Runner:
             refuse_place(self.run_dir, Path(self.options.data.audio_dir), args.source)
         elif self.ckpt_path and self.options.trainer.max_steps != -1:
             # Lightning 2.6 takes such a run for one that stopped inside an epoch, and counts one that it never trains.
-            raise ValueError("a run with trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
+            raise ValueError("a run with --trainer.max_steps cannot be resumed exactly: add --trainer.max_steps=-1")
         logger.info("plan: %s", self.plan)
 
     @property
@@ -199,7 +201,9 @@ class Runner:
         if not self.trainer.is_global_zero:
             return
         if self.baseline.dev is None:
-            raise OptionError("nothing was trained: set trainer.max_epochs to at least 1, and leave out max_steps 0")
+            raise OptionError(
+                "nothing was trained: set --trainer.max_epochs 1 or more, and leave out --trainer.max_steps 0"
+            )
         if not (sharded := is_sharded(self.module)):
             self.module.cpu()
         self.finished = Finished(

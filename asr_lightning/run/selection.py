@@ -64,13 +64,13 @@ class SelectionSettings:
 
     def __post_init__(self) -> None:
         if self.average < 1:
-            raise ValueError(f"selection.average must be at least 1, not {self.average}")
+            raise ValueError(f"--selection.average must be at least 1, not {self.average}")
         if not all(0 < alpha < 1 for alpha in self.alphas):
-            raise ValueError(f"selection.alphas lie between 0 and 1, which are always tried; not {self.alphas}")
+            raise ValueError(f"--selection.alphas lie between 0 and 1, which are always tried; not {self.alphas}")
         if not 0 <= self.min_probability <= 1:
-            raise ValueError(f"selection.min_probability is a share from 0 to 1, not {self.min_probability}")
+            raise ValueError(f"--selection.min_probability is a share from 0 to 1, not {self.min_probability}")
         if self.canary_limit < 0 or not self.canary_weight >= 0:
-            raise ValueError("selection.canary_limit and selection.canary_weight must not be negative")
+            raise ValueError("--selection.canary_limit and canary_weight must not be negative")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -12,6 +13,21 @@ from asr_lightning.errors import OptionError
 
 DEFAULT_MODEL = "whisper-tiny.en"
 PLAIN = (str, int, float, PurePath)
+REQUIRED = ("data", "run_dir", "model", "seed", "resume", "options")
+KINDS: Mapping[str, tuple[Any, str]] = {
+    "data": ((str, os.PathLike), "the path of a folder"),
+    "run_dir": ((str, os.PathLike), "the path of a folder"),
+    "model": ((str, os.PathLike), "the name of a model, or the path of its folder"),
+    "language": (str, "a code such as 'de'"),
+    "epochs": (int, "a whole number"),
+    "seed": (int, "a whole number"),
+    "budget": (str, "a time such as '5m'"),
+    "canary": ((str, os.PathLike), "the path of a folder, 'bundled' or 'off'"),
+    "accelerator": (str, "'auto', 'cpu', 'cuda' or 'mps'"),
+    "resume": (bool, "True or False"),
+    "options": (Mapping, "a dictionary"),
+}
+"""Types of the attributes of a ``RunSpec``, and how they are called in messages. Python does not check them itself."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +66,12 @@ class RunSpec:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        self._require_types()
         for name in ("data", "run_dir"):
             object.__setattr__(self, name, Path(getattr(self, name)).expanduser())
+        for name in ("model", "canary"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else str(value))
         if self.epochs is not None and self.epochs < 1:
             raise OptionError(f"epochs must be at least 1, not {self.epochs}", "epochs")
         if self.seed < 0:
@@ -59,6 +79,13 @@ class RunSpec:
         if "config" in self.options:
             raise OptionError("options holds options, not files: read the file, and pass what it holds", "options")
         _refuse_objects("options", self.options)
+
+    def _require_types(self) -> None:
+        for name, (kinds, wanted) in KINDS.items():
+            value = getattr(self, name)
+            is_optional = name not in REQUIRED and value is None
+            if not is_optional and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool)):
+                raise OptionError(f"{name} must be {wanted}, and not {value!r}", name)
 
     def plan(self) -> Plan:
         """The options of ``fit`` that this run uses.

@@ -36,10 +36,14 @@ class VerifiedCheckpoints(CheckpointIO):
         """Write ``checkpoint`` to ``path``. It has no hash yet, so it cannot be read before ``rotate`` is called."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with path.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:  # above all a full disk, of which half a checkpoint would take much
+            path.unlink(missing_ok=True)
+            raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read ``path`` to the CPU as weights only; the other arguments are Lightning's and change nothing.

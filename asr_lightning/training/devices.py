@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -69,10 +70,24 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def peak_memory_mb() -> float:
-    """Peak memory of this process in MB: allocated on the GPU if one was used, otherwise resident in RAM."""
+    """Peak memory of this process in MB: allocated on the GPU if one was used, otherwise resident in RAM.
+
+    Windows tells it to psutil alone; without that package it is 0 there.
+    """
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 1e6
-    import resource  # does not exist on Windows
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _peak_by_psutil()
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _peak_by_psutil() -> float:
+    if find_spec("psutil") is None:
+        return 0.0
+    import psutil
+
+    used = psutil.Process().memory_info()
+    return float(getattr(used, "peak_wset", used.rss)) / 1e6

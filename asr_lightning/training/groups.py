@@ -36,7 +36,7 @@ def train_only(adapter: ASRAdapter, groups: Sequence[str]) -> None:
     unknown = sorted(set(groups) - set(adapter.groups))
     if unknown or not groups:
         named = ", ".join(unknown) or "nothing"
-        raise ValueError(f"train_only names {named}; this model's groups are {', '.join(adapter.groups)}")
+        raise ValueError(f"--train_only.groups names {named}; this model's groups are {', '.join(adapter.groups)}")
     for name, parameter in adapter.model.named_parameters():
         if group_of(name, adapter.groups) not in groups:
             parameter.requires_grad = False

@@ -58,18 +58,24 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 0.2:
-            raise ValueError(f"warmup is a fraction of the run between 0 and 0.2, not {self.warmup}")
+            raise ValueError(f"--model.optimizer.warmup is a fraction of the run between 0 and 0.2, not {self.warmup}")
         if self.lr <= 0 or any(lr <= 0 for lr in self.group_lrs.values()):
-            raise ValueError("a learning rate must be above 0; freeze a part with train_only instead")
+            raise ValueError(
+                "--model.optimizer.lr and group_lrs must be above 0; leave frozen parts out of --train_only.groups"
+            )
         fastest = max(self.lr, *self.group_lrs.values()) if self.group_lrs else self.lr
         if not 0 <= self.pull <= 1 / fastest:
-            raise ValueError(f"pull lies between 0 and 1 / lr, here {1 / fastest:g}, and not at {self.pull:g}")
+            raise ValueError(
+                f"--model.optimizer.pull lies between 0 and 1 / lr, here {1 / fastest:g}, and not at {self.pull:g}"
+            )
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is a factor above 0 and at most 1, not {self.layer_decay:g}")
+            raise ValueError(
+                f"--model.optimizer.layer_decay is a factor above 0 and at most 1, not {self.layer_decay:g}"
+            )
         if not 0 < self.fold_rate <= 1:
-            raise ValueError(f"fold_rate is a factor above 0 and at most 1, not {self.fold_rate:g}")
+            raise ValueError(f"--model.optimizer.fold_rate is a factor above 0 and at most 1, not {self.fold_rate:g}")
         if self.schedule not in ("cosine", "linear", "constant"):
-            raise ValueError(f"unknown schedule {self.schedule!r}: choose cosine, linear or constant")
+            raise ValueError(f"--model.optimizer.schedule has no {self.schedule!r}: choose cosine, linear or constant")
 
     def in_folds(self) -> OptimizerSettings:
         """The settings for a fold that trains on few clips."""
@@ -88,7 +94,9 @@ def parameter_groups(
     """
     unknown = sorted(set(settings.group_lrs) - set(groups))
     if unknown:
-        raise ValueError(f"group_lrs names {', '.join(unknown)}; this model's groups are {', '.join(groups)}")
+        raise ValueError(
+            f"--model.optimizer.group_lrs names {', '.join(unknown)}; this model's groups are {', '.join(groups)}"
+        )
     depths = {} if settings.layer_decay == 1 else layer_depths(model)
     members: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -120,7 +128,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     names = [name for name, _ in model.named_parameters()]
     layers = {name: int(match[1]) for name in names if (match := ENCODER_LAYER.search(name))}
     if not layers:
-        raise ValueError("this model's encoder has no numbered layers: leave model.optimizer.layer_decay at 1")
+        raise ValueError("this model's encoder has no numbered layers: leave --model.optimizer.layer_decay at 1")
     last, first_name = max(layers.values()), next(iter(layers))
     before = set(names[: names.index(first_name)])
     return {name: last - layers.get(name, -1 if name in before else last) for name in names}
@@ -206,11 +214,13 @@ def _add_pull(optimizer: Optimizer, model: nn.Module, pull: float, start: Mappin
         ValueError: The weights are sharded over processes, or they are those of LoRA.
     """
     if is_sharded(model):
-        raise ValueError("pull does not work with fsdp: choose --trainer.strategy ddp, or --model.optimizer.pull 0")
+        raise ValueError(
+            "--model.optimizer.pull does not work with fsdp: choose --trainer.strategy ddp, or --model.optimizer.pull 0"
+        )
     if any(".lora_" in name for name in start):  # so named by peft
         raise ValueError(
-            "LoRA's matrices start at random, so there is nothing to pull them to: set model.optimizer.pull to 0 and "
-            "lower lora.alpha or lora.rank"
+            "LoRA's matrices start at random, so there is nothing to pull them to: set --model.optimizer.pull 0 and "
+            "lower --model.adapter.init_args.lora.alpha or lora.rank"
         )
     starts = {parameter: start[name].to(parameter) for name, parameter in model.named_parameters() if name in start}
 

@@ -42,7 +42,7 @@ class ShardedStrategy(DDPStrategy):
             ValueError: The precision is float16, whose loss scaler does not support sharded gradients.
         """
         if getattr(self.precision_plugin, "scaler", None) is not None:
-            raise ValueError("fsdp works in float32 and bfloat16: set trainer.precision to bf16-mixed or 32-true")
+            raise ValueError("fsdp works in float32 and bfloat16: set --trainer.precision bf16-mixed or 32-true")
         module = self.lightning_module
         assert module is not None
         _equalize([*module.parameters(), *module.buffers()])

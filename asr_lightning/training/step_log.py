@@ -73,5 +73,5 @@ class StepLog:
 def _require_finite(uids: Sequence[str], loss: float) -> None:
     if not math.isfinite(loss):
         raise ValueError(
-            f"the loss of the recordings {name_some(uids)} is {loss}: lower model.optimizer.lr, or listen to them"
+            f"the loss of the recordings {name_some(uids)} is {loss}: lower --model.optimizer.lr, or listen to them"
         )

@@ -119,6 +119,7 @@ def _client(home: Path, data: Path, output: Path, step: str, number: int) -> Non
 
     faults.point = point  # in this process only
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup starts the tests with it ignored, and the client would too
     try:
         rent(home, quick(home), order(data, output, {"steps": 3000 if step in WHILE_IT_TRAINS else 4}))
     except endings.StoppedError as stopped:

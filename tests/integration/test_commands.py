@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,22 @@ def test_validate_command_scores_the_saved_model(run_dir: Path, processes: int) 
     assert float(row.split("│")[2]) == pytest.approx(wer)
 
 
+def test_texts_that_cannot_be_written_are_printed(
+    run_dir: Path, tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk may become full while texts are made that took hours."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        status = main(["predict", str(tones), "--model", str(run_dir / "model"), "--output", str(tmp_path / "a.csv")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    printed = capsys.readouterr()
+    assert status == 2 and len(printed.out.splitlines()) == 12
+    assert "a.csv cannot be written, so the texts are printed" in printed.err and "the disk is full (" in printed.err
+    assert not (tmp_path / "a.csv").exists()
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".txt"])
 def test_predict_writes_every_format(run_dir: Path, tones: Path, tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"texts{suffix}"
@@ -161,9 +178,33 @@ BAD_OPTIONS = [
         ["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--trainer.val_check_interval", "0.5"],
         "half_epoch_val",
     ),
-    (["fit", "--config", "CONFIG"], "audio_dir"),
-    (["fit", "--config", "no_such.yaml"], "no_such.yaml"),
-    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--trainer.epochs", "3"], "trainer.epochs"),
+    (["fit", "--config", "CONFIG"], "fit needs --data.audio_dir: python -m asr_lightning fit --help explains it"),
+    (["fit", "--config", "no_such.yaml"], "--config: File does not exist: '"),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--data.replay", "nowhere"], "no such audio folder"),
+    (["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--wandb", "no"], "one of 'off', 'offline', 'online'"),
+    (["fit", "--config", "{data: {replay: 7}}", "--data.audio_dir", "TONES"], "and not 7: write it in quotation marks"),
+    (
+        ["fit", "--config", "CONFIG", "--data.audio_dir", "TONES", "--trainer.epochs", "3"],
+        "fit has no option --trainer.epochs: did you mean --trainer.min_epochs, --trainer.max_epochs",
+    ),
+    (["predict", "TONES", "--model", "MODEL", "--output", "EMPTY/a/b.csv"], "make it first (mkdir -p "),
+    (["specialize", "nowhere"], "nowhere: there is no such audio folder"),
+    (["specialize", "TONES", "--model", "MODEL", "--trainer.epochs", "3"], "specialize has no option --trainer.epochs"),
+    (["specialize", "TONES", "--model", "MODEL", "--selection.rate", "3"], "specialize has no option --selection.rate"),
+    (
+        ["specialize", "--trainer.max_epochs", "many", "TONES", "--model", "MODEL"],
+        "--trainer.max_epochs takes a whole number, and not many",
+    ),
+    (["specialize", "TONES", "--model", "MODEL", "--trainer.max_epochs"], "--trainer.max_epochs needs a value"),
+    (["specialize", "TONES", "--model", "MODEL", "4"], "specialize does not take '4': an option stands before"),
+    (["validate"], "validate needs the folder of a finished run: python -m asr_lightning validate --run_dir runs/demo"),
+    (["validate", "--run_dir"], "validate needs the folder of a finished run"),
+    (["validate", "EMPTY/nowhere"], "EMPTY/nowhere does not exist: check the path"),
+    (["test", "--run_dir", "EMPTY/nowhere"], "EMPTY/nowhere does not exist: check the path"),
+    (["test", "--run_dir", "CONFIG"], "toy.yaml is a file: check the path"),
+    (["validate", "--run_dir", "EMPTY"], "EMPTY is no finished run, since it holds no config.yaml"),
+    (["validate", "MODEL"], "is the model of a run: name the run, python -m asr_lightning validate --run_dir"),
+    (["validate", "SEEDS"], "SEEDS holds several seeds: name one of them, as in python -m asr_lightning validate "),
 ]
 
 
@@ -177,9 +218,14 @@ def test_bad_option_gets_a_clear_error(
     empty = tmp_path / "EMPTY"
     empty.mkdir()
     config = str(ROOT / "configs/models/toy.yaml")
-    places = {"MODEL": str(run_dir / "model"), "TONES": str(tones), "EMPTY": str(empty), "CONFIG": config}
+    seeds = tmp_path / "SEEDS"
+    (seeds / "seed-0").mkdir(parents=True)
+    for name in ("seeds.json", "seed-0/config.yaml"):
+        (seeds / name).touch()
+    places = {"MODEL": str(run_dir / "model"), "TONES": str(tones), "CONFIG": config}
+    places |= {"EMPTY": str(empty), "SEEDS": str(seeds)}
     filled = [fill(argument, places) for argument in arguments]
-    if arguments[0] == "fit":
+    if arguments[0] in ("fit", "specialize") and not arguments[-1].startswith("--"):
         filled += ["--run_dir", str(tmp_path / "run")]
     before = tree(tones)
     try:

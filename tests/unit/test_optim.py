@@ -289,7 +289,7 @@ def test_without_layer_decay_groups_do_not_change() -> None:
     groups = parameter_groups(Deep(), DEEP, OptimizerSettings())
     assert [(group["name"], len(group["params"])) for group in groups] == [("encoder", 28), ("head", 2)]  # type: ignore[arg-type]
     adapter = ToyAdapter()
-    with pytest.raises(ValueError, match="leave model.optimizer.layer_decay at 1"):
+    with pytest.raises(ValueError, match="leave --model.optimizer.layer_decay at 1"):
         parameter_groups(adapter.model, adapter.groups, OptimizerSettings(layer_decay=0.9))
 
 

@@ -22,7 +22,7 @@ def test_the_last_batch_of_a_step_is_read_and_once() -> None:
 
 
 def test_a_loss_on_the_cpu_is_looked_at_at_once() -> None:
-    with pytest.raises(ValueError, match=r"the loss of the recordings a, b is nan: lower model.optimizer.lr"):
+    with pytest.raises(ValueError, match=r"the loss of the recordings a, b is nan: lower --model.optimizer.lr"):
         StepLog().add(0, ["a", "b"], torch.tensor(torch.nan), {})
 
 

@@ -38,15 +38,15 @@ def loading_options(source: str, folder: Path, config: Mapping[str, object], lan
     if config.get("adapter_attn_dim") is None:
         if language is not None:
             raise OptionError(
-                f"{source} reads one language: leave out language={language!r}, which is for MMS", "language"
+                f"{source} reads one language: leave out --language {language}, which is for MMS", "language"
             )
         return LoadingOptions({}, {})
     known = _languages(folder)
     if language not in known:
         some = ", ".join(sorted(known)[:8])
         raise OptionError(
-            f"{source} reads {len(known)} languages, and language={language!r} is none of them: give the ISO 639-3 "
-            f"code of yours, such as {some}",
+            f"{source} reads {len(known)} languages, and {language!r} is none of them: give --language with the "
+            f"ISO 639-3 code of yours, such as {some}",
             "language",
         )
     if not hub.looks_local(source):
@@ -57,11 +57,11 @@ def loading_options(source: str, folder: Path, config: Mapping[str, object], lan
     return LoadingOptions({"target_lang": language, "ignore_mismatched_sizes": True}, {"target_lang": language})
 
 
-def save_language(directory: Path, network: Any, language: str | None) -> None:
+def save_language(directory: str | Path, network: Any, language: str | None) -> None:
     """Write the layers of ``language``, if there is one, beside the weights, where transformers looks for them."""
     if language is not None:
         tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network._get_adapters().items()}
-        save_file(tensors, directory / FILE_NAME.format(language), metadata={"format": "pt"})
+        save_file(tensors, Path(directory) / FILE_NAME.format(language), metadata={"format": "pt"})
 
 
 def _languages(folder: Path) -> set[str]:

@@ -44,7 +44,7 @@ class MoonshineOptions:
 
     def __post_init__(self) -> None:
         if min(self.max_tokens_per_second, self.max_seconds) <= 0:
-            raise ValueError("max_tokens_per_second and max_seconds must be above 0")
+            raise ValueError("--model.adapter.init_args.max_tokens_per_second and max_seconds must be above 0")
 
 
 @dataclass(frozen=True)

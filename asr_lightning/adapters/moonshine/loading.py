@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from transformers import AutoModelForSpeechSeq2Seq
 
+from asr_lightning.adapters import model_files
 from asr_lightning.adapters.moonshine import wheel
-from asr_lightning.adapters.shared import hub, pretrained, wheels
+from asr_lightning.adapters.shared import hub, lora, pretrained, wheels
 
 
 class LoadedMoonshine(NamedTuple):
@@ -26,9 +27,16 @@ class LoadedMoonshine(NamedTuple):
 def load_moonshine(source: str, kinds: Collection[str]) -> LoadedMoonshine:
     """Load network, tokenizer and feature extractor of ``source``, whose ``model_type`` must be one of ``kinds``.
 
+    The folder of an adapter of peft is loaded as its base, with the adapter merged into it.
+
     Raises:
         SourceError: Nothing can be loaded; the message says what to do.
     """
+    base = model_files.base_of(source)
+    if base is not None:
+        loaded = load_moonshine(base, kinds)
+        lora.merge_adapter(loaded.model, source)
+        return loaded._replace(origin=f"{source}, merged with {loaded.origin}")
     folder, files, origin = wheels.locate(source, nearest=wheels.MOONSHINE_TINY)
     with hub.quiet():
         if folder is None:

@@ -51,7 +51,9 @@ class NeMoOptions:
     def __post_init__(self) -> None:
         validate_unknown_characters(self.unknown_characters)
         if self.linear_adapter_dim < 0:
-            raise ValueError(f"linear_adapter_dim must not be negative, but is {self.linear_adapter_dim}")
+            raise ValueError(
+                f"--model.adapter.init_args.linear_adapter_dim must not be negative, but is {self.linear_adapter_dim}"
+            )
 
 
 class NeMoAdapter:
@@ -216,6 +218,7 @@ class NeMoAdapter:
 
     def save(self, directory: Path) -> None:
         """Write ``model.nemo``, which NeMo's ``restore_from`` reads, with the original tokenizer and configuration."""
+        directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         with loading.quiet():
             self.model.save_to(str(directory / loading.FILE_NAME))

@@ -150,9 +150,12 @@ def build_head(model: Any, decoder: str | None, ctc_weight: float | None) -> Hea
     only = "rnnt" if has_joint else "ctc"
     if decoder not in ((None, "rnnt", "ctc") if is_hybrid else (None, only)):
         heads = "rnnt and ctc" if is_hybrid else f"{only} only"
-        raise ValueError(f"decoder={decoder!r} does not fit this model, which has {heads}")
+        raise ValueError(f"--model.adapter.init_args.decoder {decoder} does not fit this model, which has {heads}")
     if ctc_weight is not None and not (is_hybrid and 0 <= ctc_weight <= 1):
-        raise ValueError(f"ctc_weight={ctc_weight} does not fit: it is a share from 0 to 1, for hybrid models only")
+        raise ValueError(
+            f"--model.adapter.init_args.ctc_weight {ctc_weight} does not fit: it is a share from 0 to 1, for hybrid "
+            "models only"
+        )
     if not has_joint:
         return CTCHead(model.decoder, model.loss, greedy_decoding(model, "decoding"))
     transducer = TransducerHead(model, greedy_decoding(model, "decoding"))

@@ -40,8 +40,8 @@ def warn_of_short_clips(
 def report_joint(labels: Mapping[str, Sequence[int]], frames: Mapping[str, float], columns: int) -> None:
     """Log the memory that the output of a transducer's joint network takes, which is what a GPU runs out of first."""
     logger.info(
-        "the joint takes up to %.2f GB for a batch of 16: where memory runs out, halve data.batch_size and "
-        "double trainer.accumulate_grad_batches", joint_gigabytes(labels, frames, columns),
+        "the joint takes up to %.2f GB for a batch of 16: where memory runs out, halve --data.batch_size and "
+        "double --trainer.accumulate_grad_batches", joint_gigabytes(labels, frames, columns),
     )  # fmt: skip
 
 

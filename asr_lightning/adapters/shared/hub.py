@@ -16,15 +16,20 @@ from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_fro
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers.utils import logging as transformers_logging
 
-PROBE_SECONDS = 10.0
-"""Time that the hub has to answer. Its own client tries six times over 23 s, as measured without a network."""
+from asr_lightning.adapters import model_files
+from asr_lightning.errors import ModelError
 
-WEIGHTS = r"(model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin|model\.bin)"
+PROBE_SECONDS = 6.0
+"""Time that the hub has to answer. Its own client tries six times over 23 s, as measured without a network."""
+_silent: set[str] = set()
+"""Hubs that have not answered in that time, and are not asked again by this process: a run loads its model often."""
+
+WEIGHTS = "|".join(model_files.WEIGHTS)
 SMALL_FILES = r"[^/]*\.(json|txt|model)"
 
 
-class SourceError(ValueError):
-    """Nothing can be loaded from the given source; the message says what to do."""
+SourceError = ModelError
+"""Nothing can be loaded from the given source; the message says what to do."""
 
 
 class HubUnreachableError(SourceError):
@@ -90,6 +95,8 @@ def _download(repo_id: str, select: Callable[[list[str]], list[str]], hint: str 
     """Download the files of ``repo_id`` that ``select`` chooses from all names; returns their folder."""
     if constants.HF_HUB_OFFLINE:
         raise HubUnreachableError(_unreachable(repo_id, "HF_HUB_OFFLINE is set and the cache lacks it", hint))
+    if constants.ENDPOINT in _silent:
+        raise HubUnreachableError(_unreachable(repo_id, "it has not answered before", hint))
     try:
         names = _within(PROBE_SECONDS, lambda: _names_on_hub(repo_id))
     except (RepositoryNotFoundError, HFValidationError) as error:
@@ -98,7 +105,10 @@ def _download(repo_id: str, select: Callable[[list[str]], list[str]], hint: str 
             "(owner/name); for a private or gated model run `hf auth login` and accept its terms first"
         ) from error
     except Exception as error:  # httpx, ssl, socket and proxy errors share no other base
-        raise HubUnreachableError(_unreachable(repo_id, f"{type(error).__name__}: {error}", hint)) from error
+        if isinstance(error, TimeoutError):
+            _silent.add(constants.ENDPOINT)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise HubUnreachableError(_unreachable(repo_id, reason, hint)) from error
     try:
         return Path(snapshot_download(repo_id, allow_patterns=select(names)))
     except OSError as error:
@@ -118,9 +128,7 @@ def cached_folder(repo_id: str) -> Path | None:
 
 def has_weights(folder: Path) -> bool:
     """Return whether ``folder`` holds a file of weights, or all shards of one."""
-    weights = {path.name for path in folder.iterdir() if re.fullmatch(WEIGHTS, path.name)}
-    totals = {int(match[1]) for name in weights if (match := re.search(r"-of-(\d+)\.", name))}
-    return bool(weights) and len(weights) >= max(totals, default=1)
+    return bool(model_files.weights(folder)) and not model_files.missing_shards(folder)
 
 
 def _names_on_hub(repo_id: str) -> list[str]:

@@ -34,7 +34,7 @@ def validate_unknown_characters(choice: str) -> None:
         ValueError: It is not.
     """
     if choice not in get_args(UnknownCharacters):
-        raise ValueError(f"unknown_characters must be refuse or leave_out, not {choice!r}")
+        raise ValueError(f"--model.adapter.init_args.unknown_characters must be refuse or leave_out, not {choice!r}")
 
 
 class Vocabulary(Protocol):
@@ -167,7 +167,7 @@ def validate_texts(texts: Mapping[str, str], vocabulary: Vocabulary, unknown_cha
         raise ValueError(
             f"this model cannot write {len(unknown)} characters of the transcripts:\n{_listed(unknown)}\n"
             "Write them as they are spoken (25 as twenty-five, % as percent), choose a model whose vocabulary has "
-            "them, or set unknown_characters to leave_out"
+            "them, or set --model.adapter.init_args.unknown_characters leave_out"
         )
     if empty:
         raise ValueError(f"this model can write nothing of the transcripts of {name_some(empty)}: choose another model")

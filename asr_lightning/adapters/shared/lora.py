@@ -1,5 +1,7 @@
 """LoRA: low-rank matrices beside the projections of a network, trained in their place and merged when it is saved.
 
+Matrices that somebody else has trained and saved with peft are merged into their base when they are loaded.
+
 peft does the work. Knows no model family; every Hugging Face adapter uses it.
 """
 
@@ -9,12 +11,14 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from asr_lightning.adapters import model_files
 from asr_lightning.adapters.shared import hub
-from asr_lightning.errors import require_extra
+from asr_lightning.errors import ModelError, require_extra
 
 ATTENTION = ("q_proj", "k_proj", "v_proj")
 
@@ -40,7 +44,9 @@ class LoRA:
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.rank must not be negative and lora.dropout must lie in [0, 1): {self}")
+            raise ValueError(
+                f"--model.adapter.init_args.lora.rank must not be negative, and lora.dropout lies in [0, 1): {self}"
+            )
 
 
 class LoRANetwork:
@@ -73,9 +79,50 @@ class LoRANetwork:
         if different:
             raise ValueError(
                 f"merging LoRA changed what the model consists of ({', '.join(sorted(different)[:3])}); it is not "
-                "saved, since no runtime could load it. Choose other lora.targets"
+                "saved, since no runtime could load it. Choose other --model.adapter.init_args.lora.targets"
             )
         return merged
+
+
+def merge_adapter(model: Any, source: str) -> None:
+    """Merge the adapter in the folder ``source`` into its base ``model``, in place; nothing if there is none.
+
+    Raises:
+        ModelError: The adapter cannot be read, does not fit the base, or is of a kind that cannot be merged.
+        MissingExtraError: peft is not installed.
+    """
+    if model_files.base_of(source) is None:
+        return
+    folder = Path(source).expanduser()
+    if not any((folder / name).is_file() for name in model_files.ADAPTER_WEIGHTS):
+        raise ModelError(
+            f"{folder} holds an adapter without {model_files.ADAPTER_WEIGHTS[0]}: copy the whole folder again"
+        )
+    model_files.refuse_broken(folder)
+    require_extra("lora", "peft", f"the adapter in {folder}")
+    from peft import PeftModel
+
+    trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    try:
+        with hub.quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 uses an old name of transformers 5.23
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+            adapted.merge_and_unload(safe_merge=True)
+    except UserWarning as warning:  # peft would go on with matrices that change nothing
+        raise ModelError(
+            f"{folder} lacks weights that its adapter_config.json announces ({str(warning)[:200]} …): copy the whole "
+            "folder again"
+        ) from warning
+    except Exception as error:  # peft raises what its many kinds of adapters happen to raise
+        raise ModelError(
+            f"the adapter in {folder} cannot be merged with {model_files.base_of(source)} ({type(error).__name__}: "
+            f"{error}): check base_model_name_or_path in its adapter_config.json, or merge it where it was trained, by "
+            "merge_and_unload and save_pretrained, and give that folder"
+        ) from error
+    for name, weight in model.named_parameters():
+        weight.requires_grad = name in trainable
+    model.eval()
 
 
 def _attach(model: Any, lora: LoRA, targets: list[str]) -> Any:
@@ -95,7 +142,8 @@ def _attach(model: Any, lora: LoRA, targets: list[str]) -> Any:
             return get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(
-            f"LoRA fits no layer: {', '.join(targets)} (lora.targets) must name linear layers of this model, "
+            f"LoRA fits no layer: {', '.join(targets)} (--model.adapter.init_args.lora.targets) must name "
+            f"linear layers of this model, "
             f"such as {', '.join(_linear_names(model))}"
         ) from error
 

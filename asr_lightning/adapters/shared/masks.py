@@ -33,8 +33,8 @@ class SpecAugment:
     def __post_init__(self) -> None:
         if min(self.num_time_masks, self.num_freq_masks, self.freq_bins) < 0 or not 0 <= self.time_fraction <= 1:
             raise ValueError(
-                "spec_augment.num_time_masks, num_freq_masks and freq_bins must not be negative, and time_fraction "
-                f"must lie between 0 and 1: {self}"
+                "--model.adapter.init_args.spec_augment.num_time_masks, num_freq_masks and freq_bins must not be "
+                f"negative, and time_fraction must lie between 0 and 1: {self}"
             )
 
     @property

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedModel
 
+from asr_lightning.adapters import model_files
 from asr_lightning.adapters.shared import hub
 from asr_lightning.adapters.shared.hub import SourceError
 
@@ -24,37 +27,39 @@ WITHOUT_EFFECT = {"transformers_version", "_name_or_path", "architectures", "dty
 """Settings that have no effect on the text. The weights themselves show their type."""
 HEADS = ("lm_head", "ctc_head", "proj_out")
 """Prefixes of the layers that write text."""
+WRAPPER = r"^(module\.|_orig_mod\.)+"
+"""What DataParallel and ``torch.compile`` put in front of the names of all weights."""
 
 
 def folder_of(source: str) -> Path:
     """Return the local folder of ``source``, a path or a hub id; a model of the hub is downloaded if necessary.
 
+    The folder of an adapter of peft stands for that of its base, into which ``lora.merge_adapter`` merges it.
+
     Raises:
         SourceError: There is no such folder or model.
     """
+    base = model_files.base_of(source)
+    if base is not None:
+        return folder_of(base)
     return hub.local_folder(source) if hub.looks_local(source) else hub.hub_folder(source)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the settings in ``config.json``.
+    """Read the settings in ``config.json``, once every file that is read with it has been found to be whole.
 
     Raises:
-        SourceError: The file does not exist or cannot be read.
+        SourceError: The file does not exist, or one of them cannot be read.
     """
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         content = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
         raise SourceError(
             f"{folder} is no model folder: it holds {content}, but no {path.name}; "
             "give the folder that an adapter saved, a Hugging Face or faster-whisper folder, or a hub id"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read ({error}): copy or download it again") from error
-    if not isinstance(content, dict):
-        raise SourceError(f"{path} holds no settings: copy or download it again")
-    return content
+        )
+    model_files.refuse_broken(folder)
+    return model_files.read_object(path)
 
 
 def require_kind(folder: Path, config: Mapping[str, object], kinds: Collection[str]) -> str:
@@ -89,14 +94,13 @@ def load_network(factory: Any, folder: Path, optional: str | None = None, **opti
     Raises:
         SourceError: Weights are missing or cannot be read.
     """
-    if not hub.has_weights(folder):
-        raise SourceError(f"{folder} holds no weights (model.safetensors): copy or download the whole folder again")
-    try:
-        model, report = factory.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise SourceError(f"the weights in {folder} cannot be read ({error}): copy or download them again") from error
+    lacking = model_files.missing_shards(folder) if model_files.weights(folder) else ["model.safetensors"]
+    if lacking:
+        raise SourceError(f"{folder} holds no weights ({lacking[0]}): copy or download the whole folder again")
+    model, report = _from_pretrained(factory, folder, options)
+    if report["unexpected_keys"] and all(re.match(WRAPPER, key) for key in report["unexpected_keys"]):
+        model, report = _from_pretrained(factory, folder, {**options, "key_mapping": {WRAPPER: ""}})
+        model._weight_conversions = None  # transformers would save the weights under the names of the file again
     missing = sorted(key for key in report["missing_keys"] if optional is None or not key.endswith(optional))
     if any(key.startswith(HEADS) for key in missing):
         raise SourceError(
@@ -106,6 +110,30 @@ def load_network(factory: Any, folder: Path, optional: str | None = None, **opti
     if missing:  # transformers would go on with random numbers
         raise SourceError(f"the weights in {folder} lack {', '.join(missing[:3])}: copy or download them again")
     return model
+
+
+def _from_pretrained(factory: Any, folder: Path, options: Mapping[str, Any]) -> Any:
+    """Return the network of ``folder`` and what transformers says of the names of its weights."""
+    files = " and ".join(path.name for path in model_files.weights(folder))
+    try:
+        return factory.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+        if "mismatch" in str(error):
+            raise SourceError(
+                f"the weights in {folder} ({files}) have other shapes than its config.json says: copy both from one "
+                "model"
+            ) from error
+        # Of a file that is no pickle, torch says in many lines that it might be loaded unsafely.
+        reason = (
+            "it is damaged, or holds more than tensors"
+            if isinstance(error, UnpicklingError)
+            else str(error) or repr(error)
+        )
+        raise SourceError(
+            f"the weights in {folder} ({files}) cannot be read ({reason.splitlines()[0]}): copy or download them again"
+        ) from error
 
 
 def disable_layerdrop(model: Any) -> None:
@@ -154,7 +182,7 @@ def load_tokenizer(folder: Path, **options: Any) -> Any:
         SourceError: There is none.
     """
     require_tokenizer(folder)
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
+    return load_part(AutoTokenizer, folder, "tokenizer", **options)
 
 
 def load_extractor(folder: Path) -> Any:
@@ -164,7 +192,7 @@ def load_extractor(folder: Path) -> Any:
         SourceError: There is none.
     """
     require_extractor(folder)
-    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    return load_part(AutoFeatureExtractor, folder, "feature extractor")
 
 
 def load_processor(folder: Path) -> Any:
@@ -175,10 +203,25 @@ def load_processor(folder: Path) -> Any:
     """
     require_tokenizer(folder)
     require_extractor(folder)
-    return AutoProcessor.from_pretrained(folder, local_files_only=True)
+    return load_part(AutoProcessor, folder, "processor")
 
 
-def write(directory: Path, model: PreTrainedModel, *parts: Any) -> None:
+def load_part(factory: Any, folder: Path, what: str, **options: Any) -> Any:
+    """Load ``what``, such as the tokenizer, from ``folder`` by the ``from_pretrained`` of ``factory``.
+
+    Raises:
+        SourceError: A library refuses its files.
+    """
+    try:
+        return factory.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:  # the tokenizers library raises Exception itself
+        raise SourceError(
+            f"the {what} in {folder} cannot be loaded ({type(error).__name__}: {error}): copy its files again from the "
+            "model this one was made from"
+        ) from error
+
+
+def write(directory: str | Path, model: PreTrainedModel, *parts: Any) -> None:
     """Write ``model`` and ``parts`` (tokenizer, feature extractor, processor) in upstream's layout."""
     with hub.quiet():
         model.save_pretrained(directory)

@@ -91,7 +91,9 @@ def validate_smoothing(label_smoothing: float) -> float:
         ValueError: It is not a share from 0 to below 1.
     """
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing is a share from 0 to below 1, such as 0.1, not {label_smoothing}")
+        raise ValueError(
+            f"--model.adapter.init_args.label_smoothing is a share from 0 to below 1, and not {label_smoothing}"
+        )
     return label_smoothing
 
 

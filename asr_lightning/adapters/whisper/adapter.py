@@ -54,9 +54,11 @@ class WhisperOptions:
 
     def __post_init__(self) -> None:
         if self.context not in get_args(Context):
-            raise ValueError(f"unknown context {self.context!r}: choose true_length or window")
+            raise ValueError(f"--model.adapter.init_args.context has no {self.context!r}: choose true_length or window")
         if self.margin_seconds < 0 or self.max_tokens_per_second <= 0:
-            raise ValueError("margin_seconds must not be negative and max_tokens_per_second must be above 0")
+            raise ValueError(
+                "--model.adapter.init_args.margin_seconds must not be negative, and max_tokens_per_second above 0"
+            )
 
 
 class WhisperAdapter:

@@ -18,8 +18,9 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from asr_lightning.adapters.cards import MULTILINGUAL_VOCABULARY
-from asr_lightning.adapters.shared import hub, pretrained, wheels
+from asr_lightning.adapters import model_files
+from asr_lightning.adapters.cards import ENGLISH_END
+from asr_lightning.adapters.shared import hub, lora, pretrained, wheels
 from asr_lightning.adapters.shared.hub import SourceError
 from asr_lightning.adapters.whisper import ctranslate2_files
 
@@ -39,11 +40,17 @@ def load_whisper(source: str) -> LoadedWhisper:
     """Load network and processor of ``source``.
 
     Whatever the checkpoint lacks (feature extractor, newer generation settings) is filled in from its own weights and
-    tokenizer; whatever it has is kept, above all the suppressed tokens.
+    tokenizer; whatever it has is kept, above all the suppressed tokens. The folder of an adapter of peft is loaded as
+    its base, with the adapter merged into it.
 
     Raises:
         SourceError: Nothing can be loaded; the message says what to do.
     """
+    base = model_files.base_of(source)
+    if base is not None:
+        loaded = load_whisper(base)
+        lora.merge_adapter(loaded.model, source)
+        return loaded._replace(origin=f"{source}, merged with {loaded.origin}")
     located = wheels.locate(source, nearest=wheels.WHISPER_TINY_EN)
     folder = located.folder or next(path.parent for path in located.files if path.name == "config.json")
     with hub.quiet():
@@ -86,11 +93,16 @@ def _processor(folder: Path, num_mel_bins: int) -> WhisperProcessor:
     The large-v3 family has 128 bins, and a missing ``preprocessor_config.json`` must not mean 80.
     """
     pretrained.require_tokenizer(folder)
-    tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "merges.txt")):
+        raise SourceError(
+            f"{folder} holds vocab.json, but neither tokenizer.json nor merges.txt: copy merges.txt from the model "
+            "this one was made from"
+        )
+    tokenizer = pretrained.load_part(WhisperTokenizer, folder, "tokenizer")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if pretrained.has_any(folder, pretrained.EXTRACTOR_FILES):
-        extractor = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        extractor = pretrained.load_part(WhisperFeatureExtractor, folder, "feature extractor")
     else:
         extractor = WhisperFeatureExtractor(feature_size=num_mel_bins)
     if extractor.feature_size != num_mel_bins:
@@ -103,7 +115,7 @@ def _complete_generation_config(
 ) -> None:
     """Fill in settings that an old or converted checkpoint lacks, and drop forced tokens, which our prompt replaces."""
     config: Any = model.generation_config
-    for name, value in _settings_from(tokenizer, model.config.vocab_size, folder).items():
+    for name, value in _settings_from(tokenizer, folder).items():
         if getattr(config, name, None) is None:
             setattr(config, name, value)
     config.forced_decoder_ids = None
@@ -112,7 +124,7 @@ def _complete_generation_config(
         setattr(model.config, name, getattr(config, name))
 
 
-def _settings_from(tokenizer: WhisperTokenizer, vocab_size: int, folder: Path) -> dict[str, object]:
+def _settings_from(tokenizer: WhisperTokenizer, folder: Path) -> dict[str, object]:
     """Read generation settings as OpenAI's checkpoints have them from the tokenizer's special tokens."""
     ids = {token: number for token, number in tokenizer.get_vocab().items() if token.startswith("<|")}
     try:
@@ -125,7 +137,7 @@ def _settings_from(tokenizer: WhisperTokenizer, vocab_size: int, folder: Path) -
             "bos_token_id": end,
             "no_timestamps_token_id": ids["<|notimestamps|>"],
             "prev_sot_token_id": ids["<|startofprev|>"],
-            "is_multilingual": vocab_size >= MULTILINGUAL_VOCABULARY,
+            "is_multilingual": end != ENGLISH_END,
             "max_initial_timestamp_index": MAX_INITIAL_TIMESTAMP,
             "max_length": 448,
             "return_timestamps": False,

@@ -30,18 +30,20 @@ def language_code(language: str | None, config: Any) -> str | None:
     if not config.is_multilingual:
         if code not in (None, "en"):
             raise OptionError(
-                f"this is an English-only Whisper, language={language!r} needs a multilingual one: "
-                "take a source without .en, such as openai/whisper-tiny",
+                f"this is an English-only Whisper, and the language {language!r} needs a multilingual one: "
+                "take a model without .en, such as --model whisper-tiny",
                 "language",
             )
         return None
     if code is None:
         raise OptionError(
-            "this Whisper is multilingual: set language, such as language='de' or language='german'", "language"
+            "this Whisper is multilingual: say what is spoken, such as --language de; in fit this is "
+            "--model.adapter.init_args.language de",
+            "language",
         )
     if code not in known:
         raise OptionError(
-            f"unknown language {language!r}: write it as 'de', 'german' or '<|de|>'; "
+            f"unknown language {language!r}: write it as in --language de or --language german; "
             f"this model knows {', '.join(known)}",
             "language",
         )
@@ -59,7 +61,7 @@ def task_name(task: str | None, config: Any) -> str | None:
         raise ValueError(f"unknown task {task!r}: choose transcribe or translate")
     if not config.is_multilingual:
         if task == "translate":
-            raise ValueError("this is an English-only Whisper: task='translate' needs a source without .en")
+            raise ValueError("this is an English-only Whisper, and the task translate needs a model without .en")
         return None
     return task or "transcribe"
 

@@ -1,4 +1,4 @@
-"""Named tokens: each name sees and changes what is its own, as its role allows, within its quota (P19)."""
+"""Named tokens: each name sees and changes what is its own, as its role allows, within its quota (P17)."""
 
 from __future__ import annotations
 

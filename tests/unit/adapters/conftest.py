@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
 from asr_lightning.adapters.nemo import NeMoAdapter
+from asr_lightning.adapters.shared import hub
 from asr_lightning.adapters.whisper import WhisperAdapter
 from tests.tiny_hf import load_tiny, write_tiny
 from tests.tiny_models import tiny_whisper
@@ -34,6 +35,7 @@ def one_thread() -> Iterator[None]:
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder with nothing in it."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub, "_silent", set())
     return tmp_path / "cache"
 
 

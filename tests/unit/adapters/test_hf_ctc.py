@@ -169,7 +169,7 @@ def test_masks_act_in_training_only(kind: str, load: Callable[..., HFCTCAdapter]
 
 def test_masks_need_an_embedding(tmp_path: Path) -> None:
     folder = tiny_ctc(tmp_path / "bare", "wav2vec2", mask_time_prob=0.0)
-    with pytest.raises(ValueError, match="made without masks: leave out spec_augment"):
+    with pytest.raises(ValueError, match="made without masks: set --model.adapter.init_args.spec_augment null"):
         HFCTCAdapter(str(folder), spec_augment=SpecAugment(2))
 
 
@@ -214,7 +214,7 @@ def test_mms_needs_a_language_it_has(language: str | None, hf_folders: dict[str,
 
 
 def test_other_models_take_no_language(hf_folders: dict[str, Path]) -> None:
-    with pytest.raises(OptionError, match="reads one language: leave out language='deu'"):
+    with pytest.raises(OptionError, match="reads one language: leave out --language deu"):
         HFCTCAdapter(str(hf_folders["wav2vec2"]), language="deu")
 
 

@@ -364,7 +364,7 @@ def test_ctc_len_256(make_nemo) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("ctc", {"decoder": "rnnt"}, "decoder='rnnt' does not fit this model, which has ctc only"),
+        ("ctc", {"decoder": "rnnt"}, "init_args.decoder rnnt does not fit this model, which has ctc only"),
         ("tdt", {"decoder": "ctc"}, "does not fit this model, which has rnnt only"),
         ("hybrid", {"decoder": "beam"}, "which has rnnt and ctc"),
         ("rnnt", {"ctc_weight": 0.3}, "for hybrid models only"),

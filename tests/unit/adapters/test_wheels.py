@@ -144,7 +144,7 @@ def test_by_name() -> None:
     """A name is enough for Moonshine; a multilingual Whisper asks for its language once the weights are there."""
     installed(MOONSHINE_TINY), installed(WHISPER_BASE)
     assert registry.build("moonshine-tiny").source.startswith(MOONSHINE_TINY.source)
-    with pytest.raises(ValueError, match="this Whisper is multilingual: set language"):
+    with pytest.raises(ValueError, match="this Whisper is multilingual: say what is spoken"):
         registry.build("whisper-base")
 
 

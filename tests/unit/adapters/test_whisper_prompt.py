@@ -60,9 +60,9 @@ def test_en_model_gets_no_language_or_task(make_whisper):
         assert (adapter.language, adapter.task) == (None, None)
         assert getattr(adapter.model.generation_config, "language", None) is None
         assert getattr(adapter.model.generation_config, "task", None) is None
-    with pytest.raises(ValueError, match="English-only Whisper, language='de' needs a multilingual one"):
+    with pytest.raises(ValueError, match="English-only Whisper, and the language 'de' needs a multilingual one"):
         make_whisper("en", language="de")
-    with pytest.raises(ValueError, match="English-only Whisper: task='translate' needs a source without"):
+    with pytest.raises(ValueError, match="English-only Whisper, and the task translate needs a model without"):
         make_whisper("en", task="translate")
 
 
@@ -78,9 +78,9 @@ def test_translation_has_its_own_prompt(make_whisper):
 
 
 def test_a_multilingual_model_needs_a_language(make_whisper):
-    with pytest.raises(ValueError, match="set language, such as language='de'"):
+    with pytest.raises(ValueError, match="say what is spoken, such as --language de; in fit"):
         make_whisper("multilingual", language=None)
-    with pytest.raises(ValueError, match=r"unknown language 'klingon': write it as 'de', 'german'.*en, zh, de"):
+    with pytest.raises(ValueError, match=r"unknown language 'klingon': write it as in --language de or .*en, zh, de"):
         make_whisper("multilingual", language="klingon")
     with pytest.raises(ValueError, match="unknown task 'summarise': choose transcribe or translate"):
         make_whisper("multilingual", task="summarise")

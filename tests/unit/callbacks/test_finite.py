@@ -47,7 +47,7 @@ def test_nan_batch_is_reported(tones: Path, value: float, fused: bool, caplog: p
 @pytest.mark.parametrize("fused", [False, True])
 def test_bad_steps_in_a_row_end_the_run(tones: Path, fused: bool) -> None:
     poison = Poison({1, 2, 3})
-    with pytest.raises(ValueError, match=r"step 3: .*3 steps in a row: lower model.optimizer.lr") as error:
+    with pytest.raises(ValueError, match=r"step 3: .*3 steps in a row: lower --model.optimizer.lr") as error:
         toy_fit(toy_module(fused), toy_data(tones), [poison, FiniteGradients(limit=2)], max_epochs=2)
     assert all(uid in str(error.value) for uid in poison.uids[-2:])
 

@@ -9,7 +9,7 @@ import pytest
 from jsonargparse import Namespace
 
 from asr_lightning.adapters.whisper import WhisperAdapter
-from asr_lightning.cli import finished
+from asr_lightning.cli import finished_model
 from tests.tiny_models import tiny_whisper
 
 
@@ -22,11 +22,11 @@ def test_an_untouched_model_that_was_kept_is_read_as_its_makers_do(tmp_path: Pat
     (run_dir / "results.json").write_text(json.dumps({"alpha": alpha}))
     init_args = Namespace(source=str(folder), context="true_length", language=None)
     options = Namespace(model=Namespace(adapter=Namespace(class_path="whisper", init_args=init_args)))
-    finished.prepare("validate", options, run_dir)
+    finished_model.prepare("validate", options, run_dir)
     assert WhisperAdapter(init_args.source, context=init_args.context).options.context == context
     assert init_args.source == str(run_dir / "model")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no model: run fit first"):
-        finished.prepare("test", Namespace(), tmp_path)
+        finished_model.prepare("test", Namespace(), tmp_path)
