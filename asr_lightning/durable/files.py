@@ -12,6 +12,9 @@ from typing import Any
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a full disk, an exhausted quota and an exceeded file size limit."""
 
+NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What is raised for a file that is missing, or has something else in its place; a failing disk is no such case."""
+
 
 def write_json(path: Path, data: Any) -> None:
     """Replace ``path`` by ``data`` in one step: temporary file, fsync, rename, fsync of the folder.
@@ -34,10 +37,10 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in ``path``; None if there is no file, or if it holds no complete object with finite numbers."""
+    """The JSON object in ``path``; None if there is no such file, or no complete object with finite numbers in it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (*NO_FILE, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

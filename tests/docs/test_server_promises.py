@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs" / "server_promises.md").read_text()
 
 def test_every_promise_and_threat_has_a_line() -> None:
     lines = re.findall(r"^\| ([PT]\d+) \|", PAGE, flags=re.MULTILINE)
-    assert lines == [*(f"P{number}" for number in range(1, 15)), *(f"T{number}" for number in range(1, 30))]
+    assert lines == [*(f"P{number}" for number in [*range(1, 15), 18]), *(f"T{number}" for number in range(1, 30))]
 
 
 def test_every_named_test_exists() -> None:

@@ -17,11 +17,12 @@ from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.job_folder.intake_report import IntakeReport
 from asr_lightning.job_folder.progress import Progress
 from asr_lightning.job_folder.spec import JobSpec
-from asr_lightning.server.engine import deletion, inspection, recovery, states, submission
+from asr_lightning.server.engine import deletion, inspection, states, submission
 from asr_lightning.server.engine.deletion import Receipt
 from asr_lightning.server.engine.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.records import PREDECESSOR, V1, Event, Job, Source, new_job, now
+from asr_lightning.server.engine.recovery import Recovery
 from asr_lightning.server.engine.settings import EngineSettings
 from asr_lightning.server.engine.submission import Submission
 from asr_lightning.server.engine.supervisor import Supervisor
@@ -37,6 +38,9 @@ class Engine:
     Args:
         settings: The home, the devices and the limits.
 
+    Attributes:
+        notes: What the operator should know of the start: jobs that were rebuilt, files that could not be used.
+
     Raises:
         HomeError: The home cannot be used, or another server uses it.
     """
@@ -49,12 +53,13 @@ class Engine:
         if lock is None:
             raise HomeError(f"another server uses {self.home.path}: stop it, or name another --home")
         self._lock = lock
+        recovery = Recovery(self.home)
         try:
-            self.store = recovery.open_store(self.home)
-            recovery.clean(self.home, self.store)
+            self.store = recovery.run()
         except BaseException:
             os.close(lock)
             raise
+        self.notes = tuple(recovery.notes)
         self._supervisor = Supervisor(settings, self.home, self.store)
 
     def start(self) -> None:
