@@ -21,11 +21,11 @@ class Receipts:
 
     Attributes:
         begun: Ids of the jobs whose deletion was asked for.
-        done: When each deletion ended, by the id of the job.
+        done: Ids of those whose deletion ended.
     """
 
     begun: set[str] = field(default_factory=set)
-    done: dict[str, str] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
 
 
 def read(home: Home) -> Receipts:
@@ -35,7 +35,7 @@ def read(home: Home) -> Receipts:
         job_id, state = str(entry.get("id")), entry.get("state")
         receipts.begun.add(job_id)
         if state == "done":
-            receipts.done[job_id] = str(entry.get("time"))
+            receipts.done.add(job_id)
     return receipts
 
 

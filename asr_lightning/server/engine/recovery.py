@@ -121,13 +121,13 @@ class Recovery:
         """Whether there is nothing to take up: the folder is no job's, the job was deleted, or nothing tells of it."""
         name = folder.name
         is_purged = entry is not None and entry.job is not None and entry.job.state == states.PURGED
-        if name in deleted.done and past.record.get("state") != states.PURGED:
-            when = deleted.done[name]
-            self._note(self.home.set_aside(folder, f"the job was deleted on {when}, and its folder was put back"))
-        elif is_purged or past.record.get("state") == states.PURGED:
+        is_cut_short = is_purged and name in deleted.begun and name not in deleted.done
+        if is_cut_short or past.record.get("state") == states.PURGED:
             logger.info("job %s was deleted: so is what is left of it", name)
             self.home.discard(folder)
             receipts.end(self.home, name)
+        elif is_purged or name in deleted.done:
+            self._note(self.home.set_aside(folder, "the job was deleted, and its folder was put back"))
         elif entry is None and not is_made_here(name) and not any((folder / sign).exists() for sign in rebuild.SIGNS):
             self._note(f"jobs/{name} is no job of this server: it is left alone")
         elif (entry is None or entry.job is None) and rebuild.requested(folder, past) is None:

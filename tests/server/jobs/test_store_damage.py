@@ -340,21 +340,26 @@ def test_serve_names_what_it_could_not_use(home: Path) -> None:
             assert said in process.said
 
 
+def restore_receipts(case: Case) -> None:
+    (case.home / "receipts").rename(case.home / "deletions.jsonl")
+
+
 def test_a_deleted_job_stays_deleted_and_a_folder_put_back_is_kept(case: Case) -> None:
-    """With the store of yesterday, in which the job has a model, and without a store."""
+    """With the store of yesterday, in which the job has a model; without a store; without a receipt."""
     deleted = case.original.deleted
     age(case)
     with opened(case) as engine:
         assert engine.job(deleted).state == "purged"
         (receipt,) = [line for line in (case.home / "deletions.jsonl").read_text().splitlines() if "begun" in line]
         assert json.loads(receipt)["id"] == deleted and json.loads(receipt)["artifacts"]
-    for damage in (lose, sql("SELECT 1")):
+    receipts = case.home / "deletions.jsonl"
+    for damage in (lambda case: receipts.rename(case.home / "receipts"), restore_receipts, lose):
         shutil.copytree(case.file("finished", ""), case.home / "jobs" / deleted)
         damage(case)
         with opened(case) as engine:
             assert not (case.home / "jobs" / deleted).exists()
             assert any(deleted in note and "was put back" in note for note in engine.notes)
-    assert len(list((case.home / "quarantine").glob(f"{deleted}.*/artifacts/model.tar.gz"))) == 2
+    assert len(list((case.home / "quarantine").glob(f"{deleted}.*/artifacts/model.tar.gz"))) == 3
 
 
 def test_a_refused_job_is_not_taken_up_by_the_next_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
