@@ -42,7 +42,7 @@ def require_extra(extra: str, module: str, purpose: str) -> None:
 
 
 def require_at_least(least: int, **options: float) -> None:
-    """Refuse options below ``least``.
+    """Refuse options of the data module below ``least``.
 
     Raises:
         ValueError: An option is smaller; the message names it.

@@ -15,6 +15,9 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 """Error numbers of file systems that cannot flush a folder, as those of some network drives (``man 2 fsync``)."""
 
+NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What is raised for a file that is missing, or has something else in its place; a failing disk is no such case."""
+
 
 def write_json(path: Path, data: Any) -> None:
     """Replace ``path`` by ``data`` in one step: temporary file, fsync, rename, fsync of the folder.
@@ -37,19 +40,19 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in ``path``; None if there is no file, or if ``write_json`` cannot have written it.
+    """The JSON object in ``path``; None if there is no such file, or if ``write_json`` cannot have written it.
 
     It writes a complete object with finite numbers, and with texts that can be encoded as UTF-8.
 
     Raises:
-        OSError: There is something that cannot be read.
+        OSError: The disk fails.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if "\\ud" in text.lower():  # JSON may hold half of a surrogate pair
             json.dumps(content, ensure_ascii=False).encode()
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (*NO_FILE, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -6,6 +6,7 @@ import re
 import secrets
 
 ALPHABET = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MADE_HERE = re.compile(r"j[0-9a-f]{20}")
 
 
 def new_id() -> str:
@@ -16,3 +17,8 @@ def new_id() -> str:
 def is_id(text: str) -> bool:
     """Whether ``text`` could be an id."""
     return ALPHABET.fullmatch(text) is not None
+
+
+def is_made_here(text: str) -> bool:
+    """Whether ``text`` looks like an id of ``new_id``, and not like a name that a person gave."""
+    return MADE_HERE.fullmatch(text) is not None

@@ -117,6 +117,17 @@ def reap() -> None:
     _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
+def jobs_at_work() -> set[str]:
+    """The ids of all jobs that a live process of this user works for."""
+    ids = set()
+    for process in psutil.process_iter():
+        try:
+            ids.add(process.environ().get(JOB, ""))
+        except (psutil.Error, OSError):
+            continue  # it ended, or is another user's
+    return ids - {""}
+
+
 def of_job(job_id: str) -> list[psutil.Process]:
     """The live processes of this user that work for a job, children of children too, by their environment."""
     processes = []

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.engine import Engine
-from asr_lightning.server.engine.records import Job
+from asr_lightning.server.engine.records import Event, Job
 from asr_lightning.server.engine.settings import EngineSettings
 
 HERE = Path(__file__).parent
@@ -99,6 +100,14 @@ def reach(engine: Engine, job: Job, *wanted: str) -> Job:
 def states_in_events(engine: Engine, job: Job) -> list[str]:
     """The states in the events of a job, in order."""
     return [event.data["state"] for event in engine.events(job.id) if event.kind in ("state", "purged")]
+
+
+def assert_allowed(events: Sequence[Event]) -> None:
+    """The states in the events follow one another as they may; a rebuilt store tells its state anew."""
+    told = [event for event in events if event.kind in ("state", "purged")]
+    for before, after in itertools.pairwise(told):
+        follows = after.data["state"] in states.NEXT[str(before.data["state"])]
+        assert follows or after.data.get("rebuilt"), [event.data for event in told]
 
 
 def files_with(home: Path, needle: bytes) -> list[Path]:

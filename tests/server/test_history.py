@@ -1,14 +1,15 @@
-"""Two servers on one home, eight clients and random kills; the history must then satisfy P1, P3, P4 and P6.
+"""Two servers on one home, eight clients, random kills, and a store that is damaged after some of them.
 
-``ASR_HISTORY_S=60`` runs it as long as the design asks; the suite takes less.
+The history must then satisfy P1, P3, P4, P6 and P12. It takes a minute; ``ASR_HISTORY_KILLS=300`` runs it until there
+were so many kills, which takes about a quarter of an hour.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.server.engine import states
@@ -29,7 +31,8 @@ from tests.server import driver
 from tests.server.driver import wait
 
 ROOT = Path(__file__).parents[2]
-SECONDS = float(os.environ.get("ASR_HISTORY_S", "15"))
+SECONDS = float(os.environ.get("ASR_HISTORY_S", "60"))
+KILLS = int(os.environ.get("ASR_HISTORY_KILLS", "0"))
 MODELS = ("quick", "brief", "dies-once", "leaver")
 NUM_CLIENTS = 8
 
@@ -49,6 +52,7 @@ class Servers(threading.Thread):
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.ending = threading.Event()
         self.kills = 0
+        self.damages: list[str] = []
 
     def run(self) -> None:
         due = time.monotonic() + 2
@@ -57,7 +61,7 @@ class Servers(threading.Thread):
                 if port not in self.running or self.running[port].poll() is not None:
                     self.running[port] = self.serve(port)
             if time.monotonic() > due and self.kill_one():
-                due = time.monotonic() + random.uniform(1.5, 3)
+                due = time.monotonic() + random.uniform(1, 2.5)
             self.ending.wait(0.3)
         for process in self.running.values():
             process.terminate()
@@ -69,16 +73,47 @@ class Servers(threading.Thread):
             return subprocess.Popen(call, cwd=ROOT, stdout=log, stderr=log)
 
     def kill_one(self) -> bool:
-        """kill -9 to the server that answers, or to a trainer."""
+        """kill -9 to the server that answers, or to a trainer, or to both servers before their store is damaged."""
         alive = [port for port in self.ports if answers(port)]
         trainers = [p for p in psutil.process_iter() if is_worker_of(p, self.home)]
         victims: list[int] = [self.running[port].pid for port in alive] + [p.pid for p in trainers]
         if not alive or not victims:
             return False
+        if random.random() < 0.3:
+            for process in self.running.values():
+                process.kill()
+                process.wait()
+                self.kills += 1
+            self.damages.append(damage(self.home))
+            return True
         with contextlib.suppress(ProcessLookupError):
             os.kill(random.choice(victims), signal.SIGKILL)
             self.kills += 1
         return True
+
+
+def damage(home: Path) -> str:
+    """Damage the store in one of several ways, and name it; keep a copy that is "yesterday's" the next time."""
+    store, log, yesterday = home / "state.db", home / "state.db-wal", home.with_name("yesterday.db")
+    kinds = ["lost", "truncated", "garbled", "cut", *(["log cut"] if log.exists() else [])]
+    kind = random.choice([*kinds, *(["yesterday"] if yesterday.exists() else [])])
+    keep = store.read_bytes()
+    if kind == "lost":
+        store.unlink()
+    elif kind == "truncated":
+        os.truncate(store, 0)
+    elif kind == "garbled":
+        store.write_bytes(os.urandom(len(keep)))
+    elif kind == "cut":
+        os.truncate(store, len(keep) // 2)
+    elif kind == "log cut":
+        os.truncate(log, log.stat().st_size // 2)
+    else:
+        shutil.copy(yesterday, store)
+    if kind in ("lost", "yesterday"):
+        log.unlink(missing_ok=True)
+    yesterday.write_bytes(keep)  # as far as it was written from its log into the file
+    return kind
 
 
 def is_worker_of(process: psutil.Process, home: Path) -> bool:
@@ -94,28 +129,41 @@ def answers(port: int) -> bool:
 
 
 class Customer(threading.Thread):
-    """Sends jobs with a key each until one is acknowledged, repeats some, cancels some."""
+    """Sends jobs with a key each until one is acknowledged, repeats some, cancels some, and reads their events."""
 
-    def __init__(self, name: str, ports: list[int], until: float) -> None:
+    def __init__(self, name: str, ports: list[int], ending: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
-        self.ports, self.until = ports, until
+        self.ports, self.ending = ports, ending
         self.acknowledged: dict[str, set[str]] = {}
+        self.seen: dict[str, dict[int, dict[str, Any]]] = {}  # events by their number, by job
         self.wrong: list[str] = []
 
     def run(self) -> None:
         with httpx.Client(timeout=5) as self.http:
             number = 0
-            while time.monotonic() < self.until:
+            while not self.ending.is_set():
                 number += 1
                 key, model = f"{self.name}-{number}", random.choice(MODELS)
                 for _ in range(random.choice([1, 1, 2])):  # a lost answer is asked for again
                     self.create(key, model)
                 if random.random() < 0.2:
                     self.ask("POST", f"/v1/jobs/{sorted(self.acknowledged.get(key, {'none'}))[0]}/cancel")
+                for ids in random.sample(list(self.acknowledged.values()), min(3, len(self.acknowledged))):
+                    self.read_events(sorted(ids)[0])
                 time.sleep(random.uniform(0.1, 0.8))
 
+    def read_events(self, job_id: str) -> None:
+        """Read what is new; a number must not come twice with other content, nor one below what was seen."""
+        seen = self.seen.setdefault(job_id, {})
+        last = max(seen, default=0)
+        answer = self.ask("GET", f"/v1/jobs/{job_id}/events?after={last}")
+        if answer is not None and answer.status_code == 200:
+            seen.update({event["seq"]: event for event in answer.json()["data"]})
+        elif answer is not None:
+            self.wrong.append(f"events of {job_id}: {answer.status_code} {answer.text[:200]}")
+
     def create(self, key: str, model: str) -> None:
-        while time.monotonic() < self.until:
+        while not self.ending.is_set():
             files = {"data": ("data.tar.gz", b"\x1f\x8b" + key.encode())}
             answer = self.ask("POST", "/v1/jobs", headers={"Idempotency-Key": key}, data={"model": model}, files=files)
             if answer is not None and answer.status_code in (200, 202):
@@ -144,13 +192,18 @@ def served(home: Path, log: Path) -> Iterator[Servers]:
         servers.join()
 
 
+@pytest.mark.timeout(3600 if KILLS else 600)
 def test_history_of_two_servers_on_one_home(tmp_path: Path) -> None:
     home = tmp_path / "home"
+    ending = threading.Event()
     with served(home, tmp_path / "log") as servers:
-        until = time.monotonic() + SECONDS
-        clients = [Customer(f"client-{number}", servers.ports, until) for number in range(NUM_CLIENTS)]
+        clients = [Customer(f"client-{number}", servers.ports, ending) for number in range(NUM_CLIENTS)]
         for client in clients:
             client.start()
+        until = time.monotonic() + SECONDS
+        while servers.is_alive() and (servers.kills < KILLS if KILLS else time.monotonic() < until):
+            time.sleep(0.2)
+        ending.set()
         for client in clients:
             client.join()
     acknowledged = {key: ids for client in clients for key, ids in client.acknowledged.items()}
@@ -159,6 +212,7 @@ def test_history_of_two_servers_on_one_home(tmp_path: Path) -> None:
         known = {job.id: job for job in engine.store.jobs()}
         ended = [job.state for job in known.values()]
         print(f"{len(acknowledged)} acknowledged, {servers.kills} kills, { ({s: ended.count(s) for s in ended}) }")
+        print(f"damages: { ({kind: servers.damages.count(kind) for kind in servers.damages}) }")
         assert [wrong for client in clients for wrong in client.wrong] == []
         assert all(len(ids) == 1 for ids in acknowledged.values())  # P3
         assert {job_id for ids in acknowledged.values() for job_id in ids} <= set(known)  # P1
@@ -166,15 +220,26 @@ def test_history_of_two_servers_on_one_home(tmp_path: Path) -> None:
         assert not (home / "two-on-one-device").exists()  # P4
         for job in known.values():
             check_ending(engine.store, home, job.id)  # P6
-    assert len(acknowledged) >= NUM_CLIENTS and servers.kills, "too little happened for this to say anything"
+        for client in clients:
+            for job_id, seen in client.seen.items():
+                check_events(engine.store, job_id, seen)  # P12
+    assert len(acknowledged) >= NUM_CLIENTS and servers.kills > len(servers.damages) > 0, "too little happened"
 
 
 def check_ending(store: Store, home: Path, job_id: str) -> None:
     job = store.job(job_id)
     assert job.state in states.TERMINAL | {"interrupted"}
-    passed = [event.data["state"] for event in store.events(job_id, limit=10_000) if event.kind == "state"]
-    assert all(after in states.NEXT[before] for before, after in itertools.pairwise(passed)), passed
+    driver.assert_allowed(store.events(job_id, limit=10_000))
     if job.state == "succeeded":
         assert job.artifacts
         for name, digest in job.artifacts.items():
             assert digest_of(home / "jobs" / job_id / "artifacts" / name) == digest
+
+
+def check_events(store: Store, job_id: str, seen: dict[int, dict[str, Any]]) -> None:
+    """No number was given to another event than the one that a client has seen under it."""
+    known = {event.seq: event for event in store.events(job_id, limit=10_000)}
+    for number, event in seen.items():
+        if number in known:
+            assert (known[number].time, known[number].kind) == (event["time"], event["kind"]), (job_id, number)
+    assert max(known) >= max(seen, default=0)

@@ -20,7 +20,9 @@ STORE = "state.db"
 LOCK = "server.lock"
 FOLDERS = ("uploads", "trash", "locks")
 """What is empty in a copy, and is there so that the copy is a home like any other."""
-LEFT_OUT = frozenset({STORE, f"{STORE}-wal", f"{STORE}-shm", LOCK, *FOLDERS, "tensorboard", "tensorboard.log"})
+LEFT_OUT = frozenset({
+    STORE, f"{STORE}-wal", f"{STORE}-shm", LOCK, *FOLDERS, "reserve", "tensorboard", "tensorboard.log",
+})  # fmt: skip
 """What a server makes anew; the files of the store belong together, and are copied in another way."""
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from asr_lightning.durable import faults
-from asr_lightning.server.engine import states
+from asr_lightning.server.engine import clock, receipts, states
+from asr_lightning.server.engine.clock import Clock
 from asr_lightning.server.engine.errors import WrongStateError
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.records import Job, now
 from asr_lightning.server.engine.store import Store
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 5
+"""The most jobs that one sweep deletes: whoever set the wrong number of days has the time to see it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,9 @@ def purge(home: Home, store: Store, job: Job, files_first: bool = False) -> Rece
     if job.state in states.ACTIVE:
         raise WrongStateError(job, "deleted")
     sizes = home.sizes(folder) if folder.exists() else {}
+    if job.state != states.PURGED:
+        receipts.begin(home, job, len(sizes), sum(sizes.values()))
+        faults.point("purge.begun")
     if files_first:
         home.discard(folder)
     if job.state != states.PURGED and store.purge(job) is None:
@@ -63,6 +74,7 @@ def purge(home: Home, store: Store, job: Job, files_first: bool = False) -> Rece
     home.empty_trash()  # an earlier attempt may have moved the folder there
     sizes |= _delete_copies(home)
     store.shrink()
+    receipts.end(home, job.id)
     dataset_sha256 = job.dataset["sha256"] if job.dataset else None
     return Receipt(
         job.id, sorted(sizes), sum(sizes.values()), job.created_at, job.ended_at, now(), job.artifacts, dataset_sha256
@@ -82,9 +94,53 @@ def _delete_copies(home: Home) -> dict[str, int]:
     return sizes
 
 
-def purge_old(home: Home, store: Store, retention_s: float) -> None:
-    """Delete the jobs that ended more than ``retention_s`` seconds ago, by the wall clock."""
-    limit = datetime.now(UTC) - timedelta(seconds=retention_s)
-    for job in store.jobs(states.TERMINAL | {states.INTERRUPTED}):
-        if job.ended_at is not None and datetime.fromisoformat(job.ended_at) < limit:
-            purge(home, store, job)
+class Retention:
+    """Deletes jobs some time after their end. Times that cannot be right delete nothing, and are named.
+
+    Args:
+        home: The server's home.
+        store: The store of the jobs.
+        retention_s: Seconds after its end until a job is deleted; None keeps all jobs.
+    """
+
+    def __init__(self, home: Home, store: Store, retention_s: float | None) -> None:
+        self.home, self.store = home, store
+        self.retention = None if retention_s is None else timedelta(seconds=retention_s)
+        known = _time(store.newest_time())
+        self.clock = Clock(home.path / clock.FILE, known, self.retention or clock.LONGEST_LOOK)
+        self._named: set[str] = set()
+
+    def sweep(self) -> None:
+        """Delete the jobs whose time is over, the oldest first and at most ``MOST_AT_ONCE``."""
+        if not self.clock.look() or self.retention is None:
+            return
+        ended = self.store.jobs(states.TERMINAL | {states.INTERRUPTED})
+        ages = {job.id: age for job in ended if (age := self._age(job)) is not None and age > self.retention}
+        due = sorted((job for job in ended if job.id in ages), key=lambda job: ages[job.id], reverse=True)
+        if len(due) > MOST_AT_ONCE:
+            logger.warning("--retention deletes %d jobs, %d of them now and the others later", len(due), MOST_AT_ONCE)
+        for job in due[:MOST_AT_ONCE]:
+            try:
+                purge(self.home, self.store, job)
+            except (OSError, sqlite3.Error, WrongStateError):
+                logger.exception("job %s is old and could not be deleted: trying again", job.id)
+            else:
+                logger.info("job %s ended at %s, and was deleted after %s", job.id, job.ended_at, self.retention)
+
+    def _age(self, job: Job) -> timedelta | None:
+        """How long ago the job ended; None, and named, if it does not say so or says a time in the future."""
+        ended_at = _time(job.ended_at)
+        age = None if ended_at is None else self.clock.age(ended_at)
+        if age is None and job.id not in self._named:
+            self._named.add(job.id)
+            logger.warning("job %s ended at %s, which cannot be right: --retention keeps it", job.id, job.ended_at)
+        return age
+
+
+def _time(text: str | None) -> datetime | None:
+    """The time that the store holds as ``text``; None if it is missing or damaged."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else None

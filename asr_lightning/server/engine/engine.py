@@ -16,7 +16,7 @@ from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.job_folder.intake_report import IntakeReport
 from asr_lightning.job_folder.spec import JobSpec
-from asr_lightning.server.engine import cancellation, deletion, inspection, recovery, states, submission
+from asr_lightning.server.engine import cancellation, deletion, inspection, states, submission
 from asr_lightning.server.engine.damage import JobFiles
 from asr_lightning.server.engine.deletion import Receipt
 from asr_lightning.server.engine.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
@@ -24,6 +24,7 @@ from asr_lightning.server.engine.health import Health
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.quota import UNLIMITED, Quota
 from asr_lightning.server.engine.records import PREDECESSOR, V1, Event, Job, Source, new_job
+from asr_lightning.server.engine.recovery import Recovery
 from asr_lightning.server.engine.settings import EngineSettings
 from asr_lightning.server.engine.submission import Submission
 from asr_lightning.server.engine.supervisor import Supervisor
@@ -40,6 +41,9 @@ class Engine:
     Args:
         settings: The home, the devices and the limits.
 
+    Attributes:
+        notes: What the operator should know of the start: jobs that were rebuilt, files that could not be used.
+
     Raises:
         HomeError: The home cannot be used, or another server uses it.
     """
@@ -54,12 +58,13 @@ class Engine:
         self._lock = lock
         self.health = Health(self.home, settings)
         self.health.reserve.release()  # a full disk must not keep the store from being opened
+        recovery = Recovery(self.home)
         try:
-            self.store = recovery.open_store(self.home)
-            recovery.clean(self.home, self.store)
+            self.store = recovery.run()
         except BaseException:
             os.close(lock)
             raise
+        self.notes = tuple(recovery.notes)
         self.files = JobFiles(self.home)
         self.usage = Usage(self.home, self.store)
         self._supervisor = Supervisor(settings, self.home, self.store, self.health)

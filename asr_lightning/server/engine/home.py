@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import shutil
 import time
 from pathlib import Path
 from types import TracebackType
 
-from asr_lightning.durable import faults
+from asr_lightning.durable import faults, journal
 from asr_lightning.durable.files import sync_folder
 from asr_lightning.durable.locks import take_lock
+from asr_lightning.server.engine.claim import claim
 from asr_lightning.server.engine.errors import DiskFullError, HomeError
+from asr_lightning.server.engine.records import now
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "lustre"}
 )
+DISCARDED = re.compile(r".+\.[0-9a-f]{8}")
+"""The names that ``discard`` gives to what it moves to the trash."""
 
 
 class Home:
-    """``$ASR_HOME``, which only this user can read. It is made if it is missing.
+    """``$ASR_HOME``. It is made if it is missing; only this user can read what a server writes there.
 
     Raises:
-        HomeError: The path is on a network file system, belongs to another user, or is not a folder.
+        HomeError: The path is on a network file system, belongs to another user, is not a folder, or holds files of
+            others (``claim``).
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.path.chmod(0o700)
-            for name in ("uploads", "locks", "jobs", "trash"):
-                (self.path / name).mkdir(exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise HomeError(
-                f"{self.path} cannot be the server's home ({error.strerror}): name another --home"
-            ) from error
         kind = file_system(self.path)
         if kind in NETWORK_FILE_SYSTEMS:
             # Neither SQLite's WAL nor flock is dependable there: https://sqlite.org/wal.html
             raise HomeError(f"{self.path} is on a network file system ({kind}): put --home on a local disk")
+        try:
+            claim(self.path)
+        except HomeError:
+            raise
+        except OSError as error:
+            raise HomeError(
+                f"{self.path} cannot be the server's home ({error.strerror}): name another --home"
+            ) from error
 
     @property
     def store(self) -> Path:
@@ -56,6 +62,11 @@ class Home:
     def trash(self) -> Path:
         """The folder of files that are being deleted."""
         return self.path / "trash"
+
+    @property
+    def quarantine(self) -> Path:
+        """The folder of what could not be used and must not be deleted."""
+        return self.path / "quarantine"
 
     def job(self, job_id: str) -> Path:
         """The folder of a job."""
@@ -96,9 +107,31 @@ class Home:
         faults.point("purge.renamed")
         self.empty_trash()
 
+    def set_aside(self, path: Path, reason: str) -> str:
+        """Move ``path`` to the quarantine, from which nothing is ever deleted; returns a sentence that says so."""
+        target = self.quarantine / f"{path.name}.{os.urandom(4).hex()}"
+        path.rename(target)
+        sync_folder(path.parent)
+        place = path.relative_to(self.path)
+        entry = {"name": target.name, "place": str(place), "time": now(), "why": reason}
+        with contextlib.suppress(OSError):  # on a full disk, the log alone says it
+            journal.append(self.quarantine / "reasons.jsonl", [entry])
+        return f"{place} was moved to {target}: {reason}"
+
+    def set_store_aside(self) -> Path:
+        """Move a damaged store to a name beside it, with its write-ahead log; returns where it is now."""
+        target = self.path / f"state.db.damaged.{os.urandom(4).hex()}"
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                self.store.with_name(f"{self.store.name}{suffix}").rename(target.with_name(f"{target.name}{suffix}"))
+        sync_folder(self.path)
+        return target
+
     def empty_trash(self) -> None:
-        """Delete everything in the trash; several threads may do so at the same time."""
+        """Delete what was discarded; several threads may do so at the same time."""
         for path in self.trash.iterdir():
+            if not DISCARDED.fullmatch(path.name):
+                continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, onerror=_unless_missing)
             else:

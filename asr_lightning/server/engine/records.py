@@ -109,7 +109,8 @@ class Event:
     """One change of a job.
 
     Attributes:
-        seq: Number of the event among those of its job, from 1 on without a gap.
+        seq: Number of the event among those of its job, from 1 on. A rebuilt store leaves a gap and never begins again,
+            so that each new event has a higher number than any that a client has seen.
         time: UTC, ISO 8601.
         kind: "state", "progress" or "purged".
         data: JSON object that clients get as it is.
@@ -123,7 +124,12 @@ class Event:
 
 def now() -> str:
     """The current time: UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return iso(datetime.now(UTC))
+
+
+def iso(time: datetime) -> str:
+    """``time`` as the store holds it."""
+    return time.isoformat(timespec="milliseconds")
 
 
 def new_job(job_id: str, spec: JobSpec, source: str, owner: str | None = None) -> Job:

@@ -1,105 +1,190 @@
-"""What a server does at its start: rebuild a damaged store from the job folders, and clean up after a crash."""
+"""What a server does at its start: open the store, merge the jobs' folders into it, and clean up after a crash.
+
+Nothing is deleted but what the server knows to be its own and unwanted: uploads that no job took, and jobs whose
+deletion was recorded. What cannot be used is moved to the quarantine, and what is not the server's is left where it is.
+"""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
-from asr_lightning.durable.ids import is_id
-from asr_lightning.durable.locks import is_held
+from asr_lightning.durable.ids import is_made_here
 from asr_lightning.job_folder import layout, processes
-from asr_lightning.job_folder.assignment import Assignment
-from asr_lightning.job_folder.ending import Ending
-from asr_lightning.job_folder.intake_report import IntakeReport
-from asr_lightning.job_folder.worker import is_cancelled
-from asr_lightning.server.engine import states
+from asr_lightning.job_folder.history import History
+from asr_lightning.server.engine import merging, rebuild, receipts, states
+from asr_lightning.server.engine.errors import HomeError
+from asr_lightning.server.engine.histories import Histories
 from asr_lightning.server.engine.home import Home
-from asr_lightning.server.engine.records import Job
+from asr_lightning.server.engine.merging import Entry
+from asr_lightning.server.engine.rebuild import Found
 from asr_lightning.server.engine.store import Store
-from asr_lightning.server.engine.submission import Submission
 
 logger = logging.getLogger(__name__)
 
-
-def open_store(home: Home) -> Store:
-    """The store of ``home``. A damaged one is put aside, and all jobs are read from their folders."""
-    exists = home.store.exists()
-    try:
-        store = Store(home.store)
-    except sqlite3.OperationalError:
-        raise  # locked, full or unreadable, but not damaged
-    except sqlite3.DatabaseError as error:
-        logger.warning("the job store is damaged (%s): it is rebuilt from the job folders", error)
-        home.store.replace(home.store.with_name("state.db.damaged"))
-        for suffix in ("-wal", "-shm"):
-            home.store.with_name(f"state.db{suffix}").unlink(missing_ok=True)
-        store, exists = Store(home.store), False
-    if not exists:
-        _rebuild(home, store)
-    return store
+FEW = 5
+STORE_FILES = ("state.db", "state.db-wal", "state.db-shm")
 
 
-def clean(home: Home, store: Store) -> None:
-    """Remove what no job refers to: partial uploads, folders that the store never took, unfinished deletions."""
-    home.empty_trash()
-    for path in home.uploads.iterdir():
-        processes.end_all(path.name)  # an inspection of data that outlived the server
-        home.discard(path)
-    state_of = {job.id: job.state for job in store.jobs()}
-    for folder in home.jobs():
-        if state_of.get(folder.name, states.PURGED) == states.PURGED:
-            home.discard(folder)
+class Recovery:
+    """The start of a server on a home.
+
+    Args:
+        home: The home, whose lock this process holds.
+
+    Attributes:
+        notes: What the operator should know, a sentence each. They are logged too.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.notes: list[str] = []
+        self._at_work: set[str] = set()
+
+    def run(self) -> Store:
+        """Open the store, and repair what a crash or a damaged disk left; returns the store.
+
+        Raises:
+            HomeError: The store cannot be opened, and is not damaged.
+        """
+        store = self._open()
+        try:
+            histories = Histories(self.home, store)
+            store.on_change = histories.update
+            self._merge(store, histories)
+            self._clean()
+        except BaseException:
+            store.close()
+            raise
+        if aside := sorted(path.name for path in self.home.quarantine.iterdir() if path.name != "reasons.jsonl"):
+            self._note(
+                f"{self.home.quarantine} holds {len(aside)} files or folders that could not be used, and reasons.jsonl "
+                "says why: look at them, then put them right or delete them"
+            )
+        return store
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        logger.warning("%s", text)
+
+    def _open(self) -> Store:
+        """The store. A damaged one is set aside, and replaced by an empty one, which the jobs' folders then fill."""
+        for name in STORE_FILES:
+            if (self.home.path / name).is_dir():
+                self._note(self.home.set_aside(self.home.path / name, "a folder is in the place of the job store"))
+        try:
+            return Store(self.home.store)
+        except sqlite3.OperationalError as error:  # locked, full or unreadable, but not damaged
+            raise HomeError(
+                f"{self.home.store} cannot be opened ({error}): end other programs that use it, and see that this user "
+                f"may write to it; or move state.db* out of {self.home.path}, and the jobs are read from their folders"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            why = " ".join(str(error).split())
+            self._note(f"the job store is damaged ({why}): it was moved to {self.home.set_store_aside()}")
+            return Store(self.home.store)
+
+    # jobs
+
+    def _merge(self, store: Store, histories: Histories) -> None:
+        """Make store, histories and folders agree; where they do not, the newest wins."""
+        known, deleted = merging.entries(store), receipts.read(self.home)
+        found = list[Found]()
+        for folder in self.home.jobs():
+            try:
+                past = History.read(folder)
+                if self._is_gone(folder, past, known.get(folder.name), deleted):
+                    continue
+                job = self._newer(folder, past, known.get(folder.name))
+                if job is None:
+                    self._keep(store, histories, folder, past)
+                else:
+                    found.append(job)
+            except (OSError, ValueError, sqlite3.Error) as error:
+                self._note(f"jobs/{folder.name} cannot be read ({error}): it is left as it is")
+        self._at_work = processes.jobs_at_work() if found else set()
+        if found:
+            merging.free_devices(store, [each.job.id for each in found])
+        for each in sorted(found, key=_by_age):
+            try:
+                self._take_up(store, histories, each)
+            except (OSError, ValueError, sqlite3.Error) as error:
+                self._note(f"jobs/{each.job.id} cannot be taken up ({error}): the next start tries again")
+        if found:
+            few = ", ".join(each.job.id for each in found[:FEW]) + (" …" if len(found) > FEW else "")
+            self._note(f"{len(found)} jobs were read from their folders, which are newer than the job store: {few}")
+        self._forget(store, known, deleted)
+
+    def _is_gone(self, folder: Path, past: History, entry: Entry | None, deleted: receipts.Receipts) -> bool:
+        """Whether there is nothing to take up: the folder is no job's, the job was deleted, or nothing tells of it."""
+        name = folder.name
+        is_purged = entry is not None and entry.job is not None and entry.job.state == states.PURGED
+        is_cut_short = is_purged and name in deleted.begun and name not in deleted.done
+        if is_cut_short or past.record.get("state") == states.PURGED:
+            logger.info("job %s was deleted: so is what is left of it", name)
+            self.home.discard(folder)
+            receipts.end(self.home, name)
+        elif is_purged or name in deleted.done:
+            self._note(self.home.set_aside(folder, "the job was deleted, and its folder was put back"))
+        elif entry is None and not is_made_here(name) and not any((folder / sign).exists() for sign in rebuild.SIGNS):
+            self._note(f"jobs/{name} is no job of this server: it is left alone")
+        elif (entry is None or entry.job is None) and rebuild.requested(folder, past) is None:
+            reason = f"none of {layout.REQUEST}, {layout.HISTORY} and {layout.ASSIGNMENT} tells what job it was"
+            self._note(self.home.set_aside(folder, reason))
+        else:
+            return False
+        return True
+
+    def _newer(self, folder: Path, past: History, entry: Entry | None) -> Found | None:
+        """The job as its folder shows it, if that is newer than what the store has."""
+        if entry is None or entry.job is None or past.last > entry.last:
+            return rebuild.find(folder, past)
+        return rebuild.find(folder, past, entry.job) if rebuild.is_behind(entry.job, folder) else None
+
+    def _keep(self, store: Store, histories: Histories, folder: Path, past: History) -> None:
+        """Complete what store and folder lack of a job that the store has as it is."""
+        job, submission = store.job(folder.name), rebuild.requested(folder, past)
+        with store.writing() as connection:
+            if submission is not None:
+                merging.put_key(connection, submission)
+            if job.ended_at is None and job.state in states.TERMINAL | {states.INTERRUPTED}:
+                ended_at = [rebuild.ended_at(folder), job.id]
+                connection.execute("UPDATE job SET ended_at = ? WHERE id = ?", ended_at)
+        histories.repair(job.id, past, folder)
+
+    def _take_up(self, store: Store, histories: Histories, found: Found) -> None:
+        folder = self.home.job(found.job.id)
+        if found.job.state not in states.ACTIVE and found.job.id in self._at_work:
+            processes.end_all(found.job.id)  # what outlived the trainer
+        job = merging.put(store, found)
+        histories.repair(job.id, found.past, folder)
+        logger.info("job %s was read from its folder: its state is %s", job.id, job.state)
+
+    def _forget(self, store: Store, known: Mapping[str, Entry], deleted: receipts.Receipts) -> None:
+        """Delete what an older store has of jobs that were deleted since; name rows that tell nothing."""
+        for job_id, entry in known.items():
+            if self.home.job(job_id).exists():
+                continue
+            if entry.job is None:
+                self._note(f"job {job_id} has a damaged row in {self.home.store} and no folder: it is not shown")
+            elif job_id in deleted.begun and entry.job.state != states.PURGED:
+                store.purge(entry.job)
+
+    # what a crash left
+
+    def _clean(self) -> None:
+        """Delete uploads that no job took, and unfinished deletions."""
+        self.home.empty_trash()
+        for path in self.home.uploads.iterdir():
+            if is_made_here(path.name) and not path.is_symlink():
+                processes.end_all(path.name)  # an inspection of data that outlived the server
+                self.home.discard(path)
+        for folder in (self.home.uploads, self.home.trash):
+            for path in folder.iterdir():
+                self._note(f"{path} is none of this server's files: it is left alone")
 
 
-def _rebuild(home: Home, store: Store) -> None:
-    submissions = [submission for folder in home.jobs() if (submission := _submission(folder)) is not None]
-    for submission in sorted(submissions, key=lambda each: (each.created_at, each.id)):
-        job = _job_of(submission, home.job(submission.id))
-        store.restore(job, submission.key, submission.body_hash)
-        logger.info("job %s was read from its folder: %s", job.id, job.state)
-
-
-def _submission(folder: Path) -> Submission | None:
-    submission = Submission.read(folder) if is_id(folder.name) else None
-    if submission is None:
-        logger.warning("%s holds no whole request.json: it was never acknowledged", folder.name)
-    return submission
-
-
-def _job_of(submission: Submission, folder: Path) -> Job:
-    """The job in ``folder``, in the state that its files prove."""
-    assignment, intake = _assignment(folder), IntakeReport.read(folder)
-    job = Job(
-        id=submission.id,
-        state=states.CREATED if intake is None else states.QUEUED,
-        attempt=assignment.attempt if assignment else 0,
-        source=submission.source,
-        owner=submission.owner,
-        spec=submission.spec,
-        created_at=submission.created_at,
-        dataset=intake.dataset if intake else None,
-        artifacts={},
-    )
-    cancelled, ending = is_cancelled(folder), Ending.read(folder, job.attempt)
-    if is_held(folder / layout.WORKER_LOCK):
-        state = states.CANCELLING if cancelled else (states.PREPARING if job.attempt else states.VALIDATING)
-        return replace(job, state=state, device=assignment.device if assignment else None)
-    if cancelled:
-        return replace(job, state=states.CANCELLED)
-    if ending is not None and ending.succeeded:
-        return replace(job, state=states.SUCCEEDED, metrics=ending.metrics, artifacts=ending.artifacts)
-    if ending is not None:
-        return replace(job, state=states.FAILED, error=ending.error)
-    if intake is not None and intake.error is not None:
-        return replace(job, state=states.FAILED, error=intake.error)
-    return replace(job, state=states.INTERRUPTED) if job.attempt else job
-
-
-def _assignment(folder: Path) -> Assignment | None:
-    """The task of the last trainer; None if none was started."""
-    try:
-        return Assignment.read(folder)
-    except ValueError:
-        return None
+def _by_age(found: Found) -> tuple[float, str, str]:
+    return (float("inf") if found.number is None else found.number, found.job.created_at, found.job.id)

@@ -7,20 +7,23 @@ commit (https://sqlite.org/pragma.html#pragma_synchronous).
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Unpack
 
 from asr_lightning.durable import faults
-from asr_lightning.job_folder.failure import Failure
-from asr_lightning.job_folder.spec import JobSpec
-from asr_lightning.server.engine import states
+from asr_lightning.server.engine import soundness, states
 from asr_lightning.server.engine.errors import KeyConflictError, NoSuchJobError
 from asr_lightning.server.engine.records import Event, Job, JobChanges, now
+from asr_lightning.server.engine.rows import COLUMNS, Value, encoded, job_of, row_of
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 BUSY_S = 10.0
@@ -47,13 +50,6 @@ CREATE TABLE event (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE key (key TEXT PRIMARY KEY, body_hash TEXT NOT NULL, job TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
-JSON_COLUMNS = ("error", "dataset", "metrics", "artifacts")
-COLUMNS = (
-    "id", "state", "attempt", "auto_resumes", "source", "spec", "created_at", "started_at", "ended_at", "device",
-    "resumed_from", "error", "dataset", "metrics", "artifacts", "owner",
-)  # fmt: skip
-Value = str | int | None
-"""A value of a column."""
 
 
 class Store:
@@ -62,25 +58,24 @@ class Store:
     Args:
         path: The file, which is made if it is missing.
 
+    Attributes:
+        on_change: Called with the id of a job after each commit that gave it an event.
+
     Raises:
         sqlite3.DatabaseError: The file is damaged; ``recovery`` makes a new store from the job folders.
+        HomeError: A newer version of this package wrote the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.on_change: Callable[[str], None] = lambda job_id: None
+        self._unreadable: set[str] = set()
+        # SQLite would make the file readable for others; its log gets the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         # One connection to read and one to write, so that no reader waits while a commit waits for the disk.
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         with closing(self._connect()) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-            elif version != VERSION:
-                raise sqlite3.DatabaseError(f"{path} is of version {version}, not {VERSION}")
-            elif "owner" not in {row["name"] for row in connection.execute("PRAGMA table_info(job)")}:
-                connection.execute("ALTER TABLE job ADD COLUMN owner TEXT")  # version 1 began without it
-            (sound,) = connection.execute("PRAGMA quick_check").fetchone()
-            if sound != "ok":
-                raise sqlite3.DatabaseError(f"{path} is damaged: {sound}")
+            soundness.require(connection, path, SCHEMA, VERSION)
         self._reader, self._writer = self._connect(), self._connect()
 
     def _connect(self) -> sqlite3.Connection:
@@ -94,12 +89,13 @@ class Store:
         return connection
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read with."""
         with self._read_lock:
             yield self._reader
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction."""
         with self._write_lock:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -146,9 +142,23 @@ class Store:
         return self._jobs(f"WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?", [*values, limit])
 
     def _jobs(self, clause: str, values: Sequence[Value]) -> list[Job]:
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM job {clause}", values).fetchall()
-        return [_job(row) for row in rows]
+        return [job for row in rows if (job := self._readable(row)) is not None]
+
+    def _readable(self, row: sqlite3.Row) -> Job | None:
+        try:
+            return job_of(row)
+        except (ValueError, TypeError) as error:
+            if row["id"] not in self._unreadable:
+                self._unreadable.add(row["id"])
+                logger.error(
+                    "job %s is left out, since its row in %s is damaged (%s): the next start reads it from its folder",
+                    row["id"],
+                    self.path,
+                    error,
+                )
+            return None
 
     def add(self, job: Job, key: str | None, body_hash: str, max_active: int) -> None:
         """Record a new job, unless ``max_active`` jobs are active.
@@ -157,7 +167,7 @@ class Store:
             sqlite3.IntegrityError: The key or the id exists already.
             OverflowError: Too many jobs are active.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             active = sorted(states.ACTIVE)
             query = f"SELECT count(*) FROM job WHERE state IN ({_marks(active)})"
             if connection.execute(query, active).fetchone()[0] >= max_active:
@@ -166,17 +176,10 @@ class Store:
             if key is not None:
                 connection.execute("INSERT INTO key VALUES (?, ?, ?)", [key, body_hash, job.id])
             _record(connection, job.id, "state", {"state": job.state, "attempt": job.attempt})
-
-    def restore(self, job: Job, key: str | None, body_hash: str) -> None:
-        """Record a job that was read from its folder."""
-        with self._writing() as connection:
-            self._insert(connection, job)
-            if key is not None:
-                connection.execute("INSERT OR IGNORE INTO key VALUES (?, ?, ?)", [key, body_hash, job.id])
-            _record(connection, job.id, "state", {"state": job.state, "attempt": job.attempt, "rebuilt": True})
+        self.on_change(job.id)
 
     def _insert(self, connection: sqlite3.Connection, job: Job) -> None:
-        values = [_encoded(name, getattr(job, name)) for name in COLUMNS]
+        values = list(row_of(job).values())
         connection.execute(f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({_marks(COLUMNS)})", values)
 
     def keyed(self, key: str, body_hash: str | None = None) -> Job | None:
@@ -189,7 +192,7 @@ class Store:
         Raises:
             KeyConflictError: The request that made the job has another hash.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute("SELECT body_hash, job FROM key WHERE key = ?", [key]).fetchone()
         if row is None:
             return None
@@ -211,8 +214,8 @@ class Store:
             if after not in states.NEXT[before]:
                 raise ValueError(f"no job goes from {before} to {after}")
         columns = ", ".join(f"{name} = ?" for name in ("state", *changes))
-        values = [state, *(_encoded(name, value) for name, value in changes.items())]
-        with self._writing() as connection:
+        values = [state, *(encoded(name, value) for name, value in changes.items())]
+        with self.writing() as connection:
             query = f"UPDATE job SET {columns} WHERE id = ? AND state = ? AND attempt = ?"
             done = connection.execute(query, [*values, job.id, job.state, job.attempt]).rowcount
             for entered in path[1:] if done else []:
@@ -220,14 +223,18 @@ class Store:
                 if error := changes.get("error"):
                     data["error"] = error.as_dict()
                 _record(connection, job.id, "state", data)
-        return self.job(job.id) if done else None
+        return self._changed(job.id) if done else None
+
+    def _changed(self, job_id: str) -> Job:
+        self.on_change(job_id)
+        return self.job(job_id)
 
     def purge(self, job: Job) -> Job | None:
         """Move ``job`` to purged and erase what is stored about its data; None if it is no longer as it was read."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             query = (
                 "UPDATE job SET state = ?, error = NULL, dataset = NULL, metrics = NULL, artifacts = '{}', "
-                "resumed_from = NULL WHERE id = ? AND state = ? AND attempt = ?"
+                "resumed_from = NULL, device = NULL WHERE id = ? AND state = ? AND attempt = ?"
             )
             done = connection.execute(query, [states.PURGED, job.id, job.state, job.attempt]).rowcount
             if done:
@@ -235,19 +242,27 @@ class Store:
                 _record(connection, job.id, "purged", {"state": states.PURGED, "attempt": job.attempt})
                 connection.execute("DELETE FROM event WHERE job = ? AND kind != 'purged'", [job.id])
                 connection.execute("DELETE FROM key WHERE job = ?", [job.id])  # its text is the client's
-        return self.job(job.id) if done else None
+        return self._changed(job.id) if done else None
 
     def record(self, job: Job, kind: str, data: Mapping[str, object]) -> None:
         """Record an event that changes no state."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             _record(connection, job.id, kind, data)
+        self.on_change(job.id)
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[Event]:
         """The events of a job with a number above ``after``, oldest first."""
         query = "SELECT seq, time, kind, data FROM event WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query, [job_id, after, limit]).fetchall()
         return [Event(seq, time, kind, json.loads(data)) for seq, time, kind, data in rows]
+
+    def newest_time(self) -> str | None:
+        """The newest time at which a job was made, started or ended; None if there is no job."""
+        query = "SELECT max(max(created_at, coalesce(started_at, ''), coalesce(ended_at, ''))) FROM job"
+        with self.reading() as connection:
+            (newest,) = connection.execute(query).fetchone()
+        return newest
 
     def shrink(self) -> None:
         """Write the write-ahead log into the file and truncate it, so that no deleted byte stays in it."""
@@ -263,35 +278,3 @@ def _record(connection: sqlite3.Connection, job_id: str, kind: str, data: Mappin
 def _marks(values: Collection[str]) -> str:
     """Placeholders for ``values`` in a statement."""
     return ", ".join("?" * len(values))
-
-
-def _encoded(name: str, value: object) -> Value:
-    """The value of an attribute of ``Job`` as its column holds it."""
-    if isinstance(value, JobSpec | Failure):
-        return json.dumps(value.as_dict())
-    if name in JSON_COLUMNS and value is not None:
-        return json.dumps(value)
-    assert value is None or isinstance(value, str | int)
-    return value
-
-
-def _job(row: sqlite3.Row) -> Job:
-    error, dataset, metrics = (json.loads(row[name] or "null") for name in ("error", "dataset", "metrics"))
-    return Job(
-        id=row["id"],
-        state=row["state"],
-        attempt=row["attempt"],
-        auto_resumes=row["auto_resumes"],
-        source=row["source"],
-        spec=JobSpec.from_json(json.loads(row["spec"])),
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        device=row["device"],
-        resumed_from=row["resumed_from"],
-        error=None if error is None else Failure.from_json(error),
-        dataset=dataset,
-        metrics=metrics,
-        artifacts=json.loads(row["artifacts"]),
-        owner=row["owner"],
-    )

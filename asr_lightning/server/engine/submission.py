@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from asr_lightning.durable import faults
@@ -56,19 +58,27 @@ class Submission:
 
     @classmethod
     def read(cls, folder: Path) -> Submission | None:
-        """The submission of the job in ``folder``; None if the file is missing, cut off or of another job."""
-        document = read_json(folder / layout.REQUEST)
-        if document is None or document.get("id") != folder.name:
+        """The submission of the job in ``folder``; None if the file is missing, damaged or of another job."""
+        return cls.from_json(read_json(folder / layout.REQUEST), folder.name)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object] | None, job_id: str) -> Submission | None:
+        """The submission of the job ``job_id`` that ``document`` holds; None if it holds none."""
+        if document is None or document.get("id") != job_id:
             return None
-        return cls(
-            id=folder.name,
-            created_at=str(document["created_at"]),
-            spec=JobSpec.from_json(document["spec"]),
-            source=str(document["source"]),
-            key=document.get("key"),
-            body_hash=str(document.get("body_hash") or ""),
-            owner=document.get("owner"),
-        )
+        key, owner = document.get("key"), document.get("owner")
+        try:
+            return cls(
+                id=job_id,
+                created_at=datetime.fromisoformat(str(document.get("created_at"))).isoformat(timespec="milliseconds"),
+                spec=JobSpec.from_json(document.get("spec")),
+                source=str(document["source"]),
+                key=key if isinstance(key, str) else None,
+                body_hash=str(document.get("body_hash") or ""),
+                owner=owner if isinstance(owner, str) else None,
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 def scoped(key: str | None, owner: str | None) -> str | None:
@@ -99,14 +109,20 @@ def fill(home: Home, submission: Submission, archive: Path, archive_sha256: str)
         aside.rename(folder)
         sync_folder(folder.parent)
     except BaseException:
-        for path in (aside, folder):
-            undo(home, path, archive)
+        undo(home, folder if folder.exists() else aside, archive)
         raise
     return folder
 
 
 def undo(home: Home, folder: Path, archive: Path) -> None:
-    """Undo ``fill``: move the archive back to where it was, and delete the folder."""
-    if (folder / layout.ARCHIVE).exists():
-        (folder / layout.ARCHIVE).rename(archive)
-    home.discard(folder)
+    """Undo ``fill``: move the archive back to where it was, and delete the folder.
+
+    The folder first leaves the jobs, in one step: the next start would take it up as a job there.
+    """
+    aside = home.uploads / folder.name
+    if folder != aside and folder.exists():
+        folder.rename(aside)
+        sync_folder(folder.parent)
+    if (aside / layout.ARCHIVE).exists():
+        (aside / layout.ARCHIVE).rename(archive)
+    home.discard(aside)

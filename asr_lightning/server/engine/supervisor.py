@@ -21,7 +21,7 @@ from asr_lightning.job_folder.failure import AGAIN, Failure
 from asr_lightning.job_folder.intake_report import IntakeReport
 from asr_lightning.job_folder.progress import PHASES, Progress
 from asr_lightning.server.engine import states
-from asr_lightning.server.engine.deletion import purge_old
+from asr_lightning.server.engine.deletion import Retention
 from asr_lightning.server.engine.errors import WrongStateError
 from asr_lightning.server.engine.health import Health, launch_failure
 from asr_lightning.server.engine.home import Home
@@ -61,7 +61,7 @@ class Supervisor(threading.Thread):
         self._since: dict[tuple[str, str, int], float] = {}  # when this server first saw a job in a state
         self._intake_tries: dict[str, int] = {}
         self._reported: dict[str, Progress] = {}  # the progress in the last event of a job
-        self._next_purge = 0.0
+        self._next_purge, self._retention = 0.0, Retention(home, store, settings.retention_s)
 
     def run(self) -> None:
         """Step until ``ending`` is set."""
@@ -88,11 +88,11 @@ class Supervisor(threading.Thread):
         self.last_step = time.monotonic()
 
     def _purge_old(self) -> None:
-        if self.settings.retention_s is None or time.monotonic() < self._next_purge:
+        if time.monotonic() < self._next_purge:
             return
         self._next_purge = time.monotonic() + RETENTION_PAUSE_S
         try:
-            purge_old(self.home, self.store, self.settings.retention_s)
+            self._retention.sweep()
         except (sqlite3.Error, OSError, WrongStateError):
             logger.exception("old jobs could not be deleted: trying again")
 

@@ -130,8 +130,8 @@ def test_checking_data_keeps_nothing(home: Path) -> None:
         assert engine.jobs() == []
 
 
-def test_start_removes_partial_uploads_and_planted_links(home: Path, tmp_path: Path) -> None:
-    """T27: a link in the home is removed, not followed."""
+def test_start_removes_partial_uploads_and_follows_no_planted_link(home: Path, tmp_path: Path) -> None:
+    """T27: a link in the home is left as it is, and not followed."""
     outside = tmp_path / "mine"
     outside.mkdir()
     (outside / "kept").touch()
@@ -143,7 +143,8 @@ def test_start_removes_partial_uploads_and_planted_links(home: Path, tmp_path: P
         engine.stop()
         engine.__init__(driver.settings(home))  # type: ignore[misc]
         engine.start()
-        assert list((home / "uploads").iterdir()) == list((home / "trash").iterdir()) == []
+        for name in ("uploads", "trash", "jobs"):
+            assert [path.is_symlink() for path in (home / name).iterdir()] == [True]
         assert (outside / "kept").exists()
 
 
