@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from asr_lightning.data.division import UNSPLIT, Splits, divide
+from asr_lightning.data.division import num_texts as num_texts_of
 from asr_lightning.data.rows import Row, split_key
-from asr_lightning.data.splits import UNSPLIT, Splits, divide
-from asr_lightning.data.splits import num_texts as num_texts_of
 from asr_lightning.errors import OptionError
 
 log = logging.getLogger(__name__)

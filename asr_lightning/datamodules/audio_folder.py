@@ -6,7 +6,6 @@ script that trains.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -14,15 +13,16 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
+from asr_lightning.data.division import SPLITS, Splits, require_valid_shares
 from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.folds import Fold
 from asr_lightning.data.rows import Row
-from asr_lightning.data.splits import SPLITS, Plan, Splits, plan_splits, require_valid_shares
+from asr_lightning.data.splits import Plan, plan_splits
 from asr_lightning.datamodules.augment import Augmentation
 from asr_lightning.datamodules.dataset import AudioCache, SpeakerAndReplay, UtteranceDataset, WholeBatches, measure
-from asr_lightning.datamodules.late_loader import LateLoader
+from asr_lightning.datamodules.loaders import LateLoader, make_loader
 from asr_lightning.datamodules.sampler import EvaluationBatches, TrainBatches
 from asr_lightning.errors import DataError, require_at_least
 from asr_lightning.protocols import Collator
@@ -133,7 +133,7 @@ class AudioFolderDataModule(LightningDataModule):
 
     def use(self, splits: Splits) -> None:
         """Use ``splits``, whatever the CSV files of the folder list."""
-        self._splits, self._datasets = splits, {}
+        self._plan, self._datasets = Plan(splits), {}
 
     def divided(self, splits: Splits, fold: Fold = Fold()) -> AudioFolderDataModule:  # noqa: B008 - never changed
         """A copy with the same recordings in other ``splits`` but the same test; decoded recordings are shared."""
@@ -161,7 +161,9 @@ class AudioFolderDataModule(LightningDataModule):
         Raises:
             ValueError: Some recordings or transcripts cannot be used; the message lists them.
         """
-        plan = plan_splits(self.audio_dir, self.shares, self.seed, allow_text_leak=self.allow_text_leak)
+        plan = self._planned()
+        if plan.made or plan.listed:  # and not what ``use`` was given
+            plan = plan_splits(self.audio_dir, self.shares, self.seed, allow_text_leak=self.allow_text_leak)
         fresh = self.divided(plan.splits)
         fresh._plan = plan
         fresh._load(SPLITS)
@@ -234,7 +236,7 @@ class AudioFolderDataModule(LightningDataModule):
             num_drawn=num_drawn,
             epoch_clips=self.epoch_clips,
         )
-        return self._make_loader(LateLoader, WholeBatches(clips, sampler), sampler, self.collator)
+        return make_loader(LateLoader, WholeBatches(clips, sampler), sampler, self.collator, self.num_workers)
 
     def _replay(self) -> UtteranceDataset | None:
         """General speech, validated and augmented like the speaker's recordings; None without replay.
@@ -274,7 +276,8 @@ class AudioFolderDataModule(LightningDataModule):
         rank, world_size = self._rank_and_world_size() if distributed else (0, 1)
         uids = [row.uid for row in dataset.rows]
         sampler = EvaluationBatches(dataset.seconds, uids, self.eval_batch_size, rank, world_size)
-        return self._make_loader(DataLoader, WholeBatches(dataset, sampler), sampler, collator or self.collator)
+        batches = WholeBatches(dataset, sampler)
+        return make_loader(DataLoader, batches, sampler, collator or self.collator, self.num_workers)
 
     def transfer_batch_to_device(self, batch: SpeechBatch, device: torch.device, dataloader_idx: int) -> SpeechBatch:
         """Copy without waiting, while the GPU computes; Lightning would wait for each tensor of a batch."""
@@ -282,23 +285,3 @@ class AudioFolderDataModule(LightningDataModule):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _make_loader(
-        self, kind: type[DataLoader], dataset: WholeBatches, sampler: Sampler, collator: Collator | None
-    ) -> DataLoader:
-        if collator is None:
-            raise ValueError("no collator: pass collator=adapter.collator() to AudioFolderDataModule")
-        # Lightning recommends more workers if there are fewer than two, but 0 is fastest for few clips.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        return kind(
-            dataset,
-            batch_size=None,  # the sampler yields whole batches
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=collator,
-            pin_memory=torch.cuda.is_available(),
-            # A forked process may inherit a lock that an audio or BLAS thread holds, and hang. PyTorch itself limits
-            # each worker to one thread.
-            multiprocessing_context="spawn" if self.num_workers else None,
-            persistent_workers=self.num_workers > 0,
-        )

@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from asr_lightning.data.division import UNSPLIT, Splits, num_texts
 from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.folds import FoldCount, TestOn, num_folds
-from asr_lightning.data.splits import UNSPLIT, Splits, has_split, num_texts
+from asr_lightning.data.splits import has_split
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.errors import OptionError
 from asr_lightning.reports.statistics import MIN_GROUPS, most_certain

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from asr_lightning import __version__
 from asr_lightning.server.engine import states
+from asr_lightning.server.engine.health import Trouble
 from asr_lightning.server.http import admission, forms, schemas
 from asr_lightning.server.http.context import Context, RequestContext
 from asr_lightning.server.http.problems import Problem
@@ -38,10 +39,16 @@ async def readyz(context: RequestContext) -> Response:
     """Whether the server can do its work; ``troubles`` says what keeps it from that."""
     if not context.engine.is_supervised():
         raise Problem("unavailable", "jobs are not being processed: restart the server, which loses none of them")
-    if troubles := await run_in_threadpool(context.engine.health.troubles):
+    if troubles := await run_in_threadpool(_troubles, context):
         details = "; ".join(f"{each.job}: {each.message}" if each.job else each.message for each in troubles)
         raise Problem("unavailable", details, troubles=[asdict(each) for each in troubles])
     return JSONResponse({"status": "ready"})
+
+
+def _troubles(context: Context) -> list[Trouble]:
+    """What keeps the server from its work, as far as the caller may know: jobs of other names do not exist for it."""
+    troubles, store = context.engine.health.troubles(), context.engine.store
+    return [each for each in troubles if each.job is None or context.caller.sees_job(store.job(each.job))]
 
 
 @router.get("/version", responses=answers(s200=schemas.Version))

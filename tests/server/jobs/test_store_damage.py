@@ -135,7 +135,7 @@ def assert_nothing_is_lost(case: Case, approximate: tuple[str, ...] = ()) -> Non
     with opened(case) as engine:
         assert {job.id for job in engine.jobs()} - {case.original.deleted} == set(case.original.events)
         for name, before in case.original.jobs.items():
-            after = replace(engine.job(before.id), progress=None)
+            after = replace(engine.job(before.id), progress=None, damage=())
             seen, events = case.original.events[before.id], engine.events(before.id, limit=10_000)
             assert submit(engine, before.spec.model, b"bad" if name == "failed" else driver.VOICE, key=name) == after
             if name in approximate:

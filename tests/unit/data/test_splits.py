@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr_lightning.data.division import SPLITS, divide
 from asr_lightning.data.manifest import CSV_NAMES
 from asr_lightning.data.rows import Row, split_key
-from asr_lightning.data.splits import SPLITS, divide, prepare_splits
+from asr_lightning.data.splits import prepare_splits
 
 SHARES = {"train": 0.7, "dev": 0.2, "test": 0.1}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from asr_lightning.data.division import Splits
 from asr_lightning.data.manifest import CSV_NAMES
 from asr_lightning.data.rows import Row
-from asr_lightning.data.splits import Splits
 from asr_lightning.errors import OptionError
 from asr_lightning.run.evidence import doubts, settle
 from tests.toy_run import toy_data
