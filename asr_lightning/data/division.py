@@ -35,8 +35,8 @@ def require_valid_shares(shares: Sequence[float]) -> None:
     all_positive = len(shares) == 3 and all(math.isfinite(share) and share > 0 for share in shares)
     if not all_positive or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise OptionError(
-            f"--data.shares are three numbers above 0 for train, dev and test that sum to 1, and not {tuple(shares)}; "
-            f"the default is {SHARES}"
+            f"--data.shares must be three positive numbers for train, dev and test that sum to 1, but are "
+            f"{tuple(shares)}; the default is {SHARES}"
         )
 
 

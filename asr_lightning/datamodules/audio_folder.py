@@ -161,8 +161,8 @@ class AudioFolderDataModule(LightningDataModule):
         Raises:
             ValueError: Some recordings or transcripts cannot be used; the message lists them.
         """
-        plan = self._planned()
-        if plan.made or plan.listed:  # and not what ``use`` was given
+        plan = self._plan
+        if plan is None or plan.made or plan.listed:  # and not what ``use`` was given
             plan = plan_splits(self.audio_dir, self.shares, self.seed, allow_text_leak=self.allow_text_leak)
         fresh = self.divided(plan.splits)
         fresh._plan = plan

@@ -83,7 +83,7 @@ def test_few_clips_without_a_split_are_tested_out_of_fold(tones_once: Path, tmp_
     folder = copied_without_split(tones_once, tmp_path)
     for wanted, folds, obstacle in (("split", "auto", ""), ("auto", "off", ""), ("auto", "auto", "several processes")):
         settle(wanted, folds, data := toy_data(folder), obstacle)
-        assert data._splits is None
+        assert data._plan is None
     settle("auto", "auto", data := toy_data(folder), "")
     assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 12, "dev": 0, "test": 0}
     assert not list(folder.glob("*.csv")), "nothing is written, so that the next run decides the same"
