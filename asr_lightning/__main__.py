@@ -51,7 +51,20 @@ def main(arguments: list[str] | None = None) -> int:
 
     It is 0 for done, 1 for partly done, 2 for refused with a message, and 128 and its number for a signal.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a pipe that was closed can still be told from an error
+    except BaseException as error:
+        ending = endings.of(error)
+        if ending is None or os.environ.get("ASR_LIGHTNING_DEBUG"):
+            raise
+        sys.stderr.write(ending.message)
+        return ending.status
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     if arguments in (["-V"], ["--version"]):
         sys.stdout.write(f"{__version__}\n")
         return 0
@@ -67,16 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     configure_logging()
     memory.keep()
-    try:
-        status: int = importlib.import_module(f"asr_lightning.cli.{COMMANDS[command][0]}").run(command, arguments[1:])
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a pipe that was closed can still be told from an error
-    except BaseException as error:
-        ending = endings.of(error)
-        if ending is None or os.environ.get("ASR_LIGHTNING_DEBUG"):
-            raise
-        sys.stderr.write(ending.message)
-        return ending.status
+    status: int = importlib.import_module(f"asr_lightning.cli.{COMMANDS[command][0]}").run(command, arguments[1:])
     return status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from typing import NamedTuple
@@ -60,8 +61,24 @@ def _output_is_closed() -> bool:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # the interpreter flushes once more at its end
-        os.close(nowhere)
-        return True
-    return False
+        pass
+    else:
+        if not _has_lost_its_reader():
+            return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # the interpreter flushes once more at its end
+    os.close(nowhere)
+    return True
+
+
+def _has_lost_its_reader() -> bool:
+    """Whether stdout is a pipe that nobody reads. With PYTHONUNBUFFERED there is nothing left to flush."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # no file, as in a notebook
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

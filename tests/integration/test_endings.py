@@ -154,8 +154,10 @@ def test_an_error_of_ours_keeps_its_traceback() -> None:
     assert endings.of(BrokenPipeError()) is not None, "of another pipe than the output"
 
 
+@pytest.mark.parametrize("buffering", ["buffered", "unbuffered"])
 @pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["--help"]])
-def test_a_closed_pipe_ends_in_silence(arguments: list[str]) -> None:
+def test_a_closed_pipe_ends_in_silence(arguments: list[str], buffering: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1" if buffering == "unbuffered" else "")
     read, write = os.pipe()
     os.close(read)
     call = [sys.executable, "-m", "asr_lightning", *arguments]
