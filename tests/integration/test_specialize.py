@@ -127,7 +127,7 @@ def test_budget_is_a_time(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["5", "m", "0s", "-1m", "5 minutes"])
 def test_other_budgets_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a budget is a time such as"):
+    with pytest.raises(ValueError, match="--budget is a time such as"):
         seconds_of(text)
 
 
@@ -137,7 +137,7 @@ def test_wrong_options_are_refused(tones: Path, tmp_path: Path, capsys: pytest.C
     for more, message in (
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--canary", str(tmp_path / "nowhere")], "there is no such audio folder"),
-        (["--budget", "soon"], "a budget is a time such as"),
+        (["--budget", "soon"], "--budget is a time such as"),
         (["--selection.alphas", "[2.0]"], "selection.alphas"),
     ):
         try:

@@ -43,9 +43,10 @@ def loading_options(source: str, folder: Path, config: Mapping[str, object], lan
         return LoadingOptions({}, {})
     known = _languages(folder)
     if language not in known:
+        wrong = "" if language is None else f", and {language} is not one of them"
         some = ", ".join(sorted(known)[:8])
         raise OptionError(
-            f"{source} reads {len(known)} languages, and {language!r} is none of them: give --language with the "
+            f"{source} reads {len(known)} languages{wrong}: give --language with the "
             f"ISO 639-3 code of yours, such as {some}",
             "language",
         )
