@@ -139,8 +139,9 @@ class Store:
             where.append(f"state IN ({_marks(wanted)})")
             values += sorted(wanted)
         if after is not None:
-            where.append("number < (SELECT number FROM job WHERE id = ?)")
-            values.append(after)
+            # For a name, the job of another does not exist here either.
+            where.append("number < (SELECT number FROM job WHERE id = ? AND (? IS NULL OR owner = ?))")
+            values += [after, owner, owner]
         return self._jobs(f"WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?", [*values, limit])
 
     def _jobs(self, clause: str, values: Sequence[Value]) -> list[Job]:

@@ -88,6 +88,20 @@ def test_p17_no_route_shows_or_changes_what_belongs_to_another_name(engine: Engi
     assert "event: end" in stream.text
 
 
+def test_p17_no_page_begins_after_a_job_of_another_name(engine: Engine) -> None:
+    anna = client(engine, "anna")
+    ben = same_app(anna, engine, "ben")
+    older = submit(ben).json()["id"]
+    driver.reach(engine, engine.job(older), "succeeded")
+    job = submit(anna).json()["id"]
+    driver.reach(engine, engine.job(job), "succeeded")
+    newer = submit(ben).json()["id"]
+    pages = [ben.get("/v1/jobs", params={"after": after}).json() for after in (job, "nobody")]
+    assert pages[0] == pages[1] == {"data": [], "next": None}
+    assert [shown["id"] for shown in ben.get("/v1/jobs", params={"after": newer}).json()["data"]] == [older]
+    driver.reach(engine, engine.job(newer), "succeeded")
+
+
 def test_p17_jobs_of_others_are_not_named_when_the_server_is_busy(tmp_path: Path) -> None:
     with driver.running(tmp_path / "home", queue_cap=1) as engine:
         anna = client(engine, "anna")
