@@ -128,7 +128,10 @@ def _quota(error: errors.QuotaError) -> Problem:
         return Problem(code, text, headers, quota=error.name, limit=error.limit, used=error.used)
 
     if error.name == "max_bytes":
-        text = f"your jobs and uploads hold {error.used} of {error.limit} bytes, and this is too much: delete old jobs"
+        text = (
+            f"this does not fit: your jobs and uploads hold {error.used} of the {error.limit} bytes that they may: "
+            "delete old ones, or send less"
+        )
         return problem("quota_bytes", text)
     if error.name == "max_queued":
         text = f"{error.used} of your jobs wait or run, and {error.limit} may: wait for one, or cancel one"

@@ -86,9 +86,11 @@ async def put(
 ) -> Response:
     """Add the body at ``offset``, which must be the number of bytes received so far."""
     upload = context.upload(upload_id)
+    quota = None
     if upload.size is None:  # an announced size was counted when the upload began
         await context.require_bytes(admission.announced(request))
-    await context.uploads.append(upload, offset, request)
+        quota = await context.byte_quota()
+    await context.uploads.append(upload, offset, request, quota)
     return JSONResponse(upload.view())
 
 

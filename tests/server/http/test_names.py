@@ -342,6 +342,16 @@ def test_a_body_without_a_length_is_within_the_quota_too(engine: Engine) -> None
     assert engine.jobs() == [] and not list(engine.home.uploads.iterdir())
 
 
+def test_an_upload_without_a_length_is_within_the_quota_too(engine: Engine) -> None:
+    anna = client(engine, "anna", quota=Quota(max_bytes=5000))
+    for offset, pieces, status in ((0, [GZIP.ljust(3000)], 200), (3000, [b"x" * 2500], 507)):
+        upload = anna.get("/v1/uploads").json()["data"][0]["id"] if offset else anna.post("/v1/uploads").json()["id"]
+        answer = anna.put(f"/v1/uploads/{upload}", params={"offset": offset}, content=iter(pieces))
+        assert answer.status_code == status
+    assert (answer.json()["code"], answer.json()["limit"], answer.json()["used"]) == ("quota_bytes", 5000, 3000)
+    assert sum(path.stat().st_size for path in engine.home.uploads.iterdir()) == 3000
+
+
 def multipart(data: bytes) -> bytes:
     part = b"--cut\r\nContent-Disposition: form-data; name="
     return (
