@@ -59,9 +59,10 @@ class Recovery:
             store.close()
             raise
         if aside := sorted(path.name for path in self.home.quarantine.iterdir() if path.name != "reasons.jsonl"):
+            what = f"{len(aside)} files or folders" if len(aside) > 1 else "a file or folder"
             self._note(
-                f"{self.home.quarantine} holds {len(aside)} files or folders that could not be used, and reasons.jsonl "
-                "says why: look at them, then put them right or delete them"
+                f"{self.home.quarantine} holds {what} that could not be used, and reasons.jsonl says why: look there, "
+                "then put it right or delete it"
             )
         return store
 
@@ -114,7 +115,12 @@ class Recovery:
                 self._note(f"jobs/{each.job.id} cannot be taken up ({error}): the next start tries again")
         if found:
             few = ", ".join(each.job.id for each in found[:FEW]) + (" …" if len(found) > FEW else "")
-            self._note(f"{len(found)} jobs were read from their folders, which are newer than the job store: {few}")
+            which = (
+                f"{len(found)} jobs were read from their folders, which are"
+                if len(found) > 1
+                else ("one job was read from its folder, which is")
+            )
+            self._note(f"{which} newer than the job store: {few}")
         self._forget(store, known, deleted)
 
     def _is_gone(self, folder: Path, past: History, entry: Entry | None, deleted: receipts.Receipts) -> bool:

@@ -357,7 +357,7 @@ def test_serve_names_what_it_could_not_use(home: Path) -> None:
     model = Home(home).job(ORPHAN) / "artifacts" / "model.tar.gz"
     model.parent.mkdir(parents=True)
     model.write_bytes(b"the only copy of a model")
-    for said in (f"jobs/{ORPHAN} was moved to {home}/quarantine/{ORPHAN}.", f"{home}/quarantine holds 1 file"):
+    for said in (f"jobs/{ORPHAN} was moved to {home}/quarantine/{ORPHAN}.", f"{home}/quarantine holds a file"):
         with serving(home, "--device", "cpu", "--no_tensorboard") as process:
             assert said in process.said
 
