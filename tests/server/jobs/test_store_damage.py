@@ -301,10 +301,12 @@ def spoil(path: Path, damage: str) -> None:
         path.write_bytes(bytes(byte ^ 0x5A for byte in content))
     elif damage == "folder":
         path.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(path)
 
 
 @pytest.mark.parametrize("store", ["nothing", "store lost", "store of yesterday"])
-@pytest.mark.parametrize("damage", ["lost", "cut", "garbled", "folder"])
+@pytest.mark.parametrize("damage", ["lost", "cut", "garbled", "folder", "pipe"])
 @pytest.mark.parametrize("file", FILES)
 def test_nothing_is_lost_with_a_damaged_file(case: Case, file: str, damage: str, store: str) -> None:
     """One file of every job is damaged, with a store that is sound, lost or old."""
