@@ -134,9 +134,9 @@ def _quota(error: errors.QuotaError) -> Problem:
         )
         return problem("quota_bytes", text)
     if error.name == "max_queued":
-        text = f"{error.used} of your jobs wait or run, and {error.limit} may: wait for one, or cancel one"
+        text = f"your jobs that wait or run: {error.used} of at most {error.limit}. Wait for one to end, or cancel one"
         return problem("quota_exceeded", text, {"Retry-After": str(RETRY_AFTER_S)})
-    text = f"you have {error.used} jobs, and may have {error.limit}: delete old ones"
+    text = f"your jobs: {error.used} of at most {error.limit}. Delete old ones"
     return problem("quota_exceeded", text)
 
 
