@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,10 +75,15 @@ class Uploads:
         self._open: dict[str, Upload] = {}
         self._creating = asyncio.Lock()
 
-    async def create(self, size: int | None, client: str = "", owner: str | None = None) -> Upload:
+    async def create(
+        self, size: int | None, client: str, owner: str | None, require: Callable[[], Awaitable[None]]
+    ) -> Upload:
         """Begin an upload for the client at the address ``client``, or with the token of ``owner``.
 
+        ``require`` is called before, and raises an error if that name may not have so many bytes.
+
         Raises:
+            QuotaError: ``require`` raised it.
             Problem: Too many uploads are open, or this one would be too large.
             DiskFullError: Too little space is left.
         """
@@ -90,6 +96,7 @@ class Uploads:
                 raise Problem("unavailable", f"you have {own} open uploads: {FREE}")
             if len(uploads) >= self.settings.uploads:
                 raise Problem("unavailable", f"{len(uploads)} uploads are open: try again later, or {FREE}")
+            await require()
             upload = Upload(await run_in_threadpool(self.engine.new_upload), size, client, owner)
             self._open[upload.path.name] = upload
         return upload

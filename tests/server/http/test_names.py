@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import stat
@@ -340,6 +341,18 @@ def test_a_body_without_a_length_is_within_the_quota_too(engine: Engine) -> None
     )
     assert (answer.status_code, answer.json()["code"]) == (507, "quota_bytes")
     assert engine.jobs() == [] and not list(engine.home.uploads.iterdir())
+
+
+def test_uploads_that_begin_at_the_same_time_share_the_quota(engine: Engine) -> None:
+    anna = client(engine, "anna", quota=Quota(max_bytes=5000))
+
+    async def begin() -> list[int]:
+        transport = httpx.ASGITransport(app=anna.app)
+        async with httpx.AsyncClient(transport=transport, base_url=str(anna.base_url), headers=anna.headers) as http:
+            answers = await asyncio.gather(*(http.post("/v1/uploads", json={"size": 2000}) for _ in range(5)))
+        return sorted(answer.status_code for answer in answers)
+
+    assert asyncio.run(begin()) == [201, 201, 507, 507, 507]
 
 
 def test_an_upload_without_a_length_is_within_the_quota_too(engine: Engine) -> None:
