@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PORT = 5553
 DAY_S = 24 * 3600
+MOST_DAYS = 36_500
 ADMINISTRATION = ("token", "audit", "backup")
 EPILOG = (
     "serve token adds, lists and revokes the tokens of names; serve audit checks and shows who did what; serve backup "
@@ -93,8 +94,10 @@ def validate_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--port must be from 0 to 65535, not {options.port}")
     if options.queue < 1:
         raise ValueError(f"--queue must be at least 1, not {options.queue}")
-    if options.grace < 0 or (options.retention is not None and options.retention < 0):
-        raise ValueError("--grace and --retention cannot be negative")
+    if not 0 <= options.grace <= DAY_S:
+        raise ValueError(f"--grace takes seconds, at most a day: not {options.grace:g}")
+    if options.retention is not None and not 0 <= options.retention <= MOST_DAYS:
+        raise ValueError(f"--retention takes days, at most {MOST_DAYS}: not {options.retention:g}")
     for name in options.allow_host:
         if not HOST.fullmatch(name):
             raise ValueError(f"--allow_host takes bare names such as asr.example.org, not {name}")

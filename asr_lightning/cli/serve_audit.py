@@ -66,7 +66,7 @@ def _verify(log: AuditLog, expect: str | None) -> int:
     if match is not None and log.hash_of(int(match[1])) != match[2]:
         sys.stderr.write(f"{log.path} line {match[1]}: it is missing, or another than the expected one\n")
         return 1
-    sys.stdout.write(f"{log.path}: {verdict.lines} lines, all in order\n")
+    sys.stdout.write(f"{log.path}: {verdict.lines} line{'s' * (verdict.lines != 1)}, all in order\n")
     sys.stdout.write(f"keep this elsewhere, for the next check: --expect {verdict.lines}:{verdict.last}\n")
     return 0
 

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     home = serve_home.existing(options.home)
     backup = back_up(home, options.folder)
     serve_home.record(home, "serve backup")
-    sys.stdout.write(f"{options.folder}: {backup.jobs} jobs, {backup.bytes / 1e6:.1f} MB\n")
+    sys.stdout.write(f"{options.folder}: {backup.jobs} job{'s' * (backup.jobs != 1)}, {backup.bytes / 1e6:.1f} MB\n")
     for path in backup.damaged:
         sys.stderr.write(f"WARNING: {path} is not as its job left it: it is missing or damaged in {home} too\n")
     return 1 if backup.damaged else 0

@@ -14,7 +14,7 @@ HOME_HELP = f"folder of everything that the server keeps (ASR_HOME; {HOME})"
 def option() -> argparse.ArgumentParser:
     """A parser with the option ``--home``, for commands to inherit."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--home", type=Path, default=Path(os.environ.get("ASR_HOME", HOME)), help=HOME_HELP)
+    options.add_argument("--home", type=Path, default=Path(os.environ.get("ASR_HOME") or HOME), help=HOME_HELP)
     return options
 
 
@@ -36,8 +36,10 @@ def existing(home: Path) -> Path:
     Raises:
         ValueError: There is none.
     """
+    from asr_lightning.server.engine.claim import is_home
+
     path = home.expanduser().absolute()
-    if not (path / "jobs").is_dir():
+    if not is_home(path):
         raise ValueError(f"{path} is no home of a server: name it with --home")
     return path
 

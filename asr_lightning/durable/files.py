@@ -48,13 +48,23 @@ def read_json(path: Path) -> dict[str, Any] | None:
         OSError: The disk fails.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode("utf-8")
         content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if "\\ud" in text.lower():  # JSON may hold half of a surrogate pair
             json.dumps(content, ensure_ascii=False).encode()
     except (*NO_FILE, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. In its place, a named pipe into which nobody writes is empty, and does not wait for ever.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with open(path, "rb", opener=lambda name, how: os.open(name, how | flags("O_NONBLOCK"))) as file:
+        return file.read()
 
 
 def _refuse(constant: str) -> None:

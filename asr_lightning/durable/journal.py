@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asr_lightning.durable.files import sync_folder
+from asr_lightning.durable.files import read_bytes, sync_folder
 
 
 class Lines(NamedTuple):
@@ -47,7 +47,7 @@ def append(path: Path, objects: Iterable[Mapping[str, object]]) -> None:
 def read(path: Path) -> Lines:
     """The objects in the journal at ``path``; none if there is no such file, or if it cannot be read."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError:
         return Lines([], False)
     objects, whole = [], True

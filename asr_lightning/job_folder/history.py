@@ -15,6 +15,9 @@ from asr_lightning.durable import journal
 from asr_lightning.durable.files import sync_folder
 from asr_lightning.job_folder import layout
 
+LARGEST = 2**62
+"""Numbers of events stay below it: the store could not hold much larger ones."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -95,7 +98,7 @@ def rewrite(folder: Path, steps: Iterable[Step]) -> None:
 
 def _step(entry: Mapping[str, object]) -> Step | None:
     seq, data, changed = entry.get("seq"), entry.get("data"), entry.get("changed")
-    if not isinstance(seq, int) or not isinstance(data, dict) or not isinstance(changed, dict):
+    if not isinstance(seq, int) or not 0 < seq < LARGEST or not isinstance(data, dict) or not isinstance(changed, dict):
         return None
     return Step(seq, str(entry.get("time")), str(entry.get("kind")), data, changed)
 

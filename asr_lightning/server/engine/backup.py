@@ -48,7 +48,7 @@ def back_up(home: Path, target: Path) -> Backup:
     which it is taken up. A job that is running continues in the copy from its last whole checkpoint.
 
     Raises:
-        HomeError: ``target`` exists, or is inside the home.
+        HomeError: ``target`` exists or is inside the home, or the job store is damaged.
         OSError: Something cannot be read or written.
     """
     home, target = home.resolve(), target.expanduser().absolute()
@@ -80,8 +80,14 @@ def back_up(home: Path, target: Path) -> Backup:
 
 def _copy_store(source: Path, target: Path) -> None:
     """Copy the store as of one moment, with what is still in its write-ahead log."""
-    with closing(sqlite3.connect(source)) as connection, closing(sqlite3.connect(target)) as copy:
-        connection.backup(copy)
+    try:
+        with closing(sqlite3.connect(source)) as connection, closing(sqlite3.connect(target)) as copy:
+            connection.backup(copy)
+    except sqlite3.Error as error:
+        raise HomeError(
+            f"{source} cannot be copied ({error}). If it is damaged, stop the server and start it again, which makes "
+            "it anew from the jobs' folders; then back up again"
+        ) from error
     target.chmod(0o600)
 
 

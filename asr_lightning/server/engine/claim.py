@@ -51,6 +51,11 @@ def claim(path: Path) -> None:
         (path / name).mkdir(exist_ok=True, mode=0o700)
 
 
+def is_home(path: Path) -> bool:
+    """Whether ``path`` is the home of a server, this or an earlier version of it."""
+    return _is_marked(path) or _is_home_of_earlier_version(path)
+
+
 def _is_marked(path: Path) -> bool:
     return (path / MARKER).is_file() and (read_json(path / MARKER) or {}).get("purpose") == PURPOSE
 

@@ -75,7 +75,7 @@ def purge(home: Home, store: Store, job: Job, files_first: bool = False) -> Rece
     sizes |= _delete_copies(home)
     store.shrink()
     receipts.end(home, job.id)
-    dataset_sha256 = job.dataset["sha256"] if job.dataset else None
+    dataset_sha256 = job.dataset.get("sha256") if job.dataset else None
     return Receipt(
         job.id, sorted(sizes), sum(sizes.values()), job.created_at, job.ended_at, now(), job.artifacts, dataset_sha256
     )

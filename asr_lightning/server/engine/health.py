@@ -154,7 +154,7 @@ class Health:
             troubles.append(Trouble("disk_full", message))
         with self._lock:
             if time.monotonic() - self._failed_at < FAILED_S:
-                message = f"{self.failed_writes} writes failed since the start, the last one just now: look at the log"
+                message = f"a write failed just now, and {self.failed_writes} since the start: look at the log"
                 troubles.append(Trouble("failed_writes", message))
             return troubles + [
                 stuck for job_id in sorted({*self._errors, *self._news}) if (stuck := self._stuck(job_id))

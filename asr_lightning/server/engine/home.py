@@ -141,7 +141,9 @@ class Home:
     def sizes(self, path: Path) -> dict[str, int]:
         """The size in bytes of each file under ``path``, by its path relative to the home."""
         files = [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
-        return {str(file.relative_to(self.path)): file.stat().st_size for file in sorted(files)}
+        # A name need not be UTF-8, as an answer must be.
+        names = {file: str(file.relative_to(self.path)).encode("utf-8", "backslashreplace").decode() for file in files}
+        return {names[file]: file.stat().st_size for file in sorted(files)}
 
 
 def _unless_missing(

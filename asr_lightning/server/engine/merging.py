@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from asr_lightning.job_folder.history import Step
 from asr_lightning.server.engine.rebuild import Found
 from asr_lightning.server.engine.records import Job, now
 from asr_lightning.server.engine.rows import COLUMNS, row_of
@@ -54,14 +55,19 @@ def put(store: Store, found: Found) -> Job:
         except sqlite3.IntegrityError:  # another job has the device; the supervisor finds that this one is not alive
             job = replace(job, device=None)
             _put_row(connection, job, found.number)
-        known = [[job.id, step.seq, step.time, step.kind, json.dumps(step.data)] for step in past.steps]
-        connection.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?)", known)
+        put_events(connection, job.id, past.steps)
         put_key(connection, found.submission)
         (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM event WHERE job = ?", [job.id]).fetchone()
         data = {"state": job.state, "attempt": job.attempt, "rebuilt": True}
         number = (last // EVENT_GAP + 1) * EVENT_GAP
         connection.execute("INSERT INTO event VALUES (?, ?, ?, 'state', ?)", [job.id, number, now(), json.dumps(data)])
     return job
+
+
+def put_events(connection: sqlite3.Connection, job_id: str, steps: Iterable[Step]) -> None:
+    """Record steps of a job's history as its events, in place of damaged ones."""
+    values = [[job_id, step.seq, step.time, step.kind, json.dumps(step.data)] for step in steps]
+    connection.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?)", values)
 
 
 def put_key(connection: sqlite3.Connection, submission: Submission) -> None:

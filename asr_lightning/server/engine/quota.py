@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asr_lightning.server.engine.errors import QuotaError
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -21,3 +23,25 @@ class Quota:
 
 
 UNLIMITED = Quota()
+
+
+@dataclass(frozen=True)
+class ByteQuota:
+    """What one name may hold on the disk, while it adds bytes.
+
+    Attributes:
+        limit: Largest number of bytes.
+        used: Bytes that its jobs hold.
+    """
+
+    limit: int
+    used: int
+
+    def require(self, wanted: int, held: int) -> None:
+        """Require that ``wanted`` more bytes may arrive beside the ``held`` ones of uploads.
+
+        Raises:
+            QuotaError: The name would hold more than it may.
+        """
+        if self.used + held + wanted > self.limit:
+            raise QuotaError("max_bytes", self.limit, self.used + held)

@@ -59,9 +59,10 @@ class Recovery:
             store.close()
             raise
         if aside := sorted(path.name for path in self.home.quarantine.iterdir() if path.name != "reasons.jsonl"):
+            what = f"{len(aside)} files or folders" if len(aside) > 1 else "a file or folder"
             self._note(
-                f"{self.home.quarantine} holds {len(aside)} files or folders that could not be used, and reasons.jsonl "
-                "says why: look at them, then put them right or delete them"
+                f"{self.home.quarantine} holds {what} that could not be used, and reasons.jsonl says why: look there, "
+                "then put it right or delete it"
             )
         return store
 
@@ -102,7 +103,7 @@ class Recovery:
                     self._keep(store, histories, folder, past)
                 else:
                     found.append(job)
-            except (OSError, ValueError, sqlite3.Error) as error:
+            except (OSError, ValueError, OverflowError, sqlite3.Error) as error:
                 self._note(f"jobs/{folder.name} cannot be read ({error}): it is left as it is")
         self._at_work = processes.jobs_at_work() if found else set()
         if found:
@@ -110,11 +111,16 @@ class Recovery:
         for each in sorted(found, key=_by_age):
             try:
                 self._take_up(store, histories, each)
-            except (OSError, ValueError, sqlite3.Error) as error:
+            except (OSError, ValueError, OverflowError, sqlite3.Error) as error:
                 self._note(f"jobs/{each.job.id} cannot be taken up ({error}): the next start tries again")
         if found:
             few = ", ".join(each.job.id for each in found[:FEW]) + (" …" if len(found) > FEW else "")
-            self._note(f"{len(found)} jobs were read from their folders, which are newer than the job store: {few}")
+            which = (
+                f"{len(found)} jobs were read from their folders, which are"
+                if len(found) > 1
+                else ("one job was read from its folder, which is")
+            )
+            self._note(f"{which} newer than the job store: {few}")
         self._forget(store, known, deleted)
 
     def _is_gone(self, folder: Path, past: History, entry: Entry | None, deleted: receipts.Receipts) -> bool:
@@ -146,7 +152,9 @@ class Recovery:
     def _keep(self, store: Store, histories: Histories, folder: Path, past: History) -> None:
         """Complete what store and folder lack of a job that the store has as it is."""
         job, submission = store.job(folder.name), rebuild.requested(folder, past)
+        readable = {event.seq for event in store.events(job.id, limit=-1)}
         with store.writing() as connection:
+            merging.put_events(connection, job.id, [step for step in past.steps if step.seq not in readable])
             if submission is not None:
                 merging.put_key(connection, submission)
             if job.ended_at is None and job.state in states.TERMINAL | {states.INTERRUPTED}:

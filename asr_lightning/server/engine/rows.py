@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.failure import Failure
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine import states
@@ -51,6 +52,10 @@ def job_of(row: sqlite3.Row | Mapping[str, Any]) -> Job:
     artifacts = json.loads(str(row["artifacts"]))
     if not isinstance(artifacts, dict) or not all(isinstance(each, dict | None) for each in (dataset, metrics)):
         raise ValueError("it is not an object")
+    if not set(artifacts) <= set(layout.ARTIFACT_NAMES) or not all(
+        isinstance(each, str) for each in artifacts.values()
+    ):
+        raise ValueError("it names artifacts that no job has")
     return Job(
         id=row["id"],
         state=row["state"],

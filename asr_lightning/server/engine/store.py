@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Unpack
 
 from asr_lightning.durable import faults
+from asr_lightning.durable.ids import is_id
 from asr_lightning.server.engine import soundness, states
 from asr_lightning.server.engine.errors import KeyConflictError, NoSuchJobError
 from asr_lightning.server.engine.records import Event, Job, JobChanges, now
@@ -82,6 +83,7 @@ class Store:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             connection.row_factory = sqlite3.Row
+            connection.text_factory = _text
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;")
         except BaseException:
             connection.close()
@@ -137,8 +139,9 @@ class Store:
             where.append(f"state IN ({_marks(wanted)})")
             values += sorted(wanted)
         if after is not None:
-            where.append("number < (SELECT number FROM job WHERE id = ?)")
-            values.append(after)
+            # For a name, the job of another does not exist here either.
+            where.append("number < (SELECT number FROM job WHERE id = ? AND (? IS NULL OR owner = ?))")
+            values += [after, owner, owner]
         return self._jobs(f"WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?", [*values, limit])
 
     def _jobs(self, clause: str, values: Sequence[Value]) -> list[Job]:
@@ -148,6 +151,10 @@ class Store:
 
     def _readable(self, row: sqlite3.Row) -> Job | None:
         try:
+            for value in row:
+                _require_text(value)
+            if not is_id(row["id"]):
+                raise ValueError("its id is none")
             return job_of(row)
         except (ValueError, TypeError) as error:
             if row["id"] not in self._unreadable:
@@ -251,11 +258,11 @@ class Store:
         self.on_change(job.id)
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[Event]:
-        """The events of a job with a number above ``after``, oldest first."""
+        """The events of a job with a number above ``after``, oldest first. A damaged one is left out."""
         query = "SELECT seq, time, kind, data FROM event WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         with self.reading() as connection:
             rows = connection.execute(query, [job_id, after, limit]).fetchall()
-        return [Event(seq, time, kind, json.loads(data)) for seq, time, kind, data in rows]
+        return [event for row in rows if (event := _event(row)) is not None]
 
     def newest_time(self) -> str | None:
         """The newest time at which a job was made, started or ended; None if there is no job."""
@@ -268,6 +275,33 @@ class Store:
         """Write the write-ahead log into the file and truncate it, so that no deleted byte stays in it."""
         with self._write_lock:
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _text(value: bytes) -> str:
+    """Any bytes as a text: sqlite3 would raise an error for all rows of a query if one holds bytes that are no text."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _require_text(value: object) -> None:
+    """Require that a value of a row is no text that was damaged.
+
+    Raises:
+        ValueError: It has bytes that are not UTF-8.
+    """
+    if isinstance(value, str):
+        value.encode()
+
+
+def _event(row: sqlite3.Row) -> Event | None:
+    """The event in a row; None if it is damaged, which the next start puts right by the job's history."""
+    seq, time, kind, data = row
+    try:
+        for value in row:
+            _require_text(value)
+        content = json.loads(data)
+    except ValueError:
+        return None
+    return Event(seq, time, kind, content) if isinstance(content, dict) else None
 
 
 def _record(connection: sqlite3.Connection, job_id: str, kind: str, data: Mapping[str, object]) -> None:

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from asr_lightning.durable.ids import is_id
 from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.engine.quota import ByteQuota
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.states import PURGED
 from asr_lightning.server.http.callers import Caller, Callers
@@ -108,6 +109,13 @@ class Context:
         caller = self.caller
         held = self.uploads.held_by(caller.owner)
         await run_in_threadpool(self.engine.usage.require_bytes, caller.owner, caller.quota, wanted, held)
+
+    async def byte_quota(self) -> ByteQuota | None:
+        """What the caller's jobs and uploads may hold, with what its jobs hold now; None if nothing limits it."""
+        limit, owner = self.caller.quota.max_bytes, self.caller.owner
+        if limit is None or owner is None:
+            return None
+        return ByteQuota(limit, await run_in_threadpool(self.engine.usage.bytes_of, owner))
 
     async def job_with_files(self, job_id: str) -> Job:
         """The job ``job_id``, whose files must still exist.

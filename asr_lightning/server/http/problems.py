@@ -128,12 +128,15 @@ def _quota(error: errors.QuotaError) -> Problem:
         return Problem(code, text, headers, quota=error.name, limit=error.limit, used=error.used)
 
     if error.name == "max_bytes":
-        text = f"your jobs and uploads hold {error.used} of {error.limit} bytes, and this is too much: delete old jobs"
+        text = (
+            f"this does not fit: your jobs and uploads hold {error.used} of the {error.limit} bytes that they may: "
+            "delete old ones, or send less"
+        )
         return problem("quota_bytes", text)
     if error.name == "max_queued":
-        text = f"{error.used} of your jobs wait or run, and {error.limit} may: wait for one, or cancel one"
+        text = f"your jobs that wait or run: {error.used} of at most {error.limit}. Wait for one to end, or cancel one"
         return problem("quota_exceeded", text, {"Retry-After": str(RETRY_AFTER_S)})
-    text = f"you have {error.used} jobs, and may have {error.limit}: delete old ones"
+    text = f"your jobs: {error.used} of at most {error.limit}. Delete old ones"
     return problem("quota_exceeded", text)
 
 

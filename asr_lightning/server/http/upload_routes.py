@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -47,8 +48,9 @@ async def create(request: Request, context: RequestContext) -> Response:
     size = (await json_object(request, frozenset({"size"}))).get("size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise invalid("size", "size must be a number of bytes")
-    await context.require_bytes(size or 1)
-    upload = await context.uploads.create(size, client_of(request), context.caller.owner)
+    upload = await context.uploads.create(
+        size, client_of(request), context.caller.owner, partial(context.require_bytes, size or 1)
+    )
     context.visit.subject = upload.path.name
     return JSONResponse(upload.view(), 201, {"Location": f"/v1/uploads/{upload.path.name}"})
 
@@ -86,9 +88,11 @@ async def put(
 ) -> Response:
     """Add the body at ``offset``, which must be the number of bytes received so far."""
     upload = context.upload(upload_id)
+    quota = None
     if upload.size is None:  # an announced size was counted when the upload began
         await context.require_bytes(admission.announced(request))
-    await context.uploads.append(upload, offset, request)
+        quota = await context.byte_quota()
+    await context.uploads.append(upload, offset, request, quota)
     return JSONResponse(upload.view())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from asr_lightning.server.engine.engine import Engine
+from asr_lightning.server.engine.quota import ByteQuota
 from asr_lightning.server.http.forms import GZIP, require_gzip
 from asr_lightning.server.http.problems import Problem
 from asr_lightning.server.http.settings import ServerSettings
@@ -37,6 +39,7 @@ class Upload:
         client: Address of the client that began it, which may have only some of the places.
         owner: Name that began it; None if the client has none.
         received: Number of bytes on the disk.
+        arriving: The same, with those of the request that is being received.
         used: When bytes last arrived, on the monotonic clock.
         lock: Held while bytes arrive, and while a job takes the file.
     """
@@ -46,6 +49,7 @@ class Upload:
     client: str = ""
     owner: str | None = None
     received: int = 0
+    arriving: int = 0
     used: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -71,10 +75,15 @@ class Uploads:
         self._open: dict[str, Upload] = {}
         self._creating = asyncio.Lock()
 
-    async def create(self, size: int | None, client: str = "", owner: str | None = None) -> Upload:
+    async def create(
+        self, size: int | None, client: str, owner: str | None, require: Callable[[], Awaitable[None]]
+    ) -> Upload:
         """Begin an upload for the client at the address ``client``, or with the token of ``owner``.
 
+        ``require`` is called before, and raises an error if that name may not have so many bytes.
+
         Raises:
+            QuotaError: ``require`` raised it.
             Problem: Too many uploads are open, or this one would be too large.
             DiskFullError: Too little space is left.
         """
@@ -87,6 +96,7 @@ class Uploads:
                 raise Problem("unavailable", f"you have {own} open uploads: {FREE}")
             if len(uploads) >= self.settings.uploads:
                 raise Problem("unavailable", f"{len(uploads)} uploads are open: try again later, or {FREE}")
+            await require()
             upload = Upload(await run_in_threadpool(self.engine.new_upload), size, client, owner)
             self._open[upload.path.name] = upload
         return upload
@@ -109,17 +119,25 @@ class Uploads:
 
     def held_by(self, owner: str | None) -> int:
         """The bytes of all uploads of ``owner``, with those that were announced and have not arrived."""
-        return sum(max(upload.size or 0, upload.received) for upload in self._open.values() if upload.owner == owner)
+        own = (upload for upload in self._open.values() if upload.owner == owner)
+        return sum(max(upload.size or 0, upload.received, upload.arriving) for upload in own)
 
     async def discard(self, upload: Upload) -> None:
         """Forget ``upload`` and delete its file."""
         self._open.pop(upload.path.name, None)
         await run_in_threadpool(upload.path.unlink, missing_ok=True)
 
-    async def append(self, upload: Upload, offset: int, request: Request) -> None:
+    async def append(self, upload: Upload, offset: int, request: Request, quota: ByteQuota | None = None) -> None:
         """Add the body of ``request`` at ``offset``. Bytes that arrived before an error stay.
 
+        Args:
+            upload: The upload.
+            offset: Number of bytes that it should have.
+            request: The request, whose body may have no announced length.
+            quota: What the jobs and uploads of the same name may hold; None if nothing limits them.
+
         Raises:
+            QuotaError: The name would hold more than it may.
             Problem: The upload has another length than ``offset``, or becomes too large.
             DiskFullError: Too little space is left.
         """
@@ -133,7 +151,10 @@ class Uploads:
                     if offset == 0 and len(head) < len(GZIP):
                         head += chunk[: len(GZIP)]
                         require_gzip(head)
+                    if quota is not None:
+                        quota.require(len(chunk), self.held_by(upload.owner))
                     sink.take(chunk)
+                    upload.arriving = offset + sink.taken
                     if offset + sink.taken > max_bytes:
                         raise Problem("too_large", f"the upload has more than {max_bytes} bytes")
                     await sink.settle()
@@ -144,7 +165,7 @@ class Uploads:
                 raise
             finally:
                 upload.used = time.monotonic()
-                upload.received = offset + sink.written
+                upload.received = upload.arriving = offset + sink.written
 
 
 def no_such_upload() -> Problem:

@@ -17,6 +17,7 @@ import pytest
 from asr_lightning.__main__ import main
 from asr_lightning.cli import serve_token
 from asr_lightning.durable import faults
+from asr_lightning.server.engine.claim import claim
 from asr_lightning.server.engine.quota import Quota
 from asr_lightning.server.http.audit import LINE_BYTES, START, AuditLog, Entry
 from asr_lightning.server.http.tokens import Role, TokenFile
@@ -109,6 +110,9 @@ def test_a_folder_that_is_no_home_is_named(tmp_path: Path, capsys: Capture, argu
     assert serve(tmp_path / "none", *arguments) == 2
     assert "is no home of a server: name it with --home" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+    (tmp_path / "others" / "jobs").mkdir(parents=True)  # a folder of somebody else that has a part of the same name
+    assert serve(tmp_path / "others", *arguments) == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["others", "jobs"]
 
 
 def test_times_and_sizes() -> None:
@@ -134,7 +138,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_home(home: Path, tmp_path: 
 
 
 def filled(home: Path, count: int = 5) -> AuditLog:
-    home.mkdir(exist_ok=True)
+    claim(home)
     log = AuditLog(home)
     for number in range(count):
         log.append(Entry("anna", "DELETE /v1/jobs/{job_id}", 200, "user", "203.0.113.9", subject=f"j{number}"))
@@ -180,7 +184,6 @@ def rehashed(line: bytes, old: str, new: str) -> bytes:
 def test_a_change_of_the_log_is_found_and_named(home: Path, capsys: Capture, change, first_wrong: int) -> None:
     TokenFile(home.parent)
     log = filled(home)
-    (home / "jobs").mkdir()
     log.path.write_bytes(b"\n".join(change([*log.lines()])) + b"\n")
     assert serve(home, "audit", "verify") == 1
     assert f"{log.path} line {first_wrong}: " in capsys.readouterr().err
@@ -190,7 +193,6 @@ def test_a_change_of_the_log_is_found_and_named(home: Path, capsys: Capture, cha
 
 def test_a_log_that_was_cut_is_found_by_what_was_kept_elsewhere(home: Path, capsys: Capture) -> None:
     log = filled(home)
-    (home / "jobs").mkdir()
     assert serve(home, "audit", "verify") == 0
     said = capsys.readouterr().out
     assert "5 lines, all in order" in said
@@ -209,7 +211,6 @@ def test_a_log_that_was_cut_is_found_by_what_was_kept_elsewhere(home: Path, caps
 
 def test_show(home: Path, capsys: Capture) -> None:
     log = filled(home)
-    (home / "jobs").mkdir()
     log.append(Entry("anna", "GET /v1/jobs/{job_id}/logs", 200, "user", "127.0.0.1", "198.51.100.7", "j9"))
     log.append(Entry("local:root", "serve token revoke", "done", source="command line", subject="ben"))
     assert serve(home, "audit", "show", "--last", "2") == 0
@@ -333,3 +334,18 @@ def test_a_backup_is_whole_or_absent_and_overwrites_nothing(home: Path, tmp_path
         assert f"jobs/{done.id}/artifacts/model.tar.gz is not as its job left it" in capsys.readouterr().err
         assert (tmp_path / "copy" / "state.db").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "home", "mine"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda store: os.truncate(store, 9000), lambda store: store.write_bytes(b"garbled")]
+)
+def test_a_backup_of_a_damaged_store_says_what_to_do(home: Path, tmp_path: Path, capsys: Capture, damage) -> None:
+    with driver.running(home) as engine:
+        done = driver.reach(engine, driver.submit(engine), "succeeded")
+    damage(home / "state.db")
+    assert serve(home, "backup", str(tmp_path / "copy")) == 2
+    assert "state.db cannot be copied" in capsys.readouterr().err and not (tmp_path / "copy").exists()
+    with driver.running(home):  # as it says
+        assert serve(home, "backup", str(tmp_path / "copy")) == 0
+    with driver.running(tmp_path / "copy") as engine:
+        assert engine.job(done.id).state == "succeeded"

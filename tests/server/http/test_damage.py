@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from asr_lightning.server.engine.records import Job
 from tests.server import driver
 
 MODEL = "model.tar.gz"
+PIPE = b"a named pipe"
 
 
 @pytest.fixture
@@ -145,6 +147,7 @@ UNREADABLE = {
     "an infinite number": json.dumps({**PROGRESS, "eta_s": 1}).replace("1}", "1e999}").encode(),
     "half of a surrogate pair": json.dumps({**PROGRESS, "message": "\ud800"}).encode(),
     "nested without end": b"[" * 100_000,
+    "a named pipe": PIPE,
 }
 ODD = {
     "a huge integer": json.dumps({**PROGRESS, "fraction": 10**400}).encode(),
@@ -161,6 +164,8 @@ def test_p16_one_unreadable_file_breaks_no_answer(
     file.unlink()
     if content is None:
         file.mkdir()
+    elif content is PIPE:
+        os.mkfifo(file)
     else:
         file.write_bytes(content)
     assert look.get("/status", params={"training_id": job.id}).json()["state"] == "succeeded"
@@ -171,6 +176,15 @@ def test_p16_one_unreadable_file_breaks_no_answer(
     assert [each["name"] for each in shown["damage"]] == (["progress.json"] if kind in UNREADABLE else [])
     assert listed[job.id]["damage"] == shown["damage"]
     assert listed[other]["damage"] == look.get(f"/v1/jobs/{other}").json()["damage"] == []
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system refuses such names")
+def test_a_name_that_is_not_utf8_is_in_the_receipt(look: TestClient, shared: Engine, other: str) -> None:
+    job = driver.reach(shared, driver.submit(shared), "succeeded")
+    (shared.folder(job.id) / "dataset" / os.fsdecode(b"\xff.wav")).touch()
+    answer = look.delete(f"/v1/jobs/{job.id}")
+    assert answer.status_code == 200
+    assert f"jobs/{job.id}/dataset/\\udcff.wav" in answer.json()["deleted"]
 
 
 @pytest.mark.parametrize("name", ["logs/trainer.log", "logs/intake.log", "run/checkpoints"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import stat
@@ -86,6 +87,20 @@ def test_p17_no_route_shows_or_changes_what_belongs_to_another_name(engine: Engi
     assert [shown["owner"] for shown in anna.get("/v1/jobs").json()["data"]] == ["anna"]
     stream = anna.get(f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"})
     assert "event: end" in stream.text
+
+
+def test_p17_no_page_begins_after_a_job_of_another_name(engine: Engine) -> None:
+    anna = client(engine, "anna")
+    ben = same_app(anna, engine, "ben")
+    older = submit(ben).json()["id"]
+    driver.reach(engine, engine.job(older), "succeeded")
+    job = submit(anna).json()["id"]
+    driver.reach(engine, engine.job(job), "succeeded")
+    newer = submit(ben).json()["id"]
+    pages = [ben.get("/v1/jobs", params={"after": after}).json() for after in (job, "nobody")]
+    assert pages[0] == pages[1] == {"data": [], "next": None}
+    assert [shown["id"] for shown in ben.get("/v1/jobs", params={"after": newer}).json()["data"]] == [older]
+    driver.reach(engine, engine.job(newer), "succeeded")
 
 
 def test_p17_jobs_of_others_are_not_named_when_the_server_is_busy(tmp_path: Path) -> None:
@@ -326,6 +341,28 @@ def test_a_body_without_a_length_is_within_the_quota_too(engine: Engine) -> None
     )
     assert (answer.status_code, answer.json()["code"]) == (507, "quota_bytes")
     assert engine.jobs() == [] and not list(engine.home.uploads.iterdir())
+
+
+def test_uploads_that_begin_at_the_same_time_share_the_quota(engine: Engine) -> None:
+    anna = client(engine, "anna", quota=Quota(max_bytes=5000))
+
+    async def begin() -> list[int]:
+        transport = httpx.ASGITransport(app=anna.app)
+        async with httpx.AsyncClient(transport=transport, base_url=str(anna.base_url), headers=anna.headers) as http:
+            answers = await asyncio.gather(*(http.post("/v1/uploads", json={"size": 2000}) for _ in range(5)))
+        return sorted(answer.status_code for answer in answers)
+
+    assert asyncio.run(begin()) == [201, 201, 507, 507, 507]
+
+
+def test_an_upload_without_a_length_is_within_the_quota_too(engine: Engine) -> None:
+    anna = client(engine, "anna", quota=Quota(max_bytes=5000))
+    for offset, pieces, status in ((0, [GZIP.ljust(3000)], 200), (3000, [b"x" * 2500], 507)):
+        upload = anna.get("/v1/uploads").json()["data"][0]["id"] if offset else anna.post("/v1/uploads").json()["id"]
+        answer = anna.put(f"/v1/uploads/{upload}", params={"offset": offset}, content=iter(pieces))
+        assert answer.status_code == status
+    assert (answer.json()["code"], answer.json()["limit"], answer.json()["used"]) == ("quota_bytes", 5000, 3000)
+    assert sum(path.stat().st_size for path in engine.home.uploads.iterdir()) == 3000
 
 
 def multipart(data: bytes) -> bytes:

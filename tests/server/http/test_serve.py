@@ -241,6 +241,9 @@ def test_what_serve_refuses(
         (["--port", "99999"], "--port must be from 0 to 65535"),
         (["--allow_host", "ok.example", "https://my.example"], "bare names such as asr.example.org"),
         (["--queue", "0"], "--queue must be at least 1"),
+        (["--retention", "inf"], "--retention takes days, at most 36500: not inf"),
+        (["--retention", "-1"], "--retention takes days, at most 36500: not -1"),
+        (["--grace", "nan"], "--grace takes seconds, at most a day: not nan"),
         (["--models_dir", str(tmp_path / "none")], "is no folder"),
         (["--host", "203.0.113.7", "--port", "0"], "cannot listen on 203.0.113.7"),
     ):

@@ -272,6 +272,11 @@ DAMAGES: dict[str, Callable[[Case], None]] = {
     "specification damaged": sql("UPDATE job SET spec = '{'"),
     "artifacts damaged": sql("UPDATE job SET artifacts = '[' WHERE state = 'succeeded'"),
     "state unknown": sql("UPDATE job SET state = 'flying'"),
+    "artifact unknown": sql("UPDATE job SET artifacts = '{\"a\\u0000b\": \"\"}' WHERE state = 'succeeded'"),
+    "text garbled": sql("UPDATE job SET spec = CAST(x'7bff7d' AS TEXT)"),
+    "id garbled": sql("UPDATE job SET id = CAST(x'6aff' AS TEXT) WHERE state = 'succeeded'"),
+    "id of another kind": sql("UPDATE job SET id = CAST(x'006a' AS TEXT) WHERE state = 'succeeded'"),
+    "events garbled": sql("UPDATE event SET data = CAST(x'7bff7d' AS TEXT) WHERE seq > 1"),
 }
 
 
@@ -296,10 +301,12 @@ def spoil(path: Path, damage: str) -> None:
         path.write_bytes(bytes(byte ^ 0x5A for byte in content))
     elif damage == "folder":
         path.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(path)
 
 
 @pytest.mark.parametrize("store", ["nothing", "store lost", "store of yesterday"])
-@pytest.mark.parametrize("damage", ["lost", "cut", "garbled", "folder"])
+@pytest.mark.parametrize("damage", ["lost", "cut", "garbled", "folder", "pipe"])
 @pytest.mark.parametrize("file", FILES)
 def test_nothing_is_lost_with_a_damaged_file(case: Case, file: str, damage: str, store: str) -> None:
     """One file of every job is damaged, with a store that is sound, lost or old."""
@@ -321,21 +328,38 @@ def test_a_store_of_a_newer_version_is_refused(case: Case) -> None:
     assert_nothing_is_lost(case)
 
 
-def test_a_row_damaged_while_a_server_runs_hides_one_job_until_the_next_start(case: Case) -> None:
+@pytest.mark.parametrize("damaged", ["'['", "CAST(x'ff' AS TEXT)"])
+def test_a_row_damaged_while_a_server_runs_hides_one_job_until_the_next_start(case: Case, damaged: str) -> None:
     running = case.original.jobs["running"]
     with opened(case) as engine:
-        case.sql(f"UPDATE job SET dataset = '[' WHERE id = '{running.id}'")
+        case.sql(f"UPDATE job SET dataset = {damaged} WHERE id = '{running.id}'")
         assert {job.id for job in engine.jobs()} == {case.original.deleted, *case.original.events} - {running.id}
         with pytest.raises(NoSuchJobError):
             engine.job(running.id)
     assert_nothing_is_lost(case)
 
 
+@pytest.mark.parametrize("store", ["nothing", "store lost"])
+def test_a_number_that_the_store_cannot_hold_stops_no_start(case: Case, store: str) -> None:
+    DAMAGES[store](case)
+    step = {"seq": 10**20, "time": "", "kind": "state", "data": {}, "changed": {}}
+    with case.file("finished", "history.jsonl").open("a") as file:
+        file.write(f"{json.dumps(step)}\n")
+    assert_nothing_is_lost(case)
+
+
+def test_a_job_with_damaged_counts_is_deleted_like_any_other(case: Case) -> None:
+    case.sql("UPDATE job SET dataset = '{}' WHERE state = 'succeeded'")
+    with opened(case) as engine:
+        receipt = engine.purge(case.original.jobs["finished"].id)
+        assert receipt.dataset_sha256 is None and receipt.deleted
+
+
 def test_serve_names_what_it_could_not_use(home: Path) -> None:
     model = Home(home).job(ORPHAN) / "artifacts" / "model.tar.gz"
     model.parent.mkdir(parents=True)
     model.write_bytes(b"the only copy of a model")
-    for said in (f"jobs/{ORPHAN} was moved to {home}/quarantine/{ORPHAN}.", f"{home}/quarantine holds 1 file"):
+    for said in (f"jobs/{ORPHAN} was moved to {home}/quarantine/{ORPHAN}.", f"{home}/quarantine holds a file"):
         with serving(home, "--device", "cpu", "--no_tensorboard") as process:
             assert said in process.said
 
