@@ -57,7 +57,8 @@ class WhisperOptions:
             raise ValueError(f"--model.adapter.init_args.context has no {self.context!r}: choose true_length or window")
         if self.margin_seconds < 0 or self.max_tokens_per_second <= 0:
             raise ValueError(
-                "--model.adapter.init_args.margin_seconds must not be negative, and max_tokens_per_second must be above 0"
+                "--model.adapter.init_args.margin_seconds must not be negative, and "
+                "--model.adapter.init_args.max_tokens_per_second must be above 0"
             )
 
 
