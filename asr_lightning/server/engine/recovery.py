@@ -127,12 +127,14 @@ class Recovery:
         """Whether there is nothing to take up: the folder is no job's, the job was deleted, or nothing tells of it."""
         name = folder.name
         is_purged = entry is not None and entry.job is not None and entry.job.state == states.PURGED
-        is_cut_short = is_purged and name in deleted.begun and name not in deleted.done
-        if is_cut_short or past.record.get("state") == states.PURGED:
+        says_purged = past.record.get("state") == states.PURGED
+        is_begun = name in deleted.begun and name not in deleted.done
+        # One witness alone may be a damaged file or an old copy, and then nothing is deleted.
+        if sum((is_purged, says_purged, is_begun)) >= 2:
             logger.info("job %s was deleted: so is what is left of it", name)
             self.home.discard(folder)
             receipts.end(self.home, name)
-        elif is_purged or name in deleted.done:
+        elif is_purged or says_purged or name in deleted.done:
             self._note(self.home.set_aside(folder, "the job was deleted, and its folder was put back"))
         elif entry is None and not is_made_here(name) and not any((folder / sign).exists() for sign in rebuild.SIGNS):
             self._note(f"jobs/{name} is no job of this server: it is left alone")

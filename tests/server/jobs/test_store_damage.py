@@ -386,6 +386,15 @@ def test_a_deleted_job_stays_deleted_and_a_folder_put_back_is_kept(case: Case) -
     assert len(list((case.home / "quarantine").glob(f"{deleted}.*/artifacts/model.tar.gz"))) == 3
 
 
+def test_a_history_alone_deletes_nothing(case: Case) -> None:
+    """The store says that the job succeeded, and a damaged history that it was deleted."""
+    job = case.original.jobs["finished"]
+    line = {"seq": 10**6, "time": job.created_at, "kind": "purged", "data": {}, "changed": {"state": "purged"}}
+    case.file("finished", "history.jsonl").write_text(json.dumps(line) + "\n")
+    with opened(case):
+        assert len(list((case.home / "quarantine").glob(f"{job.id}.*/artifacts/model.tar.gz"))) == 1
+
+
 def test_a_refused_job_is_not_taken_up_by_the_next_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server dies while it undoes a submission that the store refused."""
     engine = Engine(driver.settings(home))
