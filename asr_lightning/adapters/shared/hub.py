@@ -162,7 +162,7 @@ def _within(seconds: float, function: Callable[[], list[str]]) -> list[str]:
 def _unreachable(repo_id: str, reason: str, hint: str) -> str:
     steps = [
         f"check the network, its proxy (HTTPS_PROXY) or name a mirror in HF_ENDPOINT (now {constants.ENDPOINT})",
-        f"on another machine run `hf download {repo_id} --local-dir FOLDER`, copy it here and give FOLDER as source",
+        f"on another machine run `hf download {repo_id} --local-dir FOLDER`, copy it here and take --model FOLDER",
         *([hint] if hint else []),
     ]
     listed = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))
