@@ -105,7 +105,7 @@ def _download(repo_id: str, select: Callable[[list[str]], list[str]], hint: str 
             "(owner/name); for a private or gated model run `hf auth login` and accept its terms first"
         ) from error
     except Exception as error:  # httpx, ssl, socket and proxy errors share no other base
-        if isinstance(error, TimeoutError):
+        if "Timeout" in type(error).__name__:  # ours, or that of the HTTP client, which may come first
             _silent.add(constants.ENDPOINT)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise HubUnreachableError(_unreachable(repo_id, reason, hint)) from error
