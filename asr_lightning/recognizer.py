@@ -20,6 +20,7 @@ from torch import Tensor
 
 from asr_lightning.adapters import registry, saved
 from asr_lightning.data import audio
+from asr_lightning.data.sound import Sound, findings, measure
 from asr_lightning.errors import OptionError
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.scoring.evaluation import transcribe_all
@@ -203,4 +204,7 @@ def _resampled(samples: np.ndarray[Any, Any] | Tensor, given_rate: int | None, r
     array = np.array(samples, dtype=np.float32) * np.float32(scale)  # a copy: the caller's array must not change
     if not (np.abs(array) <= MAX_LEVEL).all():  # this refuses NaN too
         raise ValueError(f"{name}: give samples as int16, or as numbers from -1 to 1")
-    return audio.resample(array.clip(-1, 1), int(given_rate), rate)
+    sound = Sound(array.clip(-1, 1), int(given_rate))
+    if array.size and (silence := [found for found in findings(measure(sound)) if found.kind.is_refused]):
+        raise ValueError(f"{name}: {silence[0].message}; record it again")
+    return audio.resample(sound.samples, sound.sample_rate, rate)

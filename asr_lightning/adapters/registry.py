@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -167,10 +168,12 @@ def _choose_base(path: Path, base: str) -> Choice:
     try:
         choice = choose(base)
     except ModelError as error:
+        # The folder of the machine that trained the adapter is often named; no hub has it.
+        is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", base)
+        fetch = f"run `hf download {base} --local-dir FOLDER`" if is_hub_id else "copy that model to a FOLDER here"
         raise ModelError(
-            f"{path} is an adapter for {base}, which is no folder here and no model that is known by name: run "
-            f"`hf download {base} --local-dir FOLDER`, and write FOLDER as base_model_name_or_path into "
-            f"{path / 'adapter_config.json'}"
+            f"{path} is an adapter for {base}, which is no folder here and no model that is known by name: {fetch}, "
+            f"and write FOLDER as base_model_name_or_path into {path / 'adapter_config.json'}"
         ) from error
     return choice._replace(source=str(path))
 

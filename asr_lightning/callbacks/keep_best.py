@@ -140,11 +140,11 @@ class KeepBest(Callback):
         return undamaged
 
 
-def write_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write ``weights`` to ``path`` and flush them to the disk."""
+def write_weights(weights: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write ``weights`` to ``path``, with ``metadata`` in its header, and flush them to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path, metadata)
         with path.open("r+b") as file:  # Windows flushes only files that are open for writing
             os.fsync(file.fileno())
     except BaseException:  # above all a full disk, of which half a file would take much

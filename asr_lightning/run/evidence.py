@@ -18,7 +18,7 @@ from asr_lightning.reports.statistics import MIN_GROUPS, most_certain
 logger = logging.getLogger(__name__)
 
 
-def settle(wanted: TestOn, folds: FoldCount, data: AudioFolderDataModule, obstacle: str) -> None:
+def settle(wanted: TestOn, folds: FoldCount, data: AudioFolderDataModule, obstacle: str, is_new: bool = True) -> None:
     """Pool the recordings of ``data`` if their figures are to be out of fold; otherwise they get a test split.
 
     Args:
@@ -26,11 +26,12 @@ def settle(wanted: TestOn, folds: FoldCount, data: AudioFolderDataModule, obstac
         folds: The option ``--folds``.
         data: The data module, before its split is made.
         obstacle: What keeps the run from being trained in folds; empty if nothing does.
+        is_new: Whether a new run begins. The split that an earlier run has left in the run folder is not for this one.
 
     Raises:
         ValueError: Figures out of fold were asked for, but this run has no folds; or the folder cannot be used.
     """
-    is_split = has_split(data.audio_dir, Path(data.run_dir) if data.run_dir else None)
+    is_split = has_split(data.audio_dir, Path(data.run_dir) if data.run_dir and not is_new else None)
     if wanted == "split" or (wanted == "auto" and (obstacle or folds == "off" or is_split)):
         return
     if obstacle:

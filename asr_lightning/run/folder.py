@@ -147,8 +147,8 @@ def write_anew(path: Path, write: Callable[[Path], None]) -> None:
 
 @rank_zero_only
 def set_aside(run_dir: Path) -> None:
-    """Rename the folder of an earlier run, or of earlier seeds, if there is one."""
-    if (run_dir / "config.yaml").exists() or (run_dir / "seeds.json").exists():
+    """Rename the folder of an earlier run, or of earlier seeds, finished or not, if there is one."""
+    if any(path for name in ("config.yaml", "seeds.json", "seed-*/config.yaml") for path in run_dir.glob(name)):
         kept = first_free(run_dir)
         run_dir.rename(kept)
         logger.info("%s held an earlier run; it is now %s", run_dir, kept)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from asr_lightning.callbacks.average_steps import AverageSteps
@@ -23,6 +24,7 @@ from asr_lightning.callbacks.early_stopping import StopEarly
 from asr_lightning.callbacks.half_epoch import HalfEpochValidation
 from asr_lightning.callbacks.keep_best import KeepBest, trained_state, write_weights
 from asr_lightning.callbacks.keep_last import KeepLast
+from asr_lightning.data.fingerprint import split_sha256
 from asr_lightning.data.folds import Fold, FoldCount, epochs_each, fold_splits, is_few, num_folds, pooled
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.durable import faults
@@ -32,6 +34,8 @@ from asr_lightning.run.ends import End, Part, State
 logger = logging.getLogger(__name__)
 
 FOLDER, NAME = Path("checkpoints", "folds"), "fold-{}-of-{}.safetensors"
+CLIPS = "split_sha256"
+"""What the file of a fold calls the hash of its clips."""
 
 
 def obstacle(trainer: Trainer, from_checkpoint: bool) -> str:
@@ -84,8 +88,8 @@ def train(
         model: The module to train. It ends with the weights of the last fold.
         make_trainer: Makes the trainer of a fold; its argument names the folder of the logs.
         run_dir: Folder for the weights of the folds. Weights that an earlier start has left there are removed.
-        resumed: Whether folds that an earlier start has finished are kept instead. The last fold is always trained,
-            because the steps after training need a trainer that has run.
+        resumed: Whether folds that an earlier start has finished are kept instead, if they were trained on the same
+            clips. The last fold is always trained, because the steps after training need a trainer that has run.
 
     Returns:
         The weights of all folds, and the trainer of the last one.
@@ -101,20 +105,32 @@ def train(
         number = data.fold.number + 1
         path = directory / NAME.format(number, data.fold.count)  # resumed with another count, it is trained anew
         parts.append(Part(data, partial(load_file, path)))
+        clips = split_sha256(data.splits)
         if path.exists() and data is not folds[-1]:
-            logger.info("%s is trained already", data.fold)
-            continue
+            if _trained_on(path) == clips:
+                logger.info("%s is trained already", data.fold)
+                continue
+            # Its model may have been trained on the very clips that it is now to be tested with.
+            logger.warning("%s was trained on other clips than the folder has now: it is trained again", data.fold)
         model.model.load_state_dict(untouched)
         trainer = make_trainer(f"fold-{number}")
         _make_part(trainer, data)
         trainer.fit(model, datamodule=data)
-        write_weights(_averaged(trainer) or trained_state(model.model), half := path.with_suffix(".half"))
+        weights = _averaged(trainer) or trained_state(model.model)
+        write_weights(weights, half := path.with_suffix(".half"), {CLIPS: clips})
         half.replace(path)
         faults.point("training.fold.kept")
         for log in trainer.loggers:
             if isinstance(log, WandbLogger):
                 log.experiment.finish()  # the next fold is a run of its own
     return End(f"average of {len(folds)} folds", tuple(parts)), trainer
+
+
+def _trained_on(path: Path) -> str:
+    """The hash of the clips that the model of a finished fold was trained on; empty if its file does not say."""
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+    return metadata.get(CLIPS, "")
 
 
 def _averaged(trainer: Trainer) -> State:

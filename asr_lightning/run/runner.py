@@ -94,7 +94,7 @@ class Runner:
         self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
         self.progress.num_canary = len(self.canary.references) if self.canary else 0
         if self.ckpt_path == "last":
-            self._go_on = bool(folds.finished(self.run_dir))
+            self._go_on = self.options.folds != "off" and bool(folds.finished(self.run_dir))
             self.ckpt_path = None if self._go_on else str(last_checkpoint(self.run_dir))
         registry.warn_of_licence(args.source)
         if self.ckpt_path is None and not self._go_on:
@@ -160,7 +160,7 @@ class Runner:
     ) -> None:
         options, is_new = self.options, self.ckpt_path is None and not self._go_on
         obstacle = folds.obstacle(trainer, self.ckpt_path is not None)
-        evidence.settle(options.test_on, options.folds, data, obstacle)
+        evidence.settle(options.test_on, options.folds, data, obstacle, is_new)
         if is_new:
             _inspect(data)
         self._lock.take(is_new)  # only now: a run that lacks its model, device or recordings moves nothing

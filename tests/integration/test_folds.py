@@ -137,6 +137,32 @@ def test_a_killed_run_goes_on_with_the_next_fold(ran: lightning_cli.ASRCLI, tone
     assert again.runner.outcome.dev == ran.runner.outcome.dev
 
 
+def test_folds_of_other_clips_are_trained_again(ran: lightning_cli.ASRCLI, tones_once: Path, tmp_path: Path) -> None:
+    """Between two starts clips may come or go; a model must never be tested with clips that it has heard."""
+    run_dir = Path(shutil.copytree(ran.run_dir, tmp_path / "run"))
+    folder = Path(shutil.copytree(tones_once, tmp_path / "tones"))
+    train = folder / "train_files.csv"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:-1]))
+    kept = {path.name: path.read_bytes() for path in (run_dir / "checkpoints" / "folds").iterdir()}
+    resumed = lightning_cli.main(arguments(folder, run_dir, "--ckpt_path=last"))
+    fresh = lightning_cli.main(arguments(folder, tmp_path / "fresh"))
+    for name, content in kept.items():
+        again = (run_dir / "checkpoints" / "folds" / name).read_bytes()
+        assert again != content and again == (fresh.run_dir / "checkpoints" / "folds" / name).read_bytes()
+    assert resumed.runner.outcome is not None and fresh.runner.outcome is not None
+    assert resumed.runner.outcome.dev == fresh.runner.outcome.dev
+
+
+def test_one_model_does_not_go_on_with_folds(
+    ran: lightning_cli.ASRCLI, tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """It began from nothing each time, and left its own checkpoints unread."""
+    run_dir = Path(shutil.copytree(ran.run_dir, tmp_path / "run"))
+    more = ("--folds=off", "--ckpt_path=last", "--trainer.max_epochs=1")
+    assert main(arguments(tones_once, run_dir, *more)) == 2
+    assert "start the run again without --ckpt_path" in capsys.readouterr().err
+
+
 def test_a_run_killed_in_its_first_fold_starts_anew(
     tones_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -72,6 +72,10 @@ def test_a_list_keeps_its_order_whatever_shares_a_batch(model: Path, tones_once:
     assert recognizer.transcribe([]) == []
 
 
+def tone(length: int) -> np.ndarray:
+    return np.sin(np.arange(length) / 4)
+
+
 @pytest.mark.parametrize(
     ("recording", "rate", "message"),
     [
@@ -83,11 +87,14 @@ def test_a_list_keeps_its_order_whatever_shares_a_batch(model: Path, tones_once:
         (np.zeros(8000, dtype=np.int32), 8000, "the recording: give samples as int16"),
         (np.zeros(8000), "8000", "the recording: sample_rate is a whole number of Hz, not '8000'"),
         ({"RIFF"}, 8000, "the recording: give a file, the bytes of one, or samples; set is none"),
-        (np.zeros(80), 8000, "the recording: 0.01 s is shorter than 0.1 s"),
-        (np.zeros(8000 * 31), 8000, "the recording: 31.0 s, and this model reads 30 s; cut it"),
+        (tone(80), 8000, "the recording: 0.01 s is shorter than 0.1 s"),
+        (tone(8000 * 31), 8000, "the recording: 31.0 s, and this model reads 30 s; cut it"),
+        (np.zeros(8000), 8000, r"the recording: it is silent \(all samples are equal\); record it again"),
+        (tone(8000) * 0.003, 8000, r"the recording: it is silent \(peak -50 dBFS\); record it again"),
+        (np.zeros(8000, dtype=np.int16), 8000, "the recording: it is silent"),
         (b"no sound", None, "the recording: "),
         ("nowhere.wav", None, "nowhere.wav: there is no such file"),
-        ([np.zeros(8000), np.zeros(8)], 8000, "recording 1: 0.00 s is shorter"),
+        ([tone(8000), tone(8)], 8000, "recording 1: 0.00 s is shorter"),
     ],
 )
 def test_what_cannot_be_read_is_named(recognizer: asr.Recognizer, recording, rate, message: str) -> None:

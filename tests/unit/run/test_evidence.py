@@ -98,6 +98,16 @@ def test_a_split_that_exists_is_kept_unless_asked(tones: Path) -> None:
     assert {path.name: path.read_bytes() for path in tones.iterdir()} == before
 
 
+def test_the_split_of_an_earlier_run_is_not_for_a_new_one(tones: Path, tones_once: Path, tmp_path: Path) -> None:
+    """A read-only folder has its split in the run folder, which a new run renames."""
+    (tmp_path / "audio").mkdir()
+    folder = copied_without_split(tones_once, tmp_path / "audio")
+    settle("auto", "auto", data := toy_data(folder, run_dir=str(tones)), "", is_new=True)
+    assert [len(rows) for rows in data.splits.values()] == [12, 0, 0]
+    settle("auto", "auto", data := toy_data(folder, run_dir=str(tones)), "", is_new=False)
+    assert [len(rows) for rows in data.splits.values()] == [9, 2, 1]
+
+
 def test_folds_that_cannot_be_had_are_refused(tones_once: Path) -> None:
     with pytest.raises(OptionError, match="several processes cannot be trained in folds: set --test_on split"):
         settle("folds", "auto", toy_data(tones_once), "several processes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asr_lightning.run.folder import RESULTS, set_aside_results, write_anew
+from asr_lightning.run.folder import RESULTS, set_aside, set_aside_results, write_anew
 
 
 def test_other_content_is_kept(tmp_path: Path) -> None:
@@ -36,3 +36,14 @@ def test_a_kill_while_results_are_set_aside_loses_none(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     set_aside_results(tmp_path)
     assert sorted(path.name for path in (tmp_path / "earlier").iterdir()) == ["model", "results.json"]
+
+
+def test_stopped_seeds_are_set_aside_together(tmp_path: Path) -> None:
+    """As Ctrl-C says: not one by one among the seeds of the next start."""
+    run_dir = tmp_path / "run"
+    (run_dir / "seed-0").mkdir(parents=True)
+    set_aside(run_dir)
+    assert run_dir.is_dir(), "no run was there"
+    (run_dir / "seed-0" / "config.yaml").touch()
+    set_aside(run_dir)
+    assert not run_dir.exists() and (tmp_path / "run-2" / "seed-0" / "config.yaml").exists()
