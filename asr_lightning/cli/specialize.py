@@ -51,9 +51,10 @@ def run(command: str, arguments: list[str]) -> int:
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
     spec = spec_of(options)
-    from asr_lightning.data.folder import list_audio
+    if not any(option.startswith("--print_config") for option in fit_options):
+        from asr_lightning.data.folder import list_audio
 
-    list_audio(spec.data)  # before anything heavier is imported
+        list_audio(spec.data)  # before anything heavier is imported
     if options.seeds > 1:
         return _run_seeds(spec, options.seeds, fit_options)
     from asr_lightning.cli import lightning_cli

@@ -209,7 +209,7 @@ def test_a_resumed_run_is_pulled_to_the_untouched_weights(tones: Path, tmp_path:
 
 def test_pull_refuses_lora(tmp_path: Path) -> None:
     adapter = tiny_hf.load_tiny(tiny_hf.write_tiny(tmp_path, "moonshine"), "moonshine", lora=LoRA(4))
-    with pytest.raises(ValueError, match="set model.optimizer.pull to 0"):
+    with pytest.raises(ValueError, match="set --model.optimizer.pull 0"):
         build(adapter.model, adapter.groups, OptimizerSettings(pull=1.0), 10)
 
 
