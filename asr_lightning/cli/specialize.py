@@ -135,17 +135,18 @@ def _show_spread(results: list[Seed], kept: Seed, run_dir: Path) -> None:
     """Print and write the WER of every seed, and copy the model and the report of ``kept`` to ``run_dir``."""
     from asr_lightning.scoring.comparison import write_readable_json
 
-    averaged = kept not in results
-    print(f"\n{'seed':>7}{'dev after':>12}{'test before':>14}{'after':>9}{'cut':>8}{'alpha':>8}")
+    averaged, out_of_fold = kept not in results, kept.outcome.is_out_of_fold
+    measured = "out of fold" if out_of_fold else "test"
+    print(f"\n{'seed':>7}{'dev after':>12}{f'{measured} before':>21}{'after':>9}{'cut':>8}{'alpha':>8}")
     for result in [*results, *([kept] if averaged else [])]:
         outcome, name = result.outcome, "average" if result is kept and averaged else result.number
         wer = outcome.test.wer
         print(
-            f"{name:>7}{outcome.dev.wer.after:>12.1%}{wer.before:>14.1%}{wer.after:>9.1%}{wer.cut:>8.0%}"
+            f"{name:>7}{outcome.dev.wer.after:>12.1%}{wer.before:>21.1%}{wer.after:>9.1%}{wer.cut:>8.0%}"
             f"{outcome.alpha:>8g}"
         )
     after = [result.outcome.test.wer.after for result in results]
-    print(f"\ntest WER {statistics.mean(after):.1%} on average, from {min(after):.1%} to {max(after):.1%}")
+    print(f"\n{measured} WER {statistics.mean(after):.1%} on average, from {min(after):.1%} to {max(after):.1%}")
     for name in ("model", "report.html", "report.json", "report.md", "results.json"):
         source, target = kept.finished.run_dir / name, run_dir / name
         shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
@@ -153,4 +154,6 @@ def _show_spread(results: list[Seed], kept: Seed, run_dir: Path) -> None:
     write_readable_json(run_dir / "seeds.json", {"kept": "average" if averaged else kept.number, "seeds": seeds})
     choice = f"the {kept.outcome.chosen}" if averaged else f"seed {kept.number}, the best on dev"
     print(f"kept: {choice}\nmodel:   {run_dir / 'model'}\nreport:  {run_dir / 'report.html'}")
+    if out_of_fold and not averaged:
+        print("The figures of this seed are also those that it was chosen by, so expect the average of all seeds.")
     print(f"\n{kept.outcome.verdict}")
