@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+from asr_lightning.durable.ids import is_id
 from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.failure import Failure
 from asr_lightning.job_folder.spec import JobSpec
 from asr_lightning.server.engine import states
-from asr_lightning.server.engine.records import Job
+from asr_lightning.server.engine.records import Event, Job
 
 JSON_COLUMNS = ("error", "dataset", "metrics", "artifacts")
 _JSON = frozenset({"spec", *JSON_COLUMNS})
@@ -74,6 +75,47 @@ def job_of(row: sqlite3.Row | Mapping[str, Any]) -> Job:
         artifacts=artifacts,
         owner=row["owner"],
     )
+
+
+def job_of_row(row: sqlite3.Row) -> Job:
+    """The job that a row of the store holds; its texts and its id are examined too.
+
+    Raises:
+        ValueError: The row is damaged.
+        TypeError: The row is damaged.
+    """
+    for value in row:
+        _require_text(value)
+    if not is_id(row["id"]):
+        raise ValueError("its id is not one of this server")
+    return job_of(row)
+
+
+def text_of(value: bytes) -> str:
+    """Any bytes as a text: sqlite3 would raise an error for all rows of a query if one holds bytes that are no text."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _require_text(value: object) -> None:
+    """Require that a value of a row is no text that was damaged.
+
+    Raises:
+        ValueError: It has bytes that are not UTF-8.
+    """
+    if isinstance(value, str):
+        value.encode()
+
+
+def event_of_row(row: sqlite3.Row) -> Event | None:
+    """The event in a row; None if it is damaged, which the next start puts right by the job's history."""
+    seq, time, kind, data = row
+    try:
+        for value in row:
+            _require_text(value)
+        content = json.loads(data)
+    except ValueError:
+        return None
+    return Event(seq, time, kind, content) if isinstance(content, dict) else None
 
 
 def record_of(job: Job) -> dict[str, object]:

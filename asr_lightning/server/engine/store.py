@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Unpack
 
 from asr_lightning.durable import faults
-from asr_lightning.durable.ids import is_id
 from asr_lightning.server.engine import soundness, states
 from asr_lightning.server.engine.errors import KeyConflictError, NoSuchJobError
 from asr_lightning.server.engine.records import Event, Job, JobChanges, now
-from asr_lightning.server.engine.rows import COLUMNS, Value, encoded, job_of, row_of
+from asr_lightning.server.engine.rows import COLUMNS, Value, encoded, event_of_row, job_of_row, row_of, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ class Store:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             connection.row_factory = sqlite3.Row
-            connection.text_factory = _text
+            connection.text_factory = text_of
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;")
         except BaseException:
             connection.close()
@@ -151,11 +150,7 @@ class Store:
 
     def _readable(self, row: sqlite3.Row) -> Job | None:
         try:
-            for value in row:
-                _require_text(value)
-            if not is_id(row["id"]):
-                raise ValueError("its id is none")
-            return job_of(row)
+            return job_of_row(row)
         except (ValueError, TypeError) as error:
             if row["id"] not in self._unreadable:
                 self._unreadable.add(row["id"])
@@ -262,7 +257,7 @@ class Store:
         query = "SELECT seq, time, kind, data FROM event WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         with self.reading() as connection:
             rows = connection.execute(query, [job_id, after, limit]).fetchall()
-        return [event for row in rows if (event := _event(row)) is not None]
+        return [event for row in rows if (event := event_of_row(row)) is not None]
 
     def newest_time(self) -> str | None:
         """The newest time at which a job was made, started or ended; None if there is no job."""
@@ -275,33 +270,6 @@ class Store:
         """Write the write-ahead log into the file and truncate it, so that no deleted byte stays in it."""
         with self._write_lock:
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _text(value: bytes) -> str:
-    """Any bytes as a text: sqlite3 would raise an error for all rows of a query if one holds bytes that are no text."""
-    return value.decode("utf-8", "surrogateescape")
-
-
-def _require_text(value: object) -> None:
-    """Require that a value of a row is no text that was damaged.
-
-    Raises:
-        ValueError: It has bytes that are not UTF-8.
-    """
-    if isinstance(value, str):
-        value.encode()
-
-
-def _event(row: sqlite3.Row) -> Event | None:
-    """The event in a row; None if it is damaged, which the next start puts right by the job's history."""
-    seq, time, kind, data = row
-    try:
-        for value in row:
-            _require_text(value)
-        content = json.loads(data)
-    except ValueError:
-        return None
-    return Event(seq, time, kind, content) if isinstance(content, dict) else None
 
 
 def _record(connection: sqlite3.Connection, job_id: str, kind: str, data: Mapping[str, object]) -> None:
