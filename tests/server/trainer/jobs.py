@@ -67,6 +67,7 @@ def train(
 
 
 def _train(folder: str, fault: str, limits: dict[str, int], env: dict[str, str]) -> None:
+    import asr_lightning.callbacks.job_status  # noqa: F401 - torch, which a limit of memory would keep from loading
     from asr_lightning.__main__ import main
 
     os.environ["ASR_FAULT"] = fault
