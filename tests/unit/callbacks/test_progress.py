@@ -42,6 +42,7 @@ def test_what_follows_training_is_part_of_the_time_left(
 def test_every_fold_and_clip_counts(tones_once: Path) -> None:
     data = toy_data(tones_once)
     assert work_after_training(data, 80) == ScoringWork(7 * 2 + 1 + 160, 2 + 90)
+    assert work_after_training(data, 80, untouched_known=True) == ScoringWork(7 * 2 + 1 + 160, 1 + 10)
     rows = data.splits["train"]
     fold = data.divided({"train": rows[:6], "dev": rows[6:], "test": ()}, Fold(1, 4))
     assert work_after_training(fold, 0) == ScoringWork(7 * 3 * 4, 3 * 4), "without test, dev is also read natively"
