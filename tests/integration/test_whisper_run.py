@@ -34,6 +34,7 @@ FORMATS = [
 ]  # fmt: skip
 
 
+@pytest.mark.once
 def test_mixed_folder_trains_with_the_demo_command(tmp_path: Path) -> None:
     """A folder without CSVs, with eight formats and rates, trains with two more arguments and a tiny model."""
     folder = tmp_path / "mine"

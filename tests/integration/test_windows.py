@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 ON_WINDOWS = """
 import contextlib, io, json, os, signal, sys, traceback

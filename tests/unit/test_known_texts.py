@@ -256,6 +256,7 @@ def _write_often(folder: Path, number: int) -> None:
         store.write(folder / f"{turn % 5}.json", known_texts.BatchResult([f"{number} {turn}", "b"] * 100, 0.5, 2))
 
 
+@pytest.mark.once
 def test_two_processes_write_whole_files(tmp_path: Path, whisper: WhisperAdapter) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_often, args=(tmp_path / "texts", number)) for number in range(2)]

@@ -59,6 +59,7 @@ def test_killed_and_started_again_gives_the_same_weights(place: str, job: Path, 
     assert not list(job.glob("artifacts.*")) and not list(job.glob("run/tmp*"))
 
 
+@pytest.mark.once
 def test_killed_again_and_again_it_still_gets_there(job: Path, undisturbed: Path) -> None:
     """Each life gets a little farther; two of them end between the moves of a checkpoint."""
     faults = ("batch:kill:5", "checkpoint.rotated:kill", "checkpoint.recorded:kill", "best.kept:kill", "packed:kill")

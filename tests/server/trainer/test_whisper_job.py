@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 from tests.server.trainer.jobs import assign, log, read, train
@@ -13,6 +14,7 @@ from tests.tiny_models import tiny_whisper
 from tests.unit.conftest import SENTENCES, write_audio
 
 
+@pytest.mark.once
 def test_a_killed_whisper_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     source = tiny_whisper(tmp_path / "tiny", multilingual=True)
     config = json.loads((source / "config.json").read_text())
