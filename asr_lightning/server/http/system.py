@@ -47,8 +47,11 @@ async def readyz(context: RequestContext) -> Response:
 
 def _troubles(context: Context) -> list[Trouble]:
     """What keeps the server from its work, as far as the caller may know: jobs of other names do not exist for it."""
-    troubles, store = context.engine.health.troubles(), context.engine.store
-    return [each for each in troubles if each.job is None or context.caller.sees_job(store.job(each.job))]
+    troubles = context.engine.health.troubles()
+    if context.caller.only is None:
+        return troubles
+    own = {job.id for job in context.engine.store.jobs(owner=context.caller.only)}
+    return [each for each in troubles if each.job is None or each.job in own]
 
 
 @router.get("/version", responses=answers(s200=schemas.Version))
