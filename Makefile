@@ -44,8 +44,8 @@ test: install install-nemo
 
 # The tests that most changes break, in under three minutes.
 test-quick: install
-	$(BIN)/python -m pytest -m "not once" tests/architecture tests/configs tests/docs tests/unit/data tests/unit/datamodules tests/unit/run tests/unit/cli tests/cases \
-		tests/unit/reports tests/unit/test_*.py
+	$(BIN)/python -m pytest -m "not once" tests/architecture tests/cases tests/configs tests/docs tests/unit/cli \
+		tests/unit/data tests/unit/datamodules tests/unit/reports tests/unit/run tests/unit/test_*.py
 
 test-main: install
 	$(BIN)/python -m pytest --ignore tests/server --ignore tests/cloud
