@@ -169,6 +169,10 @@ def _kept_sentence(study: Study, test: Report) -> str:
     return f"{_decision(study)} Its word error rate on {clips} is {percent(test['before']['wer'])}."
 
 
+def _different(count: int) -> str:
+    return f"{count} different texts" if count != 1 else "only one text"
+
+
 def _warnings(study: Study, test: Report) -> list[str]:
     warnings = [FLATTERED] if study.is_out_of_fold and not study.kept_base else []
     if test["words"] < FEW_WORDS:
@@ -178,7 +182,7 @@ def _warnings(study: Study, test: Report) -> list[str]:
         )
     if test["change"]["groups"] < MIN_GROUPS:
         warnings.append(
-            f"The test holds {test['change']['groups']} different texts; from fewer than {MIN_GROUPS} no verdict is "
+            f"The test holds {_different(test['change']['groups'])}; from fewer than {MIN_GROUPS} no verdict is "
             "drawn. Record more phrases."
         )
     if test["empty_references"]:

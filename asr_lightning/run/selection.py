@@ -209,7 +209,7 @@ class Selection:
                 _log_loss(candidate)
             chosen, other = (candidate, chosen) if candidate.cost < chosen.cost else (chosen, candidate)
             if other.lost:
-                other.note = f"what the canary loses, {other.lost.points}, outweighs the gain"
+                other.note = f"costs other people more than it gains: {other.lost.points} on the canary"
         return chosen
 
     def _passes_dev(self, base: Candidate, candidate: Candidate) -> bool:

@@ -124,7 +124,7 @@ def test_a_lost_canary_keeps_the_untouched_model(reader: Path, shifted: Path, to
     assert without.chosen.alpha > 0
     guarded = Run(str(reader), shifted, tmp_path / "guarded", 25, Canary(tones_once), canary_weight=float("inf"))
     assert guarded.chosen.alpha == 0
-    assert any("outweighs the gain" in candidate.note for candidate in guarded.selection.candidates)
+    assert any("costs other people more than it gains" in candidate.note for candidate in guarded.selection.candidates)
     assert same(saved.load(guarded.target).model, ToyAdapter(str(reader)).model)
 
 
