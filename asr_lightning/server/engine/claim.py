@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from asr_lightning.durable.files import read_json, write_json
+from asr_lightning.server.engine import names
 from asr_lightning.server.engine.errors import HomeError
 
 MARKER = "asr_home.json"
@@ -26,10 +27,10 @@ def claim(path: Path) -> None:
         OSError: It cannot be written.
     """
     if not path.exists():
-        path.mkdir(parents=True, mode=0o700)
+        path.mkdir(parents=True, mode=0o700, exist_ok=True)
     if not _is_marked(path):
         found = sorted(entry.name for entry in path.iterdir() if entry.name not in NOBODYS and not _is_ours(entry))
-        if found and not _is_home_of_earlier_version(path):
+        if found and not is_home(path):  # another server that starts now may have marked it meanwhile
             raise HomeError(
                 f"{path} holds {_few(found)}, and no {MARKER}: it is not the home of a server, which would delete "
                 f"files in it. Name a folder of its own, such as --home {path / 'asr_lightning'}"
@@ -68,7 +69,7 @@ def _is_ours(entry: Path) -> bool:
 def _is_home_of_earlier_version(path: Path) -> bool:
     """Whether a server that wrote no marker used ``path``: its folders and lock are there, and no other database."""
     folders = all((path / name).is_dir() and not (path / name).is_symlink() for name in FOLDERS[:-1])
-    return folders and (path / "server.lock").is_file() and _is_no_strangers_database(path / "state.db")
+    return folders and (path / names.LOCK).is_file() and _is_no_strangers_database(path / names.STORE)
 
 
 def _is_no_strangers_database(store: Path) -> bool:
@@ -83,5 +84,5 @@ def _is_no_strangers_database(store: Path) -> bool:
     return not tables or "job" in tables
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _few(found: list[str]) -> str:
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")

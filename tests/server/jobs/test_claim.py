@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from asr_lightning.__main__ import main
+from asr_lightning.server.engine import claim
 from asr_lightning.server.engine.claim import MARKER
 from asr_lightning.server.engine.engine import Engine
 from asr_lightning.server.engine.errors import HomeError
@@ -151,3 +152,20 @@ def test_a_damaged_marker_is_written_again(home: Path) -> None:
     (home / MARKER).write_text("{")
     with running(home):
         assert (home / MARKER).read_text() != "{"
+
+
+def test_two_servers_that_start_at_once_share_a_new_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one marks the folder after this one has looked for a marker, and before it lists what is there."""
+    looks, is_marked = [], claim._is_marked
+
+    def look(path: Path) -> bool:
+        looks.append(is_marked(path))
+        if len(looks) == 1:
+            monkeypatch.setattr(claim, "_is_marked", is_marked)
+            claim.claim(path)
+        return looks[-1]
+
+    (tmp_path / "home").mkdir(mode=0o700)
+    monkeypatch.setattr(claim, "_is_marked", look)
+    claim.claim(tmp_path / "home")
+    assert looks == [False] and is_marked(tmp_path / "home")
