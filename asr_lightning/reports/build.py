@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from asr_lightning import __version__
-from asr_lightning.reports.statistics import MIN_GROUPS, Verdict, bootstrap, verdict
+from asr_lightning.reports.statistics import MIN_GROUPS, Verdict, bootstrap, different_texts, verdict
 from asr_lightning.reports.study import Study
 from asr_lightning.reports.words import confusions, difference, worst_words
 from asr_lightning.scoring.edits import Transcript, UtteranceCounts, count_edits, error_rates, score
@@ -169,10 +169,6 @@ def _kept_sentence(study: Study, test: Report) -> str:
     return f"{_decision(study)} Its word error rate on {clips} is {percent(test['before']['wer'])}."
 
 
-def _different(count: int) -> str:
-    return f"{count} different texts" if count != 1 else "only one text"
-
-
 def _warnings(study: Study, test: Report) -> list[str]:
     warnings = [FLATTERED] if study.is_out_of_fold and not study.kept_base else []
     if test["words"] < FEW_WORDS:
@@ -182,7 +178,7 @@ def _warnings(study: Study, test: Report) -> list[str]:
         )
     if test["change"]["groups"] < MIN_GROUPS:
         warnings.append(
-            f"The test holds {_different(test['change']['groups'])}; from fewer than {MIN_GROUPS} no verdict is "
+            f"The test holds {different_texts(test['change']['groups'])}; from fewer than {MIN_GROUPS} no verdict is "
             "drawn. Record more phrases."
         )
     if test["empty_references"]:

@@ -81,6 +81,11 @@ def most_certain(groups: int) -> float:
     return 1 - 0.5**groups
 
 
+def different_texts(count: int) -> str:
+    """``count`` in words, such as "4 different texts"."""
+    return f"{count} different texts" if count != 1 else "one text"
+
+
 def verdict(change: Bootstrap) -> Verdict:
     """Better only if the whole interval is below zero, worse only if it is above; few groups allow no verdict."""
     if change.groups < MIN_GROUPS:

@@ -13,7 +13,7 @@ from asr_lightning.data.folds import FoldCount, TestOn, num_folds
 from asr_lightning.data.splits import has_split
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.errors import OptionError
-from asr_lightning.reports.statistics import MIN_GROUPS, most_certain
+from asr_lightning.reports.statistics import MIN_GROUPS, different_texts, most_certain
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ def doubts(splits: Splits, folds: FoldCount, min_probability: float, obstacle: s
         if not in_folds and not obstacle and texts["train"] + texts["dev"] >= least:
             remedy = "add --folds 4, so that every clip of train and dev counts"
         yield (
-            f"dev has {_different(texts['dev'])}: on fewer than {least} nothing can be shown to be better than the "
-            f"untouched model with a probability of {min_probability:g}, so that one will be kept; {remedy}"
+            f"dev has {different_texts(texts['dev'])}: on fewer than {least} nothing can be shown to be better than "
+            f"the untouched model with a probability of {min_probability:g}, so that one will be kept; {remedy}"
         )
     if not splits["test"]:
         texts["test"] = texts["dev"]
@@ -79,8 +79,4 @@ def doubts(splits: Splits, folds: FoldCount, min_probability: float, obstacle: s
         if splits["test"] and not obstacle and everything >= MIN_GROUPS:
             options = "--test_on folds" if in_folds and folds != "few" else "--folds 4 --test_on folds"
             remedy = f"add {options}, so that every clip is tested by a model that was not trained on it"
-        yield f"test has {_different(texts['test'])}: no verdict is drawn from fewer than {MIN_GROUPS}; {remedy}"
-
-
-def _different(count: int) -> str:
-    return f"{count} different texts" if count != 1 else "one text"
+        yield f"test has {different_texts(texts['test'])}: no verdict is drawn from fewer than {MIN_GROUPS}; {remedy}"

@@ -145,20 +145,14 @@ class Runner:
         """
         self.module, self.data, self.trainer = module, data, trainer
         try:
-            self._train(module, data, trainer, make_trainer, **kwargs)
+            self._train(make_trainer, **kwargs)
         except BaseException:
             self._lock.release()
             raise
 
-    def _train(
-        self,
-        module: ASRModule,
-        data: AudioFolderDataModule,
-        trainer: Trainer,
-        make_trainer: Callable[[str], Trainer],
-        **kwargs: Any,
-    ) -> None:
-        options, is_new = self.options, self.ckpt_path is None and not self._go_on
+    def _train(self, make_trainer: Callable[[str], Trainer], **kwargs: Any) -> None:
+        data, trainer, options = self.data, self.trainer, self.options
+        is_new = self.ckpt_path is None and not self._go_on
         obstacle = folds.obstacle(trainer, self.ckpt_path is not None)
         evidence.settle(options.test_on, options.folds, data, obstacle, is_new)
         if is_new:
@@ -171,9 +165,9 @@ class Runner:
         for doubt in evidence.doubts(self.data.splits, options.folds, min_probability, obstacle):
             logger.warning(doubt)
         if not parts:
-            trainer.fit(module, datamodule=data, **kwargs)
+            trainer.fit(self.module, datamodule=data, **kwargs)
             return
-        end, self.trainer = folds.train(parts, module, make_trainer, self.run_dir, self._go_on)
+        end, self.trainer = folds.train(parts, self.module, make_trainer, self.run_dir, self._go_on)
         self._ends = (end,)
 
     def conclude(

@@ -17,7 +17,7 @@ import torch
 
 from asr_lightning.adapters import saved
 from asr_lightning.protocols import ASRAdapter
-from asr_lightning.reports.statistics import bootstrap, most_certain
+from asr_lightning.reports.statistics import bootstrap, different_texts, most_certain
 from asr_lightning.run.ends import End, State
 from asr_lightning.run.folder import set_aside_results
 from asr_lightning.run.forgetting import Forgetting, Loss
@@ -223,8 +223,7 @@ class Selection:
             return True
         candidate.note = f"is better than it with a probability of {better:.2f}, less than {least:g}"
         if most_certain(change.groups) < least:
-            texts = f"{change.groups} different texts" if change.groups > 1 else "one text"
-            candidate.note = f"cannot be shown to be better on {texts} of dev"
+            candidate.note = f"cannot be shown to be better on {different_texts(change.groups)} of dev"
         return False
 
     def _hand_over(self, chosen: Candidate, adapter: ASRAdapter, target: Path) -> Candidate:

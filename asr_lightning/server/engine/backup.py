@@ -14,15 +14,12 @@ from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.errors import HomeError
+from asr_lightning.server.engine.names import LOCK, RESERVE, STORE, STORE_FILES
 from asr_lightning.server.engine.store import Store
 
-STORE = "state.db"
-LOCK = "server.lock"
 FOLDERS = ("uploads", "trash", "locks")
 """What is empty in a copy, and is there so that the copy is a home like any other."""
-LEFT_OUT = frozenset({
-    STORE, f"{STORE}-wal", f"{STORE}-shm", LOCK, *FOLDERS, "reserve", "tensorboard", "tensorboard.log",
-})  # fmt: skip
+LEFT_OUT = frozenset({*STORE_FILES, LOCK, *FOLDERS, RESERVE, "tensorboard", "tensorboard.log"})
 """What a server makes anew; the files of the store belong together, and are copied in another way."""
 
 

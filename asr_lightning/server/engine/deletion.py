@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from asr_lightning.durable import faults
-from asr_lightning.server.engine import clock, receipts, states
+from asr_lightning.server.engine import clock, names, receipts, states
 from asr_lightning.server.engine.clock import Clock
 from asr_lightning.server.engine.errors import WrongStateError
 from asr_lightning.server.engine.home import Home
@@ -87,7 +87,7 @@ def _delete_copies(home: Home) -> dict[str, int]:
     Nothing can be deleted from a damaged store in part. All that it held was read from the jobs' folders since.
     """
     sizes = {}
-    for path in home.path.glob("state.db.damaged*"):
+    for path in home.path.glob(f"{names.DAMAGED_STORE}*"):
         if path.is_file() and not path.is_symlink():
             sizes[path.name] = path.stat().st_size
             path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from asr_lightning.job_folder import layout
 from asr_lightning.job_folder.digests import digest_of
 from asr_lightning.job_folder.intake_report import IntakeReport
 from asr_lightning.job_folder.spec import JobSpec
-from asr_lightning.server.engine import cancellation, deletion, inspection, states, submission
+from asr_lightning.server.engine import cancellation, deletion, inspection, names, states, submission
 from asr_lightning.server.engine.damage import JobFiles
 from asr_lightning.server.engine.deletion import Receipt
 from asr_lightning.server.engine.errors import BusyError, HomeError, NoSuchJobError, WrongStateError
@@ -52,7 +52,7 @@ class Engine:
         self.settings = settings
         self.home = Home(settings.home)
         # A process that a killed server had just forked holds a copy of the lock until it executes its program.
-        lock = self.home.lock("server.lock", patience_s=1.0)
+        lock = self.home.lock(names.LOCK, patience_s=1.0)
         if lock is None:
             raise HomeError(f"another server uses {self.home.path}: stop it, or name another --home")
         self._lock = lock

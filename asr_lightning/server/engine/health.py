@@ -20,6 +20,7 @@ from asr_lightning.job_folder.failure import Failure, is_full
 from asr_lightning.job_folder.progress import Progress
 from asr_lightning.server.engine import states
 from asr_lightning.server.engine.home import Home
+from asr_lightning.server.engine.names import RESERVE
 from asr_lightning.server.engine.records import Job
 from asr_lightning.server.engine.reserve import Reserve
 from asr_lightning.server.engine.settings import EngineSettings
@@ -68,7 +69,7 @@ class Health:
 
     def __init__(self, home: Home, settings: EngineSettings) -> None:
         self._home, self._settings = home, settings
-        self.reserve = Reserve(home.path / "reserve", settings.reserve_bytes)
+        self.reserve = Reserve(home.path / RESERVE, settings.reserve_bytes)
         self.failed_writes = 0
         self._failed_at, self._next_fill = -FAILED_S, 0.0
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from types import TracebackType
 from asr_lightning.durable import faults, journal
 from asr_lightning.durable.files import sync_folder
 from asr_lightning.durable.locks import take_lock
+from asr_lightning.server.engine import names
 from asr_lightning.server.engine.claim import claim
 from asr_lightning.server.engine.errors import DiskFullError, HomeError
 from asr_lightning.server.engine.records import now
@@ -51,7 +52,7 @@ class Home:
     @property
     def store(self) -> Path:
         """The file of the job store."""
-        return self.path / "state.db"
+        return self.path / names.STORE
 
     @property
     def uploads(self) -> Path:
@@ -120,7 +121,7 @@ class Home:
 
     def set_store_aside(self) -> Path:
         """Move a damaged store to a name beside it, with its write-ahead log; returns where it is now."""
-        target = self.path / f"state.db.damaged.{os.urandom(4).hex()}"
+        target = self.path / f"{names.DAMAGED_STORE}.{os.urandom(4).hex()}"
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 self.store.with_name(f"{self.store.name}{suffix}").rename(target.with_name(f"{target.name}{suffix}"))

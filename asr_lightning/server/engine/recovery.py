@@ -19,13 +19,13 @@ from asr_lightning.server.engine.errors import HomeError
 from asr_lightning.server.engine.histories import Histories
 from asr_lightning.server.engine.home import Home
 from asr_lightning.server.engine.merging import Entry
+from asr_lightning.server.engine.names import STORE_FILES
 from asr_lightning.server.engine.rebuild import Found
 from asr_lightning.server.engine.store import Store
 
 logger = logging.getLogger(__name__)
 
 FEW = 5
-STORE_FILES = ("state.db", "state.db-wal", "state.db-shm")
 
 
 class Recovery:

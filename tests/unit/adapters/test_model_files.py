@@ -241,8 +241,8 @@ def without_a_matrix(folder: Path) -> None:
             "is an adapter for someone/else, .* run `hf download someone/else --local-dir FOLDER`, and write FOLDER as",
         ),
         (
-            lambda folder: edit_json(folder / "adapter_config.json", base_model_name_or_path="/home/else/base"),
-            "is an adapter for /home/else/base, .* name: copy that model to a FOLDER here, and write FOLDER as",
+            lambda folder: edit_json(folder / "adapter_config.json", base_model_name_or_path="/elsewhere/base"),
+            "is an adapter for /elsewhere/base, .* name: copy that model to a FOLDER here, and write FOLDER as",
         ),
         (
             lambda folder: edit_json(folder / "adapter_config.json", base_model_name_or_path=None),
