@@ -1,0 +1,115 @@
+"""The formats that a model can be exported to: for which families, in which variants, and how close they must be.
+
+A new format is an entry here, a module in ``export/`` with ``convert`` and, where something here can run it, a module in
+``runtime/`` with ``load``. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from asr_lightning.errors import OptionError
+
+FLOAT = "fp32"
+"""The variant with the weights as they were trained."""
+
+HALF_POINT, ONE_POINT, TWO_POINTS = 0.005, 0.01, 0.02
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: Its name in ``--to``.
+        families: Families of models that it takes: whisper, moonshine, ctc, transducer, nemo.
+        variants: Variants of the weights, the default first, each with the largest WER by which it may be worse than
+            the model in torch, as a fraction.
+        converter: Module with ``convert(source: Path, target: Path, variant: str) -> Mapping[str, object]``, which
+            returns the settings that belong to the weights.
+        runtime: Module with ``load(folder: Path, settings: Mapping[str, object], threads: int) -> RuntimeModel``; None
+            if nothing here can run the format.
+        packages: Packages that this runtime needs.
+        same_text: Share of texts that must equal those of torch where the variant is ``fp32``; 0 for runtimes that
+            compute features or search in another way.
+        used_by: What reads the format, for people.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    variants: Mapping[str, float]
+    converter: str
+    runtime: str | None
+    packages: tuple[str, ...]
+    same_text: float
+    used_by: str
+
+    @property
+    def default(self) -> str:
+        """The variant that is made if none is named."""
+        return next(iter(self.variants))
+
+
+class Target(NamedTuple):
+    """A format and one of its variants."""
+
+    format: Format
+    variant: str
+
+    @property
+    def name(self) -> str:
+        """Its name in ``--to``, and of the folder that it is written to with ``-`` for the colon."""
+        return f"{self.format.name}:{self.variant}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that it is written to."""
+        return f"{self.format.name}-{self.variant}"
+
+    @property
+    def tolerance(self) -> float:
+        """Largest WER by which it may be worse than the model in torch, as a fraction."""
+        return self.format.variants[self.variant]
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "ctranslate2",
+        ("whisper",),
+        {"int8": TWO_POINTS, "float16": HALF_POINT, "fp32": HALF_POINT},
+        "asr_lightning.export.ctranslate2",
+        "asr_lightning.runtime.ctranslate2",
+        ("ctranslate2", "tokenizers"),
+        0.95,
+        "faster-whisper, whisper-ctranslate2, WhisperX, wyoming-faster-whisper",
+    ),
+)
+"""All formats, in the order in which ``--help`` lists them."""
+
+
+def parse(names: str) -> list[Target]:
+    """Return the targets that ``names`` such as ``ctranslate2,ggml:q5_1`` stand for, without repetitions.
+
+    Raises:
+        OptionError: There is no such format or variant.
+    """
+    known = {known.name: known for known in FORMATS}
+    targets: dict[str, Target] = {}
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        format_name, _, variant = name.partition(":")
+        if format_name not in known:
+            raise OptionError(f"there is no format {format_name!r}: give --to one of {', '.join(known)}", "to")
+        chosen = known[format_name]
+        if variant and variant not in chosen.variants:
+            raise OptionError(
+                f"{format_name} has no variant {variant!r}: give --to {format_name}:"
+                f"{f', {format_name}:'.join(chosen.variants)}",
+                "to",
+            )
+        target = Target(chosen, variant or chosen.default)
+        targets[target.name] = target
+    if not targets:
+        raise OptionError(f"name a format, as in --to {FORMATS[0].name}", "to")
+    return list(targets.values())

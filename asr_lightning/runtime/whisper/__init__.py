@@ -1,0 +1,1 @@
+"""What every runtime of Whisper needs: settings, log-mel features and tokens. Loads no torch."""
