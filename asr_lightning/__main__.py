@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": ("train", "dev WER of a finished run's model"),
     "test": ("train", "WER on the test split, before and after, of a finished run"),
     "predict": ("predict", "transcribe audio files with a saved model"),
+    "export": ("export", "convert a model to the formats of other runtimes, each proven on the test clips"),
     "models": ("models", "list the models that --model knows by name"),
     "serve": ("serve", "the training server: jobs over HTTP, one or many, none lost"),
     "remote": ("remote", "train on a server, and fetch the model from it"),

@@ -30,6 +30,7 @@ class Measured:
         same_text: Share of clips with the text that torch writes.
         median_ms: Median time for a clip, in milliseconds, with one thread.
         p95_ms: 95th percentile of that time.
+        cpu_ms: Mean CPU time for a clip, in milliseconds.
         peak_memory_mb: Largest memory of the process that read the clips.
     """
 
@@ -39,6 +40,7 @@ class Measured:
     same_text: float
     median_ms: float
     p95_ms: float
+    cpu_ms: float
     peak_memory_mb: float
 
 
@@ -97,6 +99,11 @@ def sha256_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file below ``folder`` except the record, by its path in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE_NAME)
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def sha256_of_text(text: str) -> str:
+    """Return the SHA-256 of ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.amp.autocast_mode import is_autocast_available
+
+from asr_lightning.training import memory
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -70,24 +70,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def peak_memory_mb() -> float:
-    """Peak memory of this process in MB: allocated on the GPU if one was used, otherwise resident in RAM.
-
-    Windows tells it to psutil alone; without that package it is 0 there.
-    """
+    """Peak memory of this process in MB: allocated on the GPU if one was used, otherwise resident in RAM."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return _peak_by_psutil()
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def _peak_by_psutil() -> float:
-    if find_spec("psutil") is None:
-        return 0.0
-    import psutil
-
-    used = psutil.Process().memory_info()
-    return float(getattr(used, "peak_wset", used.rss)) / 1e6
+    return memory.peak_mb()

@@ -1,0 +1,68 @@
+"""``export``: convert a model to the formats of other runtimes, each proven in its runtime on the test clips."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr_lightning.runtime.formats import FORMATS, parse
+
+if TYPE_CHECKING:
+    from asr_lightning.export.run import Result
+    from asr_lightning.export.source import Source
+
+COLUMNS = f"{'format':24}{'WER':>8}{'in torch':>10}{'same text':>11}{'MB':>8}{'CPU ms a clip':>15}{'peak MB':>9}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser for ``export``."""
+    formats = "\n".join(f"  {known.name:16}{', '.join(known.variants):22}{known.used_by}" for known in FORMATS)
+    options = argparse.ArgumentParser(
+        prog="python -m asr_lightning export",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Convert a model to the formats of other runtimes. Each is read back in its runtime on the test "
+        "clips; what reads\nworse than the model in torch is refused.\n\n"
+        f"formats, their variants with the default first, and what reads them:\n{formats}",
+    )
+    options.add_argument("model", help="folder of a finished run, folder of a model, or a name of models")
+    options.add_argument("--to", required=True, help="formats, such as ctranslate2,ggml:q5_1; all for every format")
+    options.add_argument("--data", type=Path, help="recordings to compare on; default: the test clips of the run")
+    options.add_argument("--output", type=Path, help="folder for the exports; default: exports in the run's folder")
+    options.add_argument("--timeout", type=float, default=1800.0, help="time limit for each step in seconds")
+    return options
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Export a model; returns 1 if a format was refused."""
+    options = parser().parse_args(arguments)
+    if options.timeout <= 0:
+        raise ValueError(f"--timeout must be above 0 seconds, not {options.timeout:g}")
+    targets = None if options.to == "all" else parse(options.to)
+    from asr_lightning.errors import require_extra
+    from asr_lightning.export.run import export, targets_of
+    from asr_lightning.export.source import find
+
+    require_extra("export", "torch", "export")
+    source = find(options.model, options.data, options.output)
+    results = export(source, targets or targets_of(source.family), options.timeout)
+    print(table(results, source))
+    return 1 if any(result.folder is None for result in results) else 0
+
+
+def table(results: Sequence[Result], source: Source) -> str:
+    """What was written and what was refused, for the terminal."""
+    lines = [f"{source.name}, compared on {len(source.clips)} clips: {source.clips_are}", "", COLUMNS]
+    for result in results:
+        if result.record is None:
+            lines.append(f"{result.target.name:24}refused: {'; '.join(result.problems)}")
+        elif (measured := result.record.measured) is None:
+            lines.append(f"{result.target.name:24}{'not measured':>18}{result.megabytes:>19.0f}   {result.record.note}")
+        else:
+            lines.append(
+                f"{result.target.name:24}{measured.wer:>8.1%}{measured.torch_wer:>10.1%}{measured.same_text:>11.0%}"
+                f"{result.megabytes:>8.0f}{measured.cpu_ms:>15.0f}{measured.peak_memory_mb:>9.0f}"
+            )
+    lines += ["", *(f"{result.target.name}: {result.folder}" for result in results if result.folder)]
+    return "\n".join(lines)
