@@ -22,6 +22,7 @@ COMMANDS = {
     "test": ("train", "WER on the test split, before and after, of a finished run"),
     "predict": ("predict", "transcribe audio files with a saved model"),
     "export": ("export", "convert a model to the formats of other runtimes, each proven on the test clips"),
+    "bench-device": ("bench_device", "error rate, time, memory and size of exports on this machine"),
     "models": ("models", "list the models that --model knows by name"),
     "serve": ("serve", "the training server: jobs over HTTP, one or many, none lost"),
     "remote": ("remote", "train on a server, and fetch the model from it"),

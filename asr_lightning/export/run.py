@@ -185,6 +185,7 @@ def _write(source: Source, model: Path, target: Target, torch: _Torch, seconds: 
         tools=tasks.versions((*TOOLS, *target.format.packages)),
         measured=None,
         source_sha256=_weights_sha256(model),
+        run=source.run,
         note=NEVER_RUN if target.format.runtime is None else "",
     )
     unmeasured.write(folder)

@@ -14,6 +14,8 @@ from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.rows import Row
 from asr_lightning.data.splits import plan_splits
 from asr_lightning.errors import DataError, ModelError
+from asr_lightning.runtime import exported
+from asr_lightning.runtime.exported import ExportRecord
 from asr_lightning.runtime.measure import Clip
 
 FAMILIES = {
@@ -38,6 +40,7 @@ class Source:
     Attributes:
         model: Its folder, or its name if it is an untouched model.
         name: The untouched model, as the run named it.
+        run: Name of the run that trained it; empty if there is none.
         family: Its family, as formats name it.
         clips: The clips that the exports are compared on.
         clips_are: What these clips are, in words.
@@ -47,6 +50,7 @@ class Source:
 
     model: str
     name: str
+    run: str
     family: str
     clips: tuple[Clip, ...]
     clips_are: str
@@ -58,7 +62,7 @@ def find(run_or_model: str, data: Path | None = None, output: Path | None = None
     """Find the model that ``run_or_model`` stands for, and the clips to compare its exports on.
 
     Args:
-        run_or_model: The folder of a finished run, the folder of a saved model, or the name of a model.
+        run_or_model: The folder of a finished run, of a saved model or of an export, or the name of a model.
         data: Folder with recordings and transcripts; None takes the test split of the run, or else bundled speech of
             other people.
         output: Folder for the exports; None takes ``exports`` in the folder of the run or beside that of the model.
@@ -67,7 +71,11 @@ def find(run_or_model: str, data: Path | None = None, output: Path | None = None
         ModelError: There is no such run or model, or its family has no formats.
         DataError: There are no clips.
     """
-    run_dir = _run_dir(Path(run_or_model).expanduser())
+    path = Path(run_or_model).expanduser()
+    record = exported.record(path)
+    if record is not None:
+        return _of_export(path, record, data)
+    run_dir = _run_dir(path)
     model = str(run_dir / "model") if run_dir else run_or_model
     choice = registry.choose(model)
     family = FAMILIES.get(choice.adapter.rpartition(".")[2])
@@ -78,12 +86,24 @@ def find(run_or_model: str, data: Path | None = None, output: Path | None = None
     return Source(
         model=model,
         name=_name(config, run_or_model),
+        run=run_dir.absolute().name if run_dir else "",
         family=family,
         clips=clips,
         clips_are=clips_are,
         normalizer=config.get("model", {}).get("normalizer", "basic"),
         exports=output or _place(run_dir, Path(run_or_model)),
     )
+
+
+def _of_export(folder: Path, record: ExportRecord, data: Path | None) -> Source:
+    """The source that an export was made from, as far as it is on this machine; the export stands for the model."""
+    above = folder.absolute().parents[1]
+    run_dir = above if (above / CONFIG).is_file() else None
+    config = _config(run_dir) if run_dir else {}
+    language = record.settings.get("language")
+    clips, clips_are = _clips(run_dir, config, data, str(language) if language else None)
+    normalizer = config.get("model", {}).get("normalizer", "basic")
+    return Source(str(folder), record.model, record.run, record.family, clips, clips_are, normalizer, folder.parent)
 
 
 def _run_dir(path: Path) -> Path | None:

@@ -58,6 +58,7 @@ class ExportRecord:
         tools: Versions of the packages that took part.
         measured: What was measured; None if nothing here can run the format.
         source_sha256: SHA-256 of the weights that were converted.
+        run: Name of the run that trained the model; empty if it was not trained here.
         note: What a user must know, such as that nobody has run the format; empty if there is nothing.
     """
 
@@ -70,6 +71,7 @@ class ExportRecord:
     tools: Mapping[str, str]
     measured: Measured | None
     source_sha256: str
+    run: str = ""
     note: str = ""
 
     def write(self, folder: Path) -> None:
