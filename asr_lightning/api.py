@@ -28,6 +28,7 @@ def specialize(
     seed: int = 0,
     budget: str | None = None,
     canary: str | None = None,
+    export: str | None = None,
     accelerator: str | None = None,
     options: Mapping[str, object] | None = None,
     callbacks: Sequence[Callback] | Callback | None = None,
@@ -48,6 +49,8 @@ def specialize(
         seed: Seed of every random choice.
         budget: Time for the whole run, such as ``5m``.
         canary: Folder of other people's speech, which the model must not unlearn; or ``bundled``, or ``off``.
+        export: Formats that the model is exported to, such as ``ctranslate2,ggml:q5_1``; ``exports`` in the run folder
+            holds those that read as well as the model itself.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         options: Any other options of ``fit``, nested as in its configuration files.
         callbacks: The caller's own callbacks, or one; called before all others during training. In folds, every fold
@@ -65,6 +68,7 @@ def specialize(
         seed=seed,
         budget=budget,
         canary=canary,
+        export=export,
         accelerator=accelerator,
         options=options or {},
     )

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from asr_lightning.runtime.formats import FORMATS, parse
-
-if TYPE_CHECKING:
-    from asr_lightning.export.run import Result
-    from asr_lightning.export.source import Source
-
-COLUMNS = f"{'format':24}{'WER':>8}{'in torch':>10}{'same text':>11}{'MB':>8}{'CPU ms a clip':>15}{'peak MB':>9}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,23 +38,6 @@ def run(command: str, arguments: list[str]) -> int:
 
     require_extra("export", "torch", "export")
     source = find(options.model, options.data, options.output)
-    results = export(source, targets or targets_of(source.family), options.timeout)
-    print(table(results, source))
-    return 1 if any(result.folder is None for result in results) else 0
-
-
-def table(results: Sequence[Result], source: Source) -> str:
-    """What was written and what was refused, for the terminal."""
-    lines = [f"{source.name}, compared on {len(source.clips)} clips: {source.clips_are}", "", COLUMNS]
-    for result in results:
-        if result.record is None:
-            lines.append(f"{result.target.name:24}refused: {'; '.join(result.problems)}")
-        elif (measured := result.record.measured) is None:
-            lines.append(f"{result.target.name:24}{'not measured':>18}{result.megabytes:>19.0f}   {result.record.note}")
-        else:
-            lines.append(
-                f"{result.target.name:24}{measured.wer:>8.1%}{measured.torch_wer:>10.1%}{measured.same_text:>11.0%}"
-                f"{result.megabytes:>8.0f}{measured.cpu_ms:>15.0f}{measured.peak_memory_mb:>9.0f}"
-            )
-    lines += ["", *(f"{result.target.name}: {result.folder}" for result in results if result.folder)]
-    return "\n".join(lines)
+    exports = export(source, targets or targets_of(source.family), options.timeout)
+    print(exports.table)
+    return 0 if exports.is_complete else 1

@@ -142,6 +142,7 @@ class ASRCLI(LightningCLI):
             "--wandb", type=Literal["off", "offline", "online"], default="off", help="Also log to Weights & Biases."
         )
         parser.add_argument("--budget", type=str | None, help="Time for the whole run, such as 5m; limits its epochs.")
+        parser.add_argument("--export", type=str | None, help="Formats that the model is exported to at the end.")
         parser.add_argument("--bf16_on_cpu", type=bool, default=False, help="Train in bfloat16 on CPUs that have it.")
         parser.add_argument("--folds", type=FoldCount, default="auto", help=HELP)
         parser.add_argument("--test_on", type=TestOn, default="auto", help=TEST_HELP)

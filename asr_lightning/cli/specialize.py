@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--language", help="language of the recordings, such as de; for multilingual models only")
     options.add_argument("--budget", help="time for the whole run, such as 5m")
     options.add_argument("--canary", help="folder of other people's speech that must not suffer; bundled, or off")
+    options.add_argument("--export", help="formats that the model is exported to, as in export --to: ctranslate2")
     options.add_argument("--seed", type=int, default=0, help="seed of every random choice")
     seeds = "number of runs, each with another seed; the best on dev or the average of all is kept"
     options.add_argument("--seeds", type=int, default=1, help=seeds)
@@ -59,9 +60,11 @@ def run(command: str, arguments: list[str]) -> int:
         return _run_seeds(spec, options.seeds, fit_options)
     from asr_lightning.cli import lightning_cli
 
-    outcome = lightning_cli.run(spec, fit_options, STARTED).outcome
-    if outcome is not None:
-        print(outcome.summary)
+    runner = lightning_cli.run(spec, fit_options, STARTED)
+    if runner.outcome is not None:
+        print(runner.outcome.summary)
+    if runner.exports is not None:
+        print(f"\n{runner.exports.table}")
     return 0
 
 
@@ -96,6 +99,7 @@ def spec_of(options: argparse.Namespace) -> RunSpec:
         seed=options.seed,
         budget=options.budget,
         canary=options.canary,
+        export=options.export,
     )
 
 
@@ -104,6 +108,12 @@ def _run_seeds(spec: RunSpec, count: int, fit_options: list[str]) -> int:
     from asr_lightning.run.folder import refuse_place
     from asr_lightning.run.lock import RunLock
 
+    if spec.export:
+        raise OptionError(
+            "--export goes with one run: leave it out here, and export what was kept afterwards: "
+            f"python -m asr_lightning export {spec.run_dir} --to {spec.export}",
+            "export",
+        )
     refuse_place(spec.run_dir, spec.data, spec.model)
     with RunLock(spec.run_dir) as lock:
         lock.take(new=True)

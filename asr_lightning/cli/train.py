@@ -26,6 +26,8 @@ def run(command: str, arguments: list[str]) -> int:
     cli = lightning_cli.main([command, *arguments], STARTED)
     if command == "fit" and cli.runner.outcome is not None:
         print(cli.runner.outcome.summary)
+        if cli.runner.exports is not None:
+            print(f"\n{cli.runner.exports.table}")
     if cli.scores is not None:
         print(cli.scores.table)
     return 0

@@ -15,7 +15,7 @@ class Context:
     """What torch and a runtime have read in the same clips, with the same length of context.
 
     Attributes:
-        name: The context: ``true length`` or ``30 s window``, or empty where a family knows one only.
+        name: The context: ``30 s window``, or empty for the one that the model is used in.
         torch: What torch has read.
         runtime: What the runtime has read.
     """
@@ -73,4 +73,4 @@ def _different(target: Target, context: Context) -> str | None:
 
 
 def _where(context: Context) -> str:
-    return f" at the {context.name}" if context.name else ""
+    return f" in the {context.name}" if context.name else ""

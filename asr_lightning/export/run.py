@@ -29,6 +29,7 @@ from asr_lightning.scoring.text import normalizer
 logger = logging.getLogger(__name__)
 
 SECONDS = 1800.0
+COLUMNS = f"{'format':24}{'WER':>8}{'in torch':>10}{'same text':>11}{'MB':>8}{'CPU ms a clip':>15}{'peak MB':>9}"
 TOOLS = ("asr-lightning", "torch", "transformers", "onnx", "onnxscript")
 NEVER_RUN = "Nothing here can run this format, so no text was compared."
 
@@ -67,56 +68,97 @@ class Result:
         files = self.folder.rglob("*") if self.folder else ()
         return sum(path.stat().st_size for path in files if path.is_file()) / 1e6
 
+    @property
+    def row(self) -> str:
+        """The result as a row of the table."""
+        name = f"{self.target.name:24}"
+        if self.record is None:
+            return f"{name}refused: {'; '.join(self.problems)}"
+        if (measured := self.record.measured) is None:
+            return f"{name}{'not measured':>18}{self.megabytes:>19.0f}   {self.record.note}"
+        return (
+            f"{name}{measured.wer:>8.1%}{measured.torch_wer:>10.1%}{measured.same_text:>11.0%}"
+            f"{self.megabytes:>8.0f}{measured.cpu_ms:>15.0f}{measured.peak_memory_mb:>9.0f}"
+        )
+
+
+@dataclass(frozen=True)
+class Exports:
+    """All targets of one model.
+
+    Attributes:
+        source: The model, and the clips that it was compared on.
+        results: What became of each target.
+    """
+
+    source: Source
+    results: tuple[Result, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing was refused."""
+        return all(result.folder for result in self.results)
+
+    @property
+    def table(self) -> str:
+        """What was written and what was refused, for the terminal."""
+        source = self.source
+        lines = [f"{source.name}, compared on {len(source.clips)} clips: {source.clips_are}", "", COLUMNS]
+        lines += [result.row for result in self.results]
+        return "\n".join([*lines, "", *(f"{each.target.name}: {each.folder}" for each in self.results if each.folder)])
+
 
 def targets_of(family: str) -> list[Target]:
     """The default variant of every format that takes ``family`` and whose packages are installed."""
     return [Target(known, known.default) for known in FORMATS if family in known.families and not _missing(known)]
 
 
-def export(
-    source: Source,
-    targets: Sequence[Target],
-    seconds: float = SECONDS,
-    finished: Callable[[Result], None] = lambda result: None,
-) -> list[Result]:
+def export(source: Source, targets: Sequence[Target], seconds: float = SECONDS) -> Exports:
     """Export ``source`` to each of ``targets``.
 
     Args:
         source: The model, and the clips to compare on.
         targets: Formats and variants.
         seconds: Time limit for each step, in seconds.
-        finished: Called with each result when it is there.
 
     Raises:
         OptionError: A format does not take models of this family, or a folder in the way was not written by ``export``.
         MissingExtraError: A package is not installed.
         ChildError: Torch itself cannot read the clips.
     """
+    require_formats(targets, source.family, source.model)
     for target in targets:
-        _require(target, source)
+        _require_place(source.exports / target.folder)
     with _saved_folder(source, seconds) as model:
         reader = _Torch(source, model, seconds)
-        results = []
-        for target in targets:
-            logger.info("%s: converting, then reading %d clips with it", target.name, len(source.clips))
-            result = _export(source, model, target, reader, seconds)
-            finished(result)
-            results.append(result)
-    return results
+        return Exports(source, tuple(_export(source, model, target, reader, seconds) for target in targets))
 
 
-def _require(target: Target, source: Source) -> None:
-    """Refuse, before time is spent, what cannot succeed."""
-    if source.family not in target.format.families:
-        takes = ", ".join(known.name for known in FORMATS if source.family in known.families)
-        raise OptionError(
-            f"{target.format.name} takes no {source.family} models, such as {source.model}: give --to {takes}", "to"
-        )
-    if missing := _missing(target.format):
-        raise MissingExtraError(
-            f"{target.name} needs {missing}, which is not installed here: pip install 'asr-lightning[export]'"
-        )
-    folder = source.exports / target.folder
+def require_formats(targets: Sequence[Target], family: str, model: str) -> None:
+    """Refuse formats that cannot succeed, before time is spent.
+
+    Args:
+        targets: Formats and variants.
+        family: Family of the model, as formats name it.
+        model: The model as the user named it.
+
+    Raises:
+        OptionError: A format does not take models of this family.
+        MissingExtraError: A package is not installed.
+    """
+    for target in targets:
+        if family not in target.format.families:
+            takes = ", ".join(known.name for known in FORMATS if family in known.families)
+            raise OptionError(
+                f"{target.format.name} takes no {family} models, such as {model}, which take {takes}", "to"
+            )
+        if missing := _missing(target.format):
+            raise MissingExtraError(
+                f"{target.name} needs {missing}, which is not installed here: pip install 'asr-lightning[export]'"
+            )
+
+
+def _require_place(folder: Path) -> None:
     if folder.exists() and exported.record(folder) is None:
         raise OptionError(f"{folder} is no earlier export: remove it, or name another --output", "output")
 
@@ -153,6 +195,7 @@ class _Torch:
 
 
 def _export(source: Source, model: Path, target: Target, torch: _Torch, seconds: float) -> Result:
+    logger.info("%s: converting, then reading %d clips with it", target.name, len(source.clips))
     folder = source.exports / target.folder
     records: list[ExportRecord] = []
     try:

@@ -26,7 +26,7 @@ FAMILIES = {
     "NeMoAdapter": "nemo",
 }
 """Families that formats name, by the class of the adapter."""
-CONFIG = "config.yaml"
+CONFIG, SEEDS = "config.yaml", "seeds.json"
 CANARY = Path(__file__).parents[1] / "canary_clips"
 NUM_CANARY = 50
 
@@ -77,12 +77,9 @@ def find(run_or_model: str, data: Path | None = None, output: Path | None = None
         return _of_export(path, record, data)
     run_dir = _run_dir(path)
     model = str(run_dir / "model") if run_dir else run_or_model
-    choice = registry.choose(model)
-    family = FAMILIES.get(choice.adapter.rpartition(".")[2])
-    if family is None:
-        raise ModelError(f"{model}: there is no format for models of {choice.adapter}")
+    family = family_of(model)
     config = _config(run_dir) if run_dir else {}
-    clips, clips_are = _clips(run_dir, config, data, registry.language(choice.source, None))
+    clips, clips_are = _clips(run_dir, config, data, registry.language(registry.choose(model).source, None))
     return Source(
         model=model,
         name=_name(config, run_or_model),
@@ -93,6 +90,19 @@ def find(run_or_model: str, data: Path | None = None, output: Path | None = None
         normalizer=config.get("model", {}).get("normalizer", "basic"),
         exports=output or _place(run_dir, Path(run_or_model)),
     )
+
+
+def family_of(model: str) -> str:
+    """The family of ``model``, as formats name it.
+
+    Raises:
+        ModelError: There is no such model, or no format takes its family.
+    """
+    adapter = registry.choose(model).adapter
+    family = FAMILIES.get(adapter.rpartition(".")[2])
+    if family is None:
+        raise ModelError(f"{model}: there is no format for models of {adapter}")
+    return family
 
 
 def _of_export(folder: Path, record: ExportRecord, data: Path | None) -> Source:
@@ -113,7 +123,7 @@ def _run_dir(path: Path) -> Path | None:
         ModelError: It is a run without a model.
     """
     for folder in (path, path.parent) if path.name == "model" else (path,):
-        if (folder / CONFIG).is_file():
+        if (folder / CONFIG).is_file() or (folder / SEEDS).is_file():
             if not (folder / "model").is_dir():
                 raise ModelError(f"{folder} holds no model: let the run finish, as in fit --ckpt_path last")
             return folder
@@ -121,10 +131,12 @@ def _run_dir(path: Path) -> Path | None:
 
 
 def _config(run_dir: Path) -> dict[str, Any]:
+    """The options of the run; those of its first seed if it has several."""
+    path = next(iter([*run_dir.glob(CONFIG), *sorted(run_dir.glob(f"seed-*/{CONFIG}"))]), run_dir / CONFIG)
     try:
-        content = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"{run_dir / CONFIG} cannot be read ({error}): copy the run folder again") from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): copy the run folder again") from error
     return content if isinstance(content, dict) else {}
 
 

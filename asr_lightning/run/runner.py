@@ -29,6 +29,8 @@ from asr_lightning.callbacks.time_budget import TimeBudget, seconds_of
 from asr_lightning.datamodules.audio_folder import AudioFolderDataModule
 from asr_lightning.datamodules.canary import open_canary
 from asr_lightning.errors import OptionError
+from asr_lightning.export.run import Exports, export, require_formats
+from asr_lightning.export.source import family_of, find
 from asr_lightning.module import ASRModule
 from asr_lightning.protocols import ASRAdapter
 from asr_lightning.run import evidence, folds
@@ -38,6 +40,7 @@ from asr_lightning.run.folder import last_checkpoint, refuse_place
 from asr_lightning.run.lock import RunLock
 from asr_lightning.run.outcome import Cost, Outcome
 from asr_lightning.run.selection import SelectionSettings
+from asr_lightning.runtime import formats
 from asr_lightning.scoring.comparison import Comparison
 from asr_lightning.training.devices import peak_memory_mb
 from asr_lightning.training.sharded import disconnect, is_sharded
@@ -59,6 +62,7 @@ class Runner:
         outcome: The result; None until the run is over, and in processes other than the first.
         finished: The run after training.
         choice: The weights that were chosen.
+        exports: What was exported; None if nothing was asked for, and until the run is over.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Runner:
         self.run_dir = Path(options.run_dir)
         self.ckpt_path: str | None = options.ckpt_path
         self.outcome: Outcome | None = None
+        self.exports: Exports | None = None
         self.finished: Finished
         self.choice: Choice
         self.baseline = BaselineWER()
@@ -90,6 +95,9 @@ class Runner:
                 "--trainer.val_check_interval has no effect here: set --half_epoch_validation.half instead"
             )
         self._lock.refuse_if_held()
+        if self.options.export:
+            model = self.options.model.adapter.init_args.source
+            require_formats(formats.parse(self.options.export), family_of(model), model)
         args = self.options.model.adapter.init_args
         self.canary = open_canary(self.options.selection.canary, registry.language(args.source, args.get("language")))
         self.progress.num_canary = len(self.canary.references) if self.canary else 0
@@ -219,6 +227,8 @@ class Runner:
         logger.info("training is over; dev and the canary choose the weights: %s", self._time_left())
         self.choice = choose(self.finished)
         self.outcome = report(self.finished, self.choice)
+        if self.options.export:
+            self.exports = export(find(str(self.run_dir)), formats.parse(self.options.export))
 
     def _time_left(self) -> str:
         """The time of what follows training; a run that was resumed after training has measured none."""

@@ -23,6 +23,7 @@ KINDS: Mapping[str, tuple[Any, str]] = {
     "seed": (int, "a whole number"),
     "budget": (str, "a time such as '5m'"),
     "canary": ((str, os.PathLike), "the path of a folder, 'bundled' or 'off'"),
+    "export": (str, "formats such as 'ctranslate2'"),
     "accelerator": (str, "'auto', 'cpu', 'cuda' or 'mps'"),
     "resume": (bool, "True or False"),
     "options": (Mapping, "a dictionary"),
@@ -43,6 +44,7 @@ class RunSpec:
         seed: Seed of every random choice. On one machine, the same seed gives the same weights.
         budget: Time for the whole run, such as ``5m``.
         canary: Folder with speech of other people, which must not get worse; ``bundled``, or ``off``.
+        export: Formats that the model is exported to at the end, such as ``ctranslate2,ggml:q5_1``.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         devices: Number of devices, or a tuple of their indices.
         resume: Whether to resume the run in ``run_dir`` from its last checkpoint or finished fold.
@@ -60,6 +62,7 @@ class RunSpec:
     seed: int = 0
     budget: str | None = None
     canary: str | None = None
+    export: str | None = None
     accelerator: str | None = None
     devices: int | tuple[int, ...] | None = None
     resume: bool = False
@@ -104,7 +107,7 @@ class RunSpec:
             "selection": _given(canary=self.canary),
             "run_dir": str(self.run_dir),
             "seed_everything": self.seed,
-            **_given(budget=self.budget, ckpt_path="last" if self.resume else None),
+            **_given(budget=self.budget, export=self.export, ckpt_path="last" if self.resume else None),
         }
         return Plan(choice.recipe, registry.merge(asked, self.options))
 
