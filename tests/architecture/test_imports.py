@@ -40,6 +40,12 @@ LIGHT_MODULES = [
     "asr_lightning.cli.cloud",
     "asr_lightning.cloud.rental",
     "asr_lightning.cloud.local",
+    "asr_lightning.runtime.exported",
+    "asr_lightning.runtime.measure",
+    "asr_lightning.export.run",
+    "asr_lightning.export.bench",
+    "asr_lightning.cli.export",
+    "asr_lightning.cli.bench_device",
 ]
 CORE = [PACKAGE / "module.py", *(PACKAGE / "callbacks").glob("*.py"), *(PACKAGE / "datamodules").glob("*.py")]
 FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "ctc", "rnnt", "tdt")
@@ -69,6 +75,8 @@ def test_hugging_face_models_never_import_nemo() -> None:
         ["test"],
         ["predict"],
         ["models"],
+        ["export"],
+        ["bench-device"],
         ["check-adapter"],
         ["specialize"],
         ["serve"],
