@@ -28,9 +28,9 @@ class Format:
         variants: Variants of the weights, the default first, each with the largest WER by which it may be worse than
             the model in torch, as a fraction.
         converter: Module with ``convert(source: Path, target: Path, variant: str) -> Mapping[str, object]``, which
-            returns the settings that belong to the weights.
-        runtime: Module with ``load(folder: Path, settings: Mapping[str, object], threads: int) -> RuntimeModel``; None
-            if nothing here can run the format.
+            returns the settings that belong to the weights; a mapping if families have modules of their own.
+        runtime: Module with ``load(folder: Path, settings: Mapping[str, object], threads: int) -> RuntimeModel``, or a
+            mapping as for ``converter``; None if nothing here can run the format.
         packages: Packages that this runtime needs.
         same_text: Share of texts that must equal those of torch where the variant is ``fp32``; 0 for runtimes that
             compute features or search in another way.
@@ -40,11 +40,20 @@ class Format:
     name: str
     families: tuple[str, ...]
     variants: Mapping[str, float]
-    converter: str
-    runtime: str | None
+    converter: str | Mapping[str, str]
+    runtime: str | Mapping[str, str] | None
     packages: tuple[str, ...]
     same_text: float
     used_by: str
+
+    def converter_for(self, family: str) -> str:
+        """Return the module that converts models of ``family``."""
+        return self.converter if isinstance(self.converter, str) else self.converter[family]
+
+    def runtime_for(self, family: str) -> str | None:
+        """Return the module that loads models of ``family``; None if nothing here can run them."""
+        modules = self.runtime
+        return modules if modules is None or isinstance(modules, str) else modules.get(family)
 
     @property
     def default(self) -> str:
