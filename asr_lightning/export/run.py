@@ -210,7 +210,7 @@ def _export(source: Source, model: Path, target: Target, torch: _Torch, seconds:
 def _write(source: Source, model: Path, target: Target, torch: _Torch, seconds: float, folder: Path) -> ExportRecord:
     """Write the format and its record to ``folder``, if it is as good as torch."""
     request = {
-        "converter": target.format.converter,
+        "converter": target.format.converter_for(source.family),
         "source": str(model),
         "target": str(folder),
         "variant": target.variant,
@@ -229,10 +229,10 @@ def _write(source: Source, model: Path, target: Target, torch: _Torch, seconds: 
         measured=None,
         source_sha256=_weights_sha256(model),
         run=source.run,
-        note=NEVER_RUN if target.format.runtime is None else "",
+        note=NEVER_RUN if target.format.runtime_for(source.family) is None else "",
     )
     unmeasured.write(folder)
-    if target.format.runtime is None:
+    if target.format.runtime_for(source.family) is None:
         return unmeasured
     measured = measured_in(folder, source, target, torch.reading, seconds)
     record = replace(unmeasured, measured=measured)
