@@ -73,6 +73,8 @@ check: install
 lock: install
 	$(COMPILE) --extra demo --extra weights --extra dev -o $(LOCK)
 	$(COMPILE) --extra nemo --extra demo --extra weights --extra dev -o requirements-nemo.lock
+	$(COMPILE) --extra server --extra demo --extra weights --extra lora --group build --constraint $(LOCK) \
+		-o deploy/requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 		--group skypilot -o requirements-skypilot.lock
 	$(COMPILE_RENTED) --extra rented --constraint $(LOCK) -o $(RENTED)/main.lock

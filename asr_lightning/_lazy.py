@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from asr_lightning.errors import missing_extra
+
 
 def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Make the module-level ``__getattr__`` (PEP 562) of ``package``.
@@ -19,7 +21,12 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{package}.{homes[name]}")
+        try:
+            module = importlib.import_module(f"{package}.{homes[name]}")
+        except ModuleNotFoundError as error:
+            if missing := missing_extra(error, f"{package}.{name}"):
+                raise missing from error
+            raise
         return module if homes[name] == name else getattr(module, name)
 
     return load

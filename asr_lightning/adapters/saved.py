@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_type_h
 
 from asr_lightning._lazy import class_path
 from asr_lightning.adapters import model_files, old_names
-from asr_lightning.errors import ModelError
+from asr_lightning.errors import ModelError, missing_extra
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -156,9 +156,11 @@ def class_named(module: str, name: str) -> Any:
     """Import the class ``name`` of ``module``.
 
     Raises:
+        MissingExtraError: It needs a package of an extra that is not installed.
         ValueError: It cannot be imported.
     """
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"no adapter {module}.{name}: {error}") from error
+        missing = missing_extra(error, f"{module}.{name}")
+        raise missing or ValueError(f"no adapter {module}.{name}: {error}") from error

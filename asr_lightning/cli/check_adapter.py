@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from asr_lightning.errors import require_training
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser for ``check-adapter``."""
@@ -25,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
 def run(command: str, arguments: list[str]) -> int:
     """Run all conformance tests; returns 1 if one fails."""
     options = parser().parse_args(arguments)
+    require_training(command)
     from asr_lightning.adapters.saved import build, class_named
     from asr_lightning.conformance import check_adapter
 

@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import NamedTuple
 
+from asr_lightning.errors import missing_extra
+
 BROKEN_PIPE = 141
 """128 and the number of SIGPIPE, which would have ended a program in another language; Windows has no such signal."""
 
@@ -45,6 +47,7 @@ def of(error: BaseException) -> Ending | None:
             f"the memory is used up ({_first_line(lack)}): take smaller batches, such as --data.batch_size 4, or in "
             "predict --batch_size 1; or take a smaller model, which python -m asr_lightning models lists by size"
         )
+    error = missing_extra(error, "this command") or error
     return _refused(str(error)) if isinstance(error, ValueError | OSError) else None
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from asr_lightning.data.manifest import CSV_NAMES
 from asr_lightning.durable import faults
 from asr_lightning.durable.files import read_json, write_json
-from asr_lightning.errors import OptionError
+from asr_lightning.errors import OptionError, require_training
 from asr_lightning.job_folder import failure, layout
 from asr_lightning.job_folder.assignment import Assignment
 from asr_lightning.job_folder.ending import Ending, Metrics, metrics_of
@@ -99,6 +99,7 @@ def _failure(error: BaseException, job: Path, assignment: Assignment) -> Failure
 
 def _train(assignment: Assignment, status: TrainerStatus) -> tuple[dict[str, str], Metrics | None]:
     """Train and package; returns the hash of each artifact by name, and the metrics."""
+    require_training("run-job")
     from asr_lightning.callbacks.job_status import JobStatus
     from asr_lightning.cli import lightning_cli
     from asr_lightning.job_folder import packaging

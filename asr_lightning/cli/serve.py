@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr_lightning.cli import serve_home
+from asr_lightning.errors import require_training
 
 if TYPE_CHECKING:
     from asr_lightning.server.engine.engine import Engine
@@ -66,6 +67,7 @@ def run(command: str, arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     validate_options(options)
     serve_home.require_packages()
+    require_training("a server that trains")
     from asr_lightning.server.engine.engine import Engine
     from asr_lightning.server.http.models import catalogue
 

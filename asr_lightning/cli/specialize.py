@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from asr_lightning.cli.arguments import long_options
 from asr_lightning.cli.stopping import RunStoppedError
-from asr_lightning.errors import OptionError
+from asr_lightning.errors import OptionError, require_training
 from asr_lightning.run.spec import DEFAULT_MODEL, RunSpec, default_run_dir
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(command: str, arguments: list[str]) -> int:
     options, fit_options = parser().parse_known_args(joined(arguments))
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
+    require_training("specialize")
     spec = spec_of(options)
     if not any(option.startswith("--print_config") for option in fit_options):
         from asr_lightning.data.folder import list_audio

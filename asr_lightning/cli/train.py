@@ -11,6 +11,7 @@ import time
 from asr_lightning.cli.arguments import long_options
 from asr_lightning.cli.finished_run import with_folder
 from asr_lightning.cli.help_pages import PAGES
+from asr_lightning.errors import require_training
 
 STARTED = time.monotonic()
 
@@ -20,6 +21,7 @@ def run(command: str, arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write((PAGES / f"{command}.txt").read_text(encoding="utf-8"))
         return 0
+    require_training(command)
     arguments = with_folder([command, *long_options(arguments)])[1:]
     from asr_lightning.cli import lightning_cli
 

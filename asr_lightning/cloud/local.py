@@ -23,6 +23,7 @@ from asr_lightning.cloud.provider import LOCAL_DEVICES, PREFIX, Moved, Request, 
 from asr_lightning.cloud.remote import Options
 from asr_lightning.durable.files import read_json, write_json
 from asr_lightning.durable.locks import is_held, take_lock
+from asr_lightning.errors import require_training
 from asr_lightning.job_folder import processes
 
 PATIENCE_S = 60.0
@@ -57,7 +58,13 @@ class LocalProvider:
         return "cuda" if shutil.which("nvidia-smi") else "cpu"
 
     def price(self, gpu: str) -> float:
-        """0 USD an hour."""
+        """0 USD an hour.
+
+        Raises:
+            ValueError: There is no such device.
+            MissingExtraError: What trains is not installed on this machine.
+        """
+        require_training("the provider local")
         if gpu not in LOCAL_DEVICES:
             raise ValueError(f"the local provider has no {gpu}: give --gpu {', '.join(LOCAL_DEVICES)}")
         return 0.0

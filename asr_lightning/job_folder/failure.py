@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from asr_lightning.durable.files import FULL
-from asr_lightning.errors import DataError
+from asr_lightning.errors import DataError, missing_extra
 
 FULL_TEXTS = (
     "no space left on device",
@@ -93,6 +93,7 @@ def failure_of(error: BaseException, job: Path) -> Failure:
         return Failure("export_verification_failed", one_line(str(error), job))
     if any(isinstance(each, DataError) for each in errors):
         return Failure("dataset_invalid", one_line(str(error), job, MAX_CHARS_DATA), "data")
+    error = missing_extra(error, "this model") or error
     kind, text = type(error).__name__, one_line(str(error), job)
     return Failure("internal", f"{kind}: {text}" if text else kind)
 

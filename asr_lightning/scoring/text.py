@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 
+from asr_lightning.errors import require_extra
+
 Normalizer = Callable[[str], str]
 
 MAX_NAMED = 10  # names that a message lists; the others are counted
@@ -43,6 +45,7 @@ def english(text: str) -> str:
 
 @cache
 def _whisper_english() -> Normalizer:
+    require_extra("train", "transformers", "the normalizer english")
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # takes a second, but no torch
 
     whisper_english: Normalizer = EnglishTextNormalizer({})  # type: ignore[no-untyped-call]
