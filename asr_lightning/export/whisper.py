@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from asr_lightning.adapters import registry
 from asr_lightning.adapters.whisper import WhisperAdapter
@@ -24,7 +25,8 @@ def load(source: Path) -> WhisperAdapter:
 
 def settings_of(adapter: WhisperAdapter, is_specialized: bool = True) -> WhisperSettings:
     """Return how ``adapter`` reads audio. A model that was not specialized is only read in the 30 s window."""
-    config, rules, options = adapter.model.generation_config, adapter.rules, adapter.options
+    config: Any = adapter.model.generation_config
+    rules, options = adapter.rules, adapter.options
     return WhisperSettings(
         true_length=is_specialized and options.context == "true_length",
         margin_seconds=options.margin_seconds,

@@ -1,7 +1,7 @@
 """The formats that a model can be exported to: for which families, in which variants, and how close they must be.
 
-A new format is an entry here, a module in ``export/`` with ``convert`` and, where something here can run it, a module in
-``runtime/`` with ``load``. Imports nothing heavy.
+A new format is an entry here, a module in ``export/`` with ``convert`` and, where something here can run it, a module
+in ``runtime/`` with ``load``. Imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ Features = NDArray[np.float32]
 def log_mel(samples: Samples, num_frames: int, num_mels: int) -> Features:
     """Return the features ``[M, F]`` of ``samples`` ``[T]``, of which no more than ``num_frames`` are heard.
 
-    Frames after the audio and its echo in the window are all alike and are not computed. Source of the formula: openai/whisper
-    ``audio.py``; of the shortcut: ``adapters/whisper/features.py``.
+    Frames after the audio and its echo in the window are all alike and are not computed. Source of the formula:
+    openai/whisper ``audio.py``; of the shortcut: ``adapters/whisper/features.py``.
     """
     computed = min(math.ceil(len(samples) / HOP) + REACH, num_frames)
     length = min((computed + 2) * HOP, int(30 * SAMPLE_RATE))
