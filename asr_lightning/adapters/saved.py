@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import json
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_type_hints
@@ -39,11 +40,26 @@ class Record(NamedTuple):
 
 
 def describe(directory: str | Path, adapter: object, init_args: Mapping[str, object]) -> None:
-    """Record that ``adapter`` wrote ``directory`` and had the options ``init_args``, some of which are dataclasses."""
+    """Record that ``adapter`` wrote ``directory`` and had the options ``init_args``, some of which are dataclasses.
+
+    This is the last step of ``save``: whoever may read the record may then read every other file.
+    """
     content = Record(class_path(type(adapter)), init_args)._asdict()
-    (Path(directory) / FILE_NAME).write_text(
-        json.dumps(content, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8"
-    )
+    path = Path(directory) / FILE_NAME
+    path.write_text(json.dumps(content, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8")
+    _share_like(path)
+
+
+def _share_like(record: Path) -> None:
+    """Give the files beside ``record`` its permissions, which are those that the umask allows.
+
+    safetensors writes through a temporary file that nobody but its owner may read.
+    """
+    allowed = record.stat().st_mode
+    for path in record.parent.iterdir():
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) and mode | allowed != mode:
+            path.chmod(stat.S_IMODE(mode | allowed))
 
 
 def replace(target: Path, write: Callable[[Path], None]) -> None:

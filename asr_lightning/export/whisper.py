@@ -23,12 +23,12 @@ def load(source: Path) -> WhisperAdapter:
     return adapter
 
 
-def settings_of(adapter: WhisperAdapter) -> WhisperSettings:
-    """Return how ``adapter`` reads audio."""
+def settings_of(adapter: WhisperAdapter, is_specialized: bool = True) -> WhisperSettings:
+    """Return how ``adapter`` reads audio. A model that was not specialized is only read in the 30 s window."""
     config: Any = adapter.model.generation_config
     rules, options = adapter.rules, adapter.options
     return WhisperSettings(
-        true_length=options.context == "true_length",
+        true_length=is_specialized and options.context == "true_length",
         margin_seconds=options.margin_seconds,
         max_tokens_per_second=options.max_tokens_per_second,
         language=adapter.language,

@@ -1,7 +1,11 @@
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from asr_lightning.adapters import saved
 from asr_lightning.adapters.toy import ToyAdapter
@@ -30,6 +34,25 @@ def test_bad_folder_gets_a_clear_error(tmp_path: Path, content: str | None, mess
         (tmp_path / saved.FILE_NAME).write_text(content)
     with pytest.raises(ValueError, match=message):
         saved.load(tmp_path)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640)])
+def test_whoever_may_read_the_folder_may_read_the_weights(tmp_path: Path, umask: int, mode: int) -> None:
+    """safetensors writes 0600, with which a web server, a container or a second user could not load the model."""
+    private = tmp_path / "private"
+    private.write_text("not in the folder")
+    private.chmod(0o600)
+    folder = tmp_path / "model"
+    earlier = os.umask(umask)
+    try:
+        ToyAdapter().save(folder)
+        save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
+        (folder / "link").symlink_to(private)
+        saved.describe(folder, ToyAdapter(), {})
+    finally:
+        os.umask(earlier)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"toy.pt": mode, "model.safetensors": mode, saved.FILE_NAME: mode, "link": 0o600}
 
 
 def write(text: str):

@@ -6,6 +6,7 @@ Knows no trainer, no split and no WER. Configurations name it as a ``class_path`
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -208,7 +209,7 @@ class WhisperAdapter:
         processor = self.processor
         # transformers 5 writes processor_config.json alone; faster-whisper and older releases read the other file.
         pretrained.write(directory, self._lora.merged(), processor, processor.feature_extractor)
-        processor.tokenizer.save_vocabulary(str(directory))  # vocab.json: whisper.cpp's converter reads it
+        _write_vocabulary(processor.tokenizer, Path(directory))
         training = {"spec_augment": self.spec_augment, "label_smoothing": self.label_smoothing}
         saved.describe(directory, self, self._reading_options() | training)
 
@@ -227,3 +228,12 @@ class WhisperAdapter:
             return features
         num_frames = (batch.seconds * FRAMES_PER_SECOND).ceil().long().clamp(max=features.shape[-1])
         return self.spec_augment(features, num_frames)
+
+
+def _write_vocabulary(tokenizer: Any, directory: Path) -> None:
+    """Write ``vocab.json`` and ``added_tokens.json``, which whisper.cpp's converter and older tools read."""
+    tokenizer.save_vocabulary(str(directory))
+    own = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+    added = {token: number for token, number in tokenizer.get_added_vocab().items() if token not in own}
+    content = json.dumps(added, indent=2, ensure_ascii=False)
+    (directory / "added_tokens.json").write_text(content + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ from asr_lightning.adapters.whisper.adapter import WhisperOptions
 from tests.tiny_models import clip
 
 FILES = {
+    "added_tokens.json",
     "asr_lightning.json",
     "config.json",
     "generation_config.json",
@@ -89,11 +90,27 @@ def test_saved_folder_complete(whisper: WhisperAdapter, tmp_path: Path):
     """Every file that transformers 4 and 5, faster-whisper's and whisper.cpp's converters look for."""
     folder = save(whisper, tmp_path / "model")
     assert {path.name for path in folder.iterdir()} == FILES
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "all may be read by the same people"
     assert json.loads((folder / "preprocessor_config.json").read_text())["feature_size"] == 80
     vocabulary = json.loads((folder / "vocab.json").read_text())
     assert vocabulary["Ġthe"] == whisper.processor.tokenizer.convert_tokens_to_ids("Ġthe")
+    added = json.loads((folder / "added_tokens.json").read_text())
+    assert added["<|notimestamps|>"] == whisper.rules.prompt[-1], "whisper.cpp's converter reads it there"
+    assert not set(added) & set(vocabulary)
+    tokenizer = whisper.processor.tokenizer
+    assert set(added) | set(vocabulary) == set(tokenizer.get_vocab())
     for path in folder.glob("*.json"):
         assert str(tmp_path.parent) not in path.read_text(), f"{path.name} tells where it was made"
+
+
+def test_the_tokenizer_comes_back(whisper: WhisperAdapter, tmp_path: Path):
+    """With ``added_tokens.json`` beside it, whether or not ``tokenizer.json`` is there."""
+    folder = save(whisper, tmp_path / "model")
+    again = WhisperAdapter(str(folder)).processor.tokenizer
+    assert again.get_vocab() == whisper.processor.tokenizer.get_vocab()
+    assert again.backend_tokenizer.to_str() == whisper.processor.tokenizer.backend_tokenizer.to_str()
+    (folder / "tokenizer.json").unlink()
+    assert WhisperAdapter(str(folder)).processor.tokenizer.get_vocab() == again.get_vocab()
 
 
 @pytest.mark.parametrize("missing", ["preprocessor_config.json", "processor_config.json"])
