@@ -94,6 +94,36 @@ FORMATS: tuple[Format, ...] = (
         0.95,
         "faster-whisper, whisper-ctranslate2, WhisperX, wyoming-faster-whisper",
     ),
+    Format(
+        "onnx",
+        ("moonshine",),
+        {"int8": TWO_POINTS, FLOAT: HALF_POINT},
+        {"moonshine": "asr_lightning.export.onnx_moonshine"},
+        {"moonshine": "asr_lightning.runtime.onnx_moonshine"},
+        ("onnxruntime", "tokenizers"),
+        0.95,
+        "onnxruntime on any device, and asr_lightning itself without torch",
+    ),
+    Format(
+        "sherpa-onnx",
+        ("moonshine",),
+        {"int8": TWO_POINTS, FLOAT: ONE_POINT},
+        {"moonshine": "asr_lightning.export.sherpa_moonshine"},
+        "asr_lightning.runtime.sherpa_onnx",
+        ("sherpa_onnx",),
+        0.0,
+        "sherpa-onnx, which has apps and libraries for phones, desktops, boards and the browser",
+    ),
+    Format(
+        "moonshine-voice",
+        ("moonshine",),
+        {"int8": TWO_POINTS, FLOAT: ONE_POINT},
+        "asr_lightning.export.moonshine_voice",
+        "asr_lightning.runtime.moonshine_voice",
+        ("moonshine_voice",),
+        0.0,
+        "Moonshine's own runtime for Python, iOS, Android, macOS, Windows and Linux",
+    ),
 )
 """All formats, in the order in which ``--help`` lists them."""
 

@@ -44,10 +44,10 @@ def _window() -> NDArray[np.float32]:
 
 
 @lru_cache
-def mel_filters(num_mels: int) -> Features:
-    """Return Slaney's filters ``[M, 201]`` up to 8 kHz, of unit area. Source: librosa ``filters.mel``."""
+def mel_filters(num_mels: int, fft: int = FFT) -> Features:
+    """Return Slaney's filters ``[M, fft / 2 + 1]`` up to 8 kHz, of unit area. Source: librosa ``filters.mel``."""
     edges = _hertz(np.linspace(_mel(0.0), _mel(SAMPLE_RATE / 2), num_mels + 2))
-    bins = np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1)
+    bins = np.linspace(0, SAMPLE_RATE / 2, fft // 2 + 1)
     widths, slopes = np.diff(edges), edges[:, None] - bins
     rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]
     filters = np.maximum(0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]

@@ -1,0 +1,104 @@
+"""CTC models and transducers for onnxruntime and for onnx-asr, which read the same files.
+
+Features are those of NeMo's models. Models over samples, such as wav2vec2, have no layout in onnx-asr.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from asr_lightning.errors import ModelError
+from asr_lightning.export import label_checks, onnx_files, probes
+from asr_lightning.export.label_graphs import PredictorAndJoint
+from asr_lightning.export.label_models import LabelModel, load, state_of, write_encoder
+from asr_lightning.runtime.formats import FLOAT
+from asr_lightning.runtime.label_settings import LabelSettings
+from asr_lightning.runtime.labels import write_tokens
+from asr_lightning.runtime.nemo_features import FeatureSettings
+from asr_lightning.runtime.onnx_labels import DECODER_JOINT, ENCODER, MODEL, TOKENS
+
+CONFIG = "config.json"
+KNOWN_FEATURES = tuple(FeatureSettings(mels=mels) for mels in (80, 128))
+"""How onnx-asr and sherpa-onnx make features, which they do themselves."""
+
+
+def convert(source: Path, target: Path, variant: str) -> Mapping[str, object]:
+    """Write the files of ``variant`` into ``target``."""
+    model = load(source, variant)
+    if model.settings.kind == "transducer":
+        write_encoder(model, target / ENCODER)
+        _write_joint(model, target / DECODER_JOINT)
+        graphs = [target / ENCODER, target / DECODER_JOINT]
+    else:
+        write_encoder(model, target / MODEL)
+        graphs = [target / MODEL]
+    if variant != FLOAT:
+        for path in graphs:
+            onnx_files.quantize(path)
+    write_tokens(target / TOKENS, model.tokens)
+    if model.settings.features is not None:
+        (target / CONFIG).write_text(json.dumps(config_of(model.settings), indent=2) + "\n", encoding="utf-8")
+    return model.settings.as_json()
+
+
+def config_of(settings: LabelSettings) -> dict[str, object]:
+    """Return the content of ``config.json`` for onnx-asr."""
+    assert settings.features is not None
+    kind = "ctc" if settings.kind == "ctc" else "tdt" if settings.durations else "rnnt"
+    return {
+        "model_type": f"nemo-conformer-{kind}",
+        "features_size": settings.features.mels,
+        "subsampling_factor": settings.subsampling,
+        "max_tokens_per_step": settings.max_symbols,
+    }
+
+
+def problems(source: Path, target: Path, settings: Mapping[str, object]) -> list[str]:
+    """Return what is wrong with the files in ``target``."""
+    model = load(source, str(settings.get("variant", "")))
+    found = [*probes.unmerged_lora(source), *label_checks.token_problems(model, target / TOKENS)]
+    if model.settings.kind == "transducer":
+        found += label_checks.encoder_problems(model, target / ENCODER)
+        found += label_checks.joint_problems(model, target / DECODER_JOINT)
+    else:
+        found += label_checks.encoder_problems(model, target / MODEL)
+    if model.settings.features is not None:
+        is_same = probes.same_json(json.dumps(config_of(model.settings)), target / CONFIG)
+        found += [] if is_same else [f"{CONFIG} is missing or does not say how the model hears and writes"]
+    return found
+
+
+def require_known(model: LabelModel, reader: str) -> None:
+    """Require that ``reader`` makes the features of ``model``, and counts the durations of its TDT as it does.
+
+    Raises:
+        ModelError: It does not.
+    """
+    settings = model.settings
+    if settings.features not in KNOWN_FEATURES:
+        raise ModelError(f"{reader} makes other features than this model hears ({settings.features}): take --to onnx")
+    if settings.durations not in ((), tuple(range(len(settings.durations)))):
+        raise ModelError(
+            f"{reader} takes the durations of a TDT model for 0, 1, 2, …, and this one has {settings.durations}: take "
+            "--to onnx"
+        )
+
+
+def _write_joint(model: LabelModel, path: Path) -> None:
+    assert model.predictor is not None and model.joint is not None
+    state = state_of(model.settings)
+    width = model.encoder.eval()(*model.example.values())[0].shape[1]
+    inputs = {
+        "encoder_outputs": torch.zeros(1, width, 1),
+        "targets": torch.ones(1, 1, dtype=torch.int32),
+        "target_length": torch.ones(1, dtype=torch.int32),
+        "input_states_1": state,
+        "input_states_2": state,
+    }
+    outputs = ["outputs", "prednet_lengths", "output_states_1", "output_states_2"]
+    axes = {"encoder_outputs": {2: "steps"}, "outputs": {1: "steps"}}
+    onnx_files.trace(PredictorAndJoint(model.predictor, model.joint), path, inputs, outputs, axes)

@@ -1,0 +1,73 @@
+"""Compares files that a converter wrote with the model that they were made from, by what they compute from a sound.
+
+Texts alone show little of a fault that a few clips do not touch: two tensors that were swapped, or the weights of
+before the training. A sound that is the same everywhere goes through both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from asr_lightning.runtime.contract import Samples
+
+MOST = {False: 1e-3, True: 0.4}
+"""Largest distance, relative to the length of what torch computes, of graphs with the weights as they were (False)
+and with weights of 8 bits (True)."""
+
+
+def sound(seconds: float, sample_rate: int) -> Samples:
+    """Return a chirp in noise, the same each time."""
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    noise = np.random.default_rng(0).normal(0, 0.02, len(time))
+    wave = 0.2 * np.sin(2 * np.pi * (200 + 700 * time) * time) + noise
+    return np.asarray(wave, np.float32)
+
+
+def compare(path: Path, expected: np.ndarray, compute: Callable[[], np.ndarray], is_rounded: bool) -> list[str]:
+    """Return what is wrong with the graph in ``path``, which gives ``compute()`` in the place of ``expected``.
+
+    Args:
+        path: File of the graph, for messages.
+        expected: What torch computes.
+        compute: Runs the graph; any error of it is a problem of the file.
+        is_rounded: Whether the weights have 8 bits.
+    """
+    try:
+        actual = np.asarray(compute())
+    except Exception as error:  # a damaged file may make a runtime fail in any way
+        return [f"{path.name} cannot be run: {str(error).splitlines()[0] if str(error) else type(error).__name__}"]
+    if actual.shape != expected.shape:
+        return [f"{path.name} gives {list(actual.shape)} numbers for a sound, the model gives {list(expected.shape)}"]
+    distance = float(np.linalg.norm(actual - expected) / max(float(np.linalg.norm(expected)), 1e-12))
+    if not distance <= MOST[is_rounded]:
+        return [
+            f"{path.name} computes something else from a sound than the model ({distance:.2g} of its length away, at "
+            f"most {MOST[is_rounded]:g}): it has other weights, or weights in other places"
+        ]
+    return []
+
+
+def unmerged_lora(source: Path) -> list[str]:
+    """Return a problem if the weights in ``source`` still have the matrices of LoRA beside the ones they change."""
+    for path in sorted(source.glob("*.safetensors")) if source.is_dir() else ():
+        try:
+            with safe_open(path, "numpy") as file:
+                names = [name for name in file.keys() if "lora_" in name]  # noqa: SIM118 - no mapping
+        except Exception as error:  # safetensors' own exception, or one of the file system
+            return [f"{path} cannot be read ({error})"]
+        if names and not path.name.startswith("adapter_"):
+            return [f"{path.name} holds {names[0]}: LoRA is not merged into the weights"]
+    return []
+
+
+def same_json(expected: str, path: Path) -> bool:
+    """Return whether ``path`` holds the JSON value ``expected``; a file that cannot be read does not."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(expected))
+    except (OSError, ValueError):
+        return False
