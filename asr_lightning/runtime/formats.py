@@ -85,6 +85,36 @@ FORMATS: tuple[Format, ...] = (
         0.95,
         "faster-whisper, whisper-ctranslate2, WhisperX, wyoming-faster-whisper",
     ),
+    Format(
+        "onnx",
+        ("whisper",),
+        {"int8": TWO_POINTS, FLOAT: HALF_POINT},
+        "asr_lightning.export.onnx_whisper",
+        "asr_lightning.runtime.onnx_whisper",
+        ("onnxruntime", "tokenizers"),
+        0.95,
+        "transcribe, listen and serve-model of this package",
+    ),
+    Format(
+        "sherpa-onnx",
+        ("whisper",),
+        {"int8": TWO_POINTS, FLOAT: ONE_POINT},
+        "asr_lightning.export.sherpa_whisper",
+        "asr_lightning.runtime.sherpa_whisper",
+        ("sherpa_onnx",),
+        0.0,
+        "sherpa-onnx, and apps made with it for Android, iPhone and Raspberry Pi",
+    ),
+    Format(
+        "transformers.js",
+        ("whisper",),
+        {"q8": TWO_POINTS, FLOAT: HALF_POINT},
+        "asr_lightning.export.transformers_js",
+        "asr_lightning.runtime.transformers_js",
+        (),
+        0.95,
+        "transformers.js in web pages and Node",
+    ),
 )
 """All formats, in the order in which ``--help`` lists them."""
 

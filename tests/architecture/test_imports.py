@@ -40,6 +40,9 @@ LIGHT_MODULES = [
     "asr_lightning.cli.cloud",
     "asr_lightning.cloud.rental",
     "asr_lightning.cloud.local",
+    "asr_lightning.runtime.onnx_whisper",
+    "asr_lightning.runtime.sherpa_whisper",
+    "asr_lightning.runtime.transformers_js",
 ]
 CORE = [PACKAGE / "module.py", *(PACKAGE / "callbacks").glob("*.py"), *(PACKAGE / "datamodules").glob("*.py")]
 FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "ctc", "rnnt", "tdt")
