@@ -1,7 +1,7 @@
 """The gate on exported ONNX files that does not read audio: graphs, weights, tokenizer and settings against the source.
 
-A text does not show an alignment head that is missing, or a suppressed token that no clip of the test split needs. A file
-that cannot be read is a problem, not an error.
+A text does not show an alignment head that is missing, or a suppressed token that no clip of the test split needs.
+A file that cannot be read is a problem, not an error.
 """
 
 from __future__ import annotations
@@ -63,11 +63,15 @@ def _tensor_problems(
             is_lora = "lora" in name
             yield f"it has {name}" + (", so that LoRA was not merged" if is_lora else ", which the model lacks")
         elif values.shape != wanted[name].shape or values.dtype != wanted[name].dtype:
-            yield f"{name} is {values.dtype} {values.shape}, and the model has {wanted[name].dtype} {wanted[name].shape}"
+            yield f"{name} is {_kind(values)}, and the model has {_kind(wanted[name])}"
         elif name in weights and not np.isfinite(values).all():
             yield f"{name} has values that are not finite"
         elif not _is_equal(name, tensors, wanted, weights):
             yield f"{name} does not have the values of the model"
+
+
+def _kind(values: Array) -> str:
+    return f"{values.dtype} {values.shape}"
 
 
 def _is_equal(

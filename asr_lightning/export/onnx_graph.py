@@ -153,8 +153,8 @@ class Graph:
 def quantize(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return ``weight`` ``[out, in]`` as int8 from -64 to 64, and the scale of each row.
 
-    Seven bits, since processors without VNNI add two products in 16 bits, which overflow with eight (``reduce_range`` of
-    onnxruntime). On the demo's 49 test clips the WER is 7.9 % with either.
+    Seven bits, since processors without VNNI add two products in 16 bits, which overflow with eight: ``reduce_range``
+    of onnxruntime. On the demo's 49 test clips the WER is 7.9 % with either.
     """
     scales = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / 64
     return np.round(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)

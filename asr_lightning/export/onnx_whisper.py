@@ -1,9 +1,9 @@
 """Whisper as one pair of ONNX graphs of any length, which onnxruntime and sherpa-onnx read.
 
 Source of what sherpa-onnx expects: its ``offline-whisper-model.cc`` and ``scripts/whisper/export-onnx.py``. It passes
-the keys and values of the audio from one graph to the other without a look at them, so that they have the order in which
-the decoder multiplies them. It passes those of the text as a buffer of all positions; ours is empty at first, and grows.
-It knows neither suppressed tokens nor the silence that features are padded with: both are part of the graphs.
+the keys and values of the audio from one graph to the other without a look at them, so that they have the order in
+which the decoder multiplies them. It passes those of the text as a buffer of all positions; ours is empty at first, and
+grows. It knows neither suppressed tokens nor the silence that features are padded with: both are part of the graphs.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_onnxruntime_writes_the_texts_of_torch(model: Model, pair: Exported) -> 
 
 
 def test_sherpa_onnx_reads_the_same_pair(model: Model, pair: Exported) -> None:
-    """It cuts texts off earlier. The first clip is left out: its 0.3 s are mostly last frames, which differ a little."""
+    """It cuts texts off earlier. The first clip is left out: its 0.3 s are mostly last frames, which differ."""
     texts = _read(sherpa_runtime.load(pair.folder, pair.settings, 1), NATIVE)
     for text, of_torch in list(zip(texts, model.texts(native=True), strict=True))[1:]:
         assert text
