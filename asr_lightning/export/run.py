@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 SECONDS = 1800.0
 COLUMNS = f"{'format':24}{'WER':>8}{'in torch':>10}{'same text':>11}{'MB':>8}{'CPU ms a clip':>15}{'peak MB':>9}"
 TOOLS = ("asr-lightning", "torch", "transformers", "onnx", "onnxscript")
-NEVER_RUN = "Nothing here can run this format, so no text was compared."
 
 
 class RefusedError(RuntimeError):
@@ -210,7 +209,7 @@ def _export(source: Source, model: Path, target: Target, torch: _Torch, seconds:
 def _write(source: Source, model: Path, target: Target, torch: _Torch, seconds: float, folder: Path) -> ExportRecord:
     """Write the format and its record to ``folder``, if it is as good as torch."""
     request = {
-        "converter": target.format.converter_for(source.family),
+        "converter": target.format.modules[source.family].converter,
         "source": str(model),
         "target": str(folder),
         "variant": target.variant,
@@ -229,10 +228,10 @@ def _write(source: Source, model: Path, target: Target, torch: _Torch, seconds: 
         measured=None,
         source_sha256=_weights_sha256(model),
         run=source.run,
-        note=NEVER_RUN if target.format.runtime_for(source.family) is None else "",
+        note=target.format.note,
     )
     unmeasured.write(folder)
-    if target.format.runtime_for(source.family) is None:
+    if target.format.modules[source.family].runtime is None:
         return unmeasured
     measured = measured_in(folder, source, target, torch.reading, seconds)
     record = replace(unmeasured, measured=measured)

@@ -131,8 +131,8 @@ def load(folder: str | Path, threads: int = 0) -> RuntimeModel:
     target = _target(folder, found)
     if missing := [name for name in found.files if not (folder / name).is_file()]:
         raise ModelError(f"{folder} lacks {missing[0]}: copy the whole folder again")
-    runtime = target.format.runtime_for(found.family)
-    if runtime is None:
+    modules = target.format.modules.get(found.family)
+    if modules is None or modules.runtime is None:
         raise ModelError(f"{folder} is for {target.format.used_by}, and cannot be run here")
     for package in target.format.packages:
         if find_spec(package) is None:
@@ -140,7 +140,7 @@ def load(folder: str | Path, threads: int = 0) -> RuntimeModel:
             raise MissingExtraError(
                 f"{folder} needs {package}, which is not installed here: pip install 'asr-lightning[{extra}]'"
             )
-    module = importlib.import_module(runtime)
+    module = importlib.import_module(modules.runtime)
     model: RuntimeModel = module.load(folder, found.settings, threads or os.cpu_count() or 1)
     return model
 

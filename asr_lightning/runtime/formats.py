@@ -18,42 +18,48 @@ FLOAT = "fp32"
 HALF_POINT, ONE_POINT, TWO_POINTS = 0.005, 0.01, 0.02
 
 
+class Modules(NamedTuple):
+    """The modules of one family in one format.
+
+    Attributes:
+        converter: Module with ``convert(source: Path, target: Path, variant: str) -> Mapping[str, object]``, which
+            returns the settings that belong to the weights, and ``problems(source, target, settings) -> list[str]``.
+        runtime: Module with ``load(folder: Path, settings: Mapping[str, object], threads: int) -> RuntimeModel``; None
+            if nothing here can run the format.
+    """
+
+    converter: str
+    runtime: str | None
+
+
 @dataclass(frozen=True)
 class Format:
     """One format.
 
     Attributes:
         name: Its name in ``--to``.
-        families: Families of models that it takes: whisper, moonshine, ctc, transducer, nemo.
+        modules: Its modules by the family of the model: whisper, moonshine, ctc, transducer or nemo.
         variants: Variants of the weights, the default first, each with the largest WER by which it may be worse than
             the model in torch, as a fraction.
-        converter: Module with ``convert(source: Path, target: Path, variant: str) -> Mapping[str, object]``, which
-            returns the settings that belong to the weights; a mapping if families have modules of their own.
-        runtime: Module with ``load(folder: Path, settings: Mapping[str, object], threads: int) -> RuntimeModel``, or a
-            mapping as for ``converter``; None if nothing here can run the format.
-        packages: Packages that this runtime needs.
+        packages: Packages that its runtime needs.
         same_text: Share of texts that must equal those of torch where the variant is ``fp32``; 0 for runtimes that
             compute features or search in another way.
         used_by: What reads the format, for people.
+        note: What a user must know, such as that nobody has run the format; empty if there is nothing.
     """
 
     name: str
-    families: tuple[str, ...]
+    modules: Mapping[str, Modules]
     variants: Mapping[str, float]
-    converter: str | Mapping[str, str]
-    runtime: str | Mapping[str, str] | None
     packages: tuple[str, ...]
     same_text: float
     used_by: str
+    note: str = ""
 
-    def converter_for(self, family: str) -> str:
-        """Return the module that converts models of ``family``."""
-        return self.converter if isinstance(self.converter, str) else self.converter[family]
-
-    def runtime_for(self, family: str) -> str | None:
-        """Return the module that loads models of ``family``; None if nothing here can run them."""
-        modules = self.runtime
-        return modules if modules is None or isinstance(modules, str) else modules.get(family)
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Families of models that it takes."""
+        return tuple(self.modules)
 
     @property
     def default(self) -> str:
@@ -83,46 +89,104 @@ class Target(NamedTuple):
         return self.format.variants[self.variant]
 
 
+def _modules(converter: str, runtime: str | None, *families: str) -> dict[str, Modules]:
+    """The same modules for each of ``families``."""
+    own = Modules(f"asr_lightning.export.{converter}", f"asr_lightning.runtime.{runtime}" if runtime else None)
+    return dict.fromkeys(families, own)
+
+
+_LABELS = ("ctc", "transducer", "nemo")
+
 FORMATS: tuple[Format, ...] = (
     Format(
         "ctranslate2",
-        ("whisper",),
-        {"int8": TWO_POINTS, "float16": HALF_POINT, "fp32": HALF_POINT},
-        "asr_lightning.export.ctranslate2",
-        "asr_lightning.runtime.ctranslate2",
+        _modules("ctranslate2", "ctranslate2", "whisper")
+        | _modules("ctranslate2_wav2vec2", "ctranslate2_wav2vec2", "ctc"),
+        {"int8": TWO_POINTS, "float16": HALF_POINT, FLOAT: HALF_POINT},
         ("ctranslate2", "tokenizers"),
         0.95,
         "faster-whisper, whisper-ctranslate2, WhisperX, wyoming-faster-whisper",
     ),
     Format(
+        "ggml",
+        _modules("ggml", "whisper_cpp", "whisper"),
+        {"q8_0": TWO_POINTS, "f16": ONE_POINT, "q5_1": TWO_POINTS},
+        ("pywhispercpp",),
+        0.0,
+        "whisper.cpp and the apps built on it, on Android, iPhone and computers",
+        "whisper-cli needs -nfa beside -ac: flash attention also reads what lies behind a short context in memory.",
+    ),
+    Format(
         "onnx",
-        ("moonshine",),
+        _modules("onnx_whisper", "onnx_whisper", "whisper")
+        | _modules("onnx_moonshine", "onnx_moonshine", "moonshine")
+        | _modules("onnx_labels", "onnx_labels", *_LABELS),
         {"int8": TWO_POINTS, FLOAT: HALF_POINT},
-        {"moonshine": "asr_lightning.export.onnx_moonshine"},
-        {"moonshine": "asr_lightning.runtime.onnx_moonshine"},
         ("onnxruntime", "tokenizers"),
         0.95,
         "onnxruntime on any device, and asr_lightning itself without torch",
     ),
     Format(
         "sherpa-onnx",
-        ("moonshine",),
+        _modules("sherpa_whisper", "sherpa_whisper", "whisper")
+        | _modules("sherpa_moonshine", "sherpa_onnx", "moonshine")
+        | _modules("sherpa_labels", "sherpa_onnx", *_LABELS),
         {"int8": TWO_POINTS, FLOAT: ONE_POINT},
-        {"moonshine": "asr_lightning.export.sherpa_moonshine"},
-        "asr_lightning.runtime.sherpa_onnx",
         ("sherpa_onnx",),
         0.0,
         "sherpa-onnx, which has apps and libraries for phones, desktops, boards and the browser",
     ),
     Format(
-        "moonshine-voice",
-        ("moonshine",),
+        "transformers.js",
+        _modules("transformers_js", "transformers_js", "whisper"),
+        {"q8": TWO_POINTS, FLOAT: HALF_POINT},
+        (),
+        0.95,
+        "transformers.js in web pages and Node",
+    ),
+    Format(
+        "onnx-asr",
+        _modules("onnx_asr", "onnx_asr", *_LABELS),
         {"int8": TWO_POINTS, FLOAT: ONE_POINT},
-        "asr_lightning.export.moonshine_voice",
-        "asr_lightning.runtime.moonshine_voice",
+        ("onnx_asr",),
+        0.0,
+        "onnx-asr, a Python package that needs onnxruntime and numpy alone",
+    ),
+    Format(
+        "moonshine-voice",
+        _modules("moonshine_voice", "moonshine_voice", "moonshine"),
+        {"int8": TWO_POINTS, FLOAT: ONE_POINT},
         ("moonshine_voice",),
         0.0,
         "Moonshine's own runtime for Python, iOS, Android, macOS, Windows and Linux",
+    ),
+    Format(
+        "openai",
+        _modules("openai_whisper", "openai_whisper", "whisper"),
+        {"fp16": ONE_POINT, FLOAT: ONE_POINT},
+        ("whisper",),
+        0.0,
+        "openai-whisper and tools that take its .pt files",
+        "It is read in the 30 s window, the only one that openai-whisper knows.",
+    ),
+    Format(
+        "mlx",
+        _modules("mlx_whisper", None, "whisper"),
+        {"fp16": ONE_POINT, FLOAT: ONE_POINT},
+        (),
+        0.0,
+        "mlx_whisper on Apple's computers",
+        "No text was read with it: its files were compared with the model. mlx_whisper reads in the 30 s window only.",
+    ),
+    Format(
+        "coreml",
+        _modules("coreml", None, "whisper"),
+        {"fp16": ONE_POINT, FLOAT: ONE_POINT},
+        (),
+        0.0,
+        "whisper.cpp on Apple's devices, as the encoder beside the file of --to ggml",
+        "Never run: CoreML runs on Apple's devices only. On a Mac, compile it with `xcrun coremlc compile "
+        "ggml-model-encoder.mlpackage .`, put what that writes beside ggml-model.bin, and run whisper.cpp without -ac.",
     ),
 )
 """All formats, in the order in which ``--help`` lists them."""

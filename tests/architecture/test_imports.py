@@ -46,6 +46,9 @@ LIGHT_MODULES = [
     "asr_lightning.export.bench",
     "asr_lightning.cli.export",
     "asr_lightning.cli.bench_device",
+    "asr_lightning.runtime.onnx_whisper",
+    "asr_lightning.runtime.sherpa_whisper",
+    "asr_lightning.runtime.transformers_js",
 ]
 CORE = [PACKAGE / "module.py", *(PACKAGE / "callbacks").glob("*.py"), *(PACKAGE / "datamodules").glob("*.py")]
 FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "ctc", "rnnt", "tdt")
