@@ -35,6 +35,7 @@ class Format:
         same_text: Share of texts that must equal those of torch where the variant is ``fp32``; 0 for runtimes that
             compute features or search in another way.
         used_by: What reads the format, for people.
+        note: What a user must know, such as that nobody has run the format here; it goes into ``export.json``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Format:
     packages: tuple[str, ...]
     same_text: float
     used_by: str
+    note: str = ""
 
     @property
     def default(self) -> str:
@@ -84,6 +86,51 @@ FORMATS: tuple[Format, ...] = (
         ("ctranslate2", "tokenizers"),
         0.95,
         "faster-whisper, whisper-ctranslate2, WhisperX, wyoming-faster-whisper",
+    ),
+    Format(
+        "ggml",
+        ("whisper",),
+        {"q8_0": TWO_POINTS, "f16": ONE_POINT, "q5_1": TWO_POINTS},
+        "asr_lightning.export.ggml",
+        "asr_lightning.runtime.whisper_cpp",
+        ("pywhispercpp",),
+        0.0,
+        "whisper.cpp and the apps built on it, on Android, iPhone and computers",
+        "whisper-cli needs -nfa beside -ac: flash attention also reads what lies behind a short context in memory.",
+    ),
+    Format(
+        "openai",
+        ("whisper",),
+        {"fp16": ONE_POINT, "fp32": ONE_POINT},
+        "asr_lightning.export.openai_whisper",
+        "asr_lightning.runtime.openai_whisper",
+        ("whisper",),
+        0.0,
+        "openai-whisper and tools that take its .pt files",
+        "It is read in the 30 s window, the only one that openai-whisper knows.",
+    ),
+    Format(
+        "mlx",
+        ("whisper",),
+        {"fp16": ONE_POINT, "fp32": ONE_POINT},
+        "asr_lightning.export.mlx_whisper",
+        None,
+        (),
+        0.0,
+        "mlx_whisper on Apple's computers",
+        "No text was read with it: its files were compared with the model. mlx_whisper reads in the 30 s window only.",
+    ),
+    Format(
+        "coreml",
+        ("whisper",),
+        {"fp16": ONE_POINT, "fp32": ONE_POINT},
+        "asr_lightning.export.coreml",
+        None,
+        (),
+        0.0,
+        "whisper.cpp on Apple's devices, as the encoder beside the file of --to ggml",
+        "Never run: CoreML runs on Apple's devices only. On a Mac, compile it with `xcrun coremlc compile "
+        "ggml-model-encoder.mlpackage .`, put what that writes beside ggml-model.bin, and run whisper.cpp without -ac.",
     ),
 )
 """All formats, in the order in which ``--help`` lists them."""
