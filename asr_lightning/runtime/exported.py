@@ -17,6 +17,8 @@ from asr_lightning.runtime.contract import RuntimeModel
 from asr_lightning.runtime.formats import FORMATS, Target
 
 FILE_NAME = "export.json"
+ELSEWHERE = {"whisper": "openai-whisper"}
+"""Names of distributions by their packages, for those that no extra of ours brings."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,8 @@ def load(folder: str | Path, threads: int = 0) -> RuntimeModel:
     for package in target.format.packages:
         if find_spec(package) is None:
             extra = "runtime" if package in ("ctranslate2", "onnxruntime", "tokenizers") else "export"
-            raise MissingExtraError(
-                f"{folder} needs {package}, which is not installed here: pip install 'asr-lightning[{extra}]'"
-            )
+            wanted = ELSEWHERE.get(package, f"'asr-lightning[{extra}]'")
+            raise MissingExtraError(f"{folder} needs {package}, which is not installed here: pip install {wanted}")
     module = importlib.import_module(modules.runtime)
     model: RuntimeModel = module.load(folder, found.settings, threads or os.cpu_count() or 1)
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -39,28 +39,36 @@ class WhisperTokens:
 
         Punctuation stays with the word that it belongs to. The numbers sum to the number of ``tokens``, none special.
         """
-        words: list[tuple[str, int]] = []
-        for piece, count in self._characters(tokens):
-            starts = piece.startswith(" ") or self.language in WITHOUT_SPACES or not words
-            if starts and not _is_closing(piece):
-                words.append((piece, count))
-            else:
-                text, before = words.pop() if words else ("", 0)
-                words.append((text + piece, before + count))
-        return [(text.strip(), count) for text, count in _with_opening(words)]
+        return in_words(tokens, lambda run: self._tokenizer.decode(run, skip_special_tokens=False), self.language)
 
-    def _characters(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
-        """The shortest runs of ``tokens`` that are whole characters, each with its number of tokens."""
-        pieces, run = [], []
-        for token in tokens:
-            run.append(token)
-            piece = self._tokenizer.decode(run, skip_special_tokens=False)
-            if BROKEN not in piece:
-                pieces.append((piece, len(run)))
-                run = []
-        if run:
-            pieces.append((self._tokenizer.decode(run, skip_special_tokens=False), len(run)))
-        return pieces
+
+def in_words(
+    tokens: Sequence[int], decode: Callable[[Sequence[int]], str], language: str | None
+) -> list[tuple[str, int]]:
+    """Divide ``tokens``, which ``decode`` turns into text, into words, as ``WhisperTokens.words`` does."""
+    words: list[tuple[str, int]] = []
+    for piece, count in _characters(tokens, decode):
+        starts = piece.startswith(" ") or language in WITHOUT_SPACES or not words
+        if starts and not _is_closing(piece):
+            words.append((piece, count))
+        else:
+            text, before = words.pop() if words else ("", 0)
+            words.append((text + piece, before + count))
+    return [(text.strip(), count) for text, count in _with_opening(words)]
+
+
+def _characters(tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[tuple[str, int]]:
+    """The shortest runs of ``tokens`` that are whole characters, each with its number of tokens."""
+    pieces, run = [], []
+    for token in tokens:
+        run.append(token)
+        piece = decode(run)
+        if BROKEN not in piece:
+            pieces.append((piece, len(run)))
+            run = []
+    if run:
+        pieces.append((decode(run), len(run)))
+    return pieces
 
 
 def _is_closing(piece: str) -> bool:
