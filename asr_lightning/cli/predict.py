@@ -1,4 +1,4 @@
-"""``predict``: transcribe audio files with a saved model. It needs no transcripts and no trainer."""
+"""``predict``: transcribe audio files with a model, one text a file; ``transcribe`` writes times and subtitles too."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import csv
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from asr_lightning.cli.progress import Progress
+from asr_lightning.cli.reading import audio_files, read_all, require_writable
 from asr_lightning.scoring.text import spreadsheet_cell
 
 logger = logging.getLogger(__name__)
@@ -69,27 +69,7 @@ def validate_options(options: argparse.Namespace) -> None:
         return
     if options.output.suffix not in (".jsonl", ".csv", ".txt"):
         raise ValueError(f"--output must end in .jsonl, .csv or .txt, not {options.output.name}")
-    if options.output.exists():
-        raise ValueError(f"{options.output} exists; name another --output, or remove it first")
-    folder = options.output.parent
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: make it first (mkdir -p {folder}), or name another --output")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{folder} may not be written to: name another --output")
-
-
-def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The recordings in ``paths`` and in folders below them, sorted within each folder. A file may have any name.
-
-    Raises:
-        ValueError: A path does not exist.
-    """
-    from asr_lightning.data.folder import walk_audio
-
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"{path} does not exist")
-        yield from walk_audio(path) if path.is_dir() else [path]
+    require_writable(options.output)
 
 
 def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[list[Row], list[str]]:
@@ -103,17 +83,15 @@ def transcribe_files(files: list[Path], options: argparse.Namespace) -> tuple[li
         language=options.language,
         native=options.native,
         batch_size=options.batch_size,
+        beam=1,
     )
-    clips, failures = [], []
-    for file in files:
-        try:
-            clips.append(recognizer.clip(file))
-        except ValueError as error:
-            failures.append(str(error))
-    rows = [
-        Row(shown(clip.uid), round(transcription.seconds, 3), transcription.text)
-        for clip, transcription in zip(clips, recognizer.read(clips), strict=True)
-    ]
+    rows, failures, progress = [], [], Progress()
+    for read in read_all(files, recognizer, progress.show):
+        if read.transcription is not None:
+            rows.append(Row(shown(str(read.path)), round(read.transcription.seconds, 3), read.transcription.text))
+        if read.refusal:
+            failures.append(read.refusal)
+    progress.clear()
     return rows, failures
 
 

@@ -99,7 +99,11 @@ class MpegFrame:
 
 def format_of(path: Path) -> Format | None:
     """The format that the content of ``path`` shows; None if it is none of ``FORMATS``. The name is not looked at."""
-    head = _head(path)
+    return format_of_head(_head(path))
+
+
+def format_of_head(head: bytes) -> Format | None:
+    """The format that the first bytes of a file show, up to ``HEAD`` of them; None if it is none of ``FORMATS``."""
     for known in FORMATS:
         if known.magic.match(head):
             return known

@@ -143,6 +143,73 @@ def test_predict_reads_the_rest_when_one_file_is_bad(
     assert "bad.wav" in printed.err
 
 
+def test_transcribe_writes_every_format(run_dir: Path, tones: Path, tmp_path: Path) -> None:
+    """A folder of outputs holds a file for each recording, at its place in the folder of recordings."""
+    (tones / "more").mkdir()
+    (tones / "012.wav").rename(tones / "more" / "012.wav")
+    texts = {path.stem: path.read_text().strip() for path in tones.glob("*.txt")}
+    arguments = ["transcribe", str(tones), "--model", str(run_dir)]
+    for kind in ("txt", "jsonl", "csv", "srt", "vtt"):
+        folder = tmp_path / "out" / kind
+        assert main([*arguments, "--output_dir", str(folder), "--format", kind]) == 0
+        assert len(list(folder.glob(f"*.{kind}"))) == 11 and (folder / "more" / f"012.{kind}").is_file()
+    out = tmp_path / "out"
+    lines = {stem: (out / "txt" / f"{stem}.txt").read_text() for stem in texts if stem != "012"}
+    assert sum(text == f"{texts[stem]}\n" for stem, text in lines.items()) >= 8
+    for stem, line in lines.items():
+        content = json.loads((out / "jsonl" / f"{stem}.jsonl").read_text())
+        text = line.strip()
+        assert content["text"] == text and [part["text"] for part in content["segments"]] == [text]
+        assert content["segments"][0]["end"] == content["seconds"] > 0
+        rows = csv.DictReader((out / "csv" / f"{stem}.csv").read_text().splitlines())
+        assert [row["text"] for row in rows] == [text]
+        assert text in " ".join((out / "srt" / f"{stem}.srt").read_text().split())
+        assert (out / "vtt" / f"{stem}.vtt").read_text().startswith("WEBVTT\n\n1\n00:00:00.000 --> ")
+
+
+def test_transcribe_prints_a_line_for_each_recording(
+    run_dir: Path, tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tones / "bad.wav").write_bytes(b"no audio")
+    output = tmp_path / "all.jsonl"
+    assert main(["transcribe", str(tones), "--model", str(run_dir), "--output", str(output)]) == 1
+    assert "not transcribed: " in (err := capsys.readouterr().err) and "bad.wav" in err
+    assert main(["transcribe", str(tones), "--model", str(run_dir / "model")]) == 1
+    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [[row["file"], row["text"]] for row in written] == printed and len(printed) == 12
+    assert main(["transcribe", str(tones / "001.wav"), "--model", str(run_dir)]) == 0
+    assert capsys.readouterr().out.strip() == written[0]["text"], "one recording needs no name"
+
+
+def test_recordings_of_one_name_get_two_outputs(run_dir: Path, tones: Path, tmp_path: Path) -> None:
+    import soundfile
+
+    samples, rate = soundfile.read(tones / "001.wav")
+    soundfile.write(tones / "001.flac", samples, rate)
+    paths = [str(tones / "001.wav"), str(tones / "001.flac"), str(tones / "002.wav")]
+    arguments = ["transcribe", *paths, "--model", str(run_dir), "--output_dir", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"001.wav.txt", "001.flac.txt", "002.txt"}
+    before = tree(tmp_path / "out")
+    assert main(arguments) == 2 and tree(tmp_path / "out") == before, "nothing is written over"
+
+
+def test_texts_of_transcribe_that_cannot_be_written_are_printed(
+    run_dir: Path, tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        status = main(["transcribe", str(tones), "--model", str(run_dir), "--output", str(tmp_path / "a.txt")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    printed = capsys.readouterr()
+    assert status == 2 and len(printed.out.splitlines()) == 12
+    assert "a.txt cannot be written, so the texts are printed" in printed.err
+    assert not (tmp_path / "a.txt").exists()
+
+
 def tree(folder: Path) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -155,6 +222,25 @@ BAD_OPTIONS = [
     (["predict", "TONES", "--model", "MODEL", "--output", "x.docx"], "must end in .jsonl, .csv or .txt"),
     (["predict", "TONES", "--model", "MODEL", "--output", "TONES/001.txt"], "exists; name another --output"),
     (["predict", "TONES", "--model", "MODEL", "--batch_size", "0"], "must be at least 1"),
+    (["transcribe", "TONES", "--model", "MODEL", "--output", "x.docx"], "must end in .txt, .jsonl, .csv, .srt"),
+    (
+        ["transcribe", "TONES", "--model", "MODEL", "--output", "EMPTY/x.srt"],
+        "srt holds one recording, and here are 12",
+    ),
+    (["transcribe", "TONES", "--model", "MODEL", "--output", "EMPTY/x.srt", "--format", "vtt"], "leave one out"),
+    (["transcribe", "TONES", "--model", "MODEL", "--output", "TONES/001.txt"], "exists; name another --output"),
+    (["transcribe", "TONES", "--model", "MODEL", "--output_dir", "TONES"], "001.txt exists; name another --output_dir"),
+    (["transcribe", "-", "TONES", "--model", "MODEL"], "transcribe it in a command of its own"),
+    (["transcribe", "-", "--model", "MODEL", "--output_dir", "EMPTY"], "give --output FILE in the place of"),
+    (["transcribe", "EMPTY", "--model", "MODEL"], "no audio file in"),
+    (["transcribe", "TONES", "--model", "MODEL", "--beam", "0"], "--beam must be at least 1"),
+    (["transcribe", "TONES", "--model", "nowhere"], "no model 'nowhere'"),
+    (["listen", "--model", "MODEL", "--fast"], "--fast is for --source FILE"),
+    (["listen", "--model", "MODEL", "--source", "nowhere.wav"], "nowhere.wav does not exist"),
+    (["listen", "--model", "MODEL", "--pause", "9"], "--pause must be 0.1 to 5 seconds"),
+    (["listen", "--model", "MODEL", "--command", "nowhere -"], "there is no program nowhere here"),
+    (["listen", "--model", "MODEL", "--command", "'a"], "--command 'a: No closing quotation"),
+    (["listen", "--model", "MODEL", "--output", "EMPTY/a/b.txt"], "make it first (mkdir -p "),
     (["validate", "--run_dir", "EMPTY", "--config", "CONFIG", "--data.audio_dir", "TONES"], "holds no model: run fit"),
     (["fit", "--config", "CONFIG", "--data.audio_dir", "nowhere"], "nowhere"),
     (["fit", "--config", "CONFIG", "--data.audio_dir", "EMPTY"], "EMPTY"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_lightning.data import decoders
 from asr_lightning.data.audio import AUDIO_SUFFIXES, AudioError, TooLongError, decode, load
 
 FORMATS = [
@@ -195,3 +196,13 @@ def test_import_without_ffmpeg(tmp_path, write_audio):
     environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_mp3_is_read_without_gaps_whatever_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """soundfile seeks after each read, after which libsndfile's MP3 decoder lacks the bits of earlier frames."""
+    time = np.arange(2 * 44_100) / 44_100
+    samples = 0.3 * np.sin(2 * np.pi * 300 * time * (1 + time))
+    soundfile.write(tmp_path / "a.mp3", samples, 44_100)
+    monkeypatch.setattr(decoders, "BLOCK", 8000)
+    found = decode(tmp_path / "a.mp3")[0]
+    np.testing.assert_allclose(found[: len(samples)], samples, atol=0.05)

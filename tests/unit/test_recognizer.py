@@ -11,11 +11,14 @@ import soundfile
 import torch
 
 import asr_lightning as asr
+from asr_lightning import errors
+from asr_lightning import recognizer as recognizer_module
 from asr_lightning.adapters import registry
 from asr_lightning.adapters.cards import ADAPTERS, ModelCard
 from asr_lightning.adapters.toy import ToyAdapter
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.cli import predict
+from asr_lightning.runtime.contract import Decoding, Hypothesis, Word
 from tests.tiny_models import tiny_whisper
 from tests.toy_run import toy_data, toy_fit, toy_module
 
@@ -88,7 +91,6 @@ def tone(length: int) -> np.ndarray:
         (np.zeros(8000), "8000", "the recording: sample_rate is a whole number of Hz, not '8000'"),
         ({"RIFF"}, 8000, "the recording: give a file, the bytes of one, or samples; set is none"),
         (tone(80), 8000, "the recording: 0.01 s is shorter than 0.1 s"),
-        (tone(8000 * 31), 8000, "the recording: 31.0 s, and this model reads 30 s; cut it"),
         (np.zeros(8000), 8000, r"the recording: it is silent \(all samples are equal\); record it again"),
         (tone(8000) * 0.003, 8000, r"the recording: it is silent \(peak -50 dBFS\); record it again"),
         (np.zeros(8000, dtype=np.int16), 8000, "the recording: it is silent"),
@@ -100,6 +102,52 @@ def tone(length: int) -> np.ndarray:
 def test_what_cannot_be_read_is_named(recognizer: asr.Recognizer, recording, rate, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recognizer.transcribe(recording, sample_rate=rate)
+
+
+def test_a_recording_that_is_too_long_is_cut_at_its_pauses(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tones are no speech, so a phrase that is too long is found in them only where the detector is told so."""
+    recognizer = asr.load(model)
+    found = recognizer.transcribe(tone(8000 * 31), sample_rate=8000)
+    assert (found.text, found.segments, found.seconds) == ("", (), 31.0)
+    monkeypatch.setattr(recognizer_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    with pytest.raises(asr.errors.MissingExtraError, match=r"pip install 'asr-lightning\[runtime\]'"):
+        recognizer.transcribe(tone(8000 * 31), sample_rate=8000)
+    assert recognizer.transcribe(tone(8000 * 20), sample_rate=8000).seconds == 20, "it is read whole as before"
+
+
+def test_without_torch_a_saved_model_says_what_to_install(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recognizer_module, "find_spec", lambda name: None)
+    with pytest.raises(asr.errors.MissingExtraError, match=r"asr-lightning\[train\]'. An export runs without torch: "):
+        asr.load(model)
+    with pytest.raises(ValueError, match="no model 'nowhere'"):
+        asr.load("nowhere")
+
+
+def test_a_folder_of_a_run_stands_for_its_model(model: Path, tones_once: Path) -> None:
+    path = tones_once / "001.wav"
+    assert asr.load(model.parent).transcribe(path) == asr.load(model).transcribe(path)
+
+
+def test_any_model_of_the_contract_is_read_alike(tones_once: Path) -> None:
+    """A recogniser asks a runtime for nothing but what the contract promises."""
+
+    class Lengths:
+        sample_rate, min_seconds, max_seconds, language = 8000, 0.1, None, "th"
+
+        def transcribe(self, clips, decoding):
+            words = (Word("a", 0.1, 0.2, 0.5),) if decoding.words else ()
+            return [Hypothesis(f"{len(clip)} {decoding.beam}", words, 0.5) for clip in clips]
+
+    recognizer = asr.Recognizer(Lengths(), decoding=Decoding(beam=3, words=True))
+    first, second = recognizer.transcribe([tone(8000), tone(1600)], sample_rate=8000)
+    assert (first.text, second.text, first.language) == ("8000 3", "1600 3", "th")
+    (segment,) = first.segments
+    assert (segment.start, segment.end, segment.confidence) == (0.1, 0.2, 0.5)
+    with pytest.raises(AttributeError, match="adapter"):
+        recognizer.adapter  # noqa: B018
 
 
 def test_a_model_that_nobody_specialized_is_read_as_its_makers_do(tmp_path: Path) -> None:
