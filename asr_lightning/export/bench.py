@@ -15,11 +15,11 @@ from pathlib import Path
 import jinja2
 
 from asr_lightning.adapters import model_files, registry, saved
+from asr_lightning.export.child import ChildError
+from asr_lightning.export.measure import Reading, measure
 from asr_lightning.export.source import Source
 from asr_lightning.runtime import exported
-from asr_lightning.runtime.child import ChildError
 from asr_lightning.runtime.contract import Decoding
-from asr_lightning.runtime.measure import Reading, measure
 from asr_lightning.scoring.edits import score
 from asr_lightning.scoring.text import normalizer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asr_lightning.export.measure import Clip, Reading
 from asr_lightning.runtime.formats import FLOAT, Target
-from asr_lightning.runtime.measure import Clip, Reading
 from asr_lightning.scoring.text import Normalizer
 
 

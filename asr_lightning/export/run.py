@@ -15,15 +15,15 @@ from pathlib import Path
 
 from asr_lightning.adapters import model_files, saved
 from asr_lightning.errors import MissingExtraError, OptionError
-from asr_lightning.export import gate, tasks
+from asr_lightning.export import child, gate, tasks
+from asr_lightning.export.child import ChildError
 from asr_lightning.export.gate import Context
+from asr_lightning.export.measure import Reading, measure
 from asr_lightning.export.source import Source
-from asr_lightning.runtime import child, exported
-from asr_lightning.runtime.child import ChildError
+from asr_lightning.runtime import exported
 from asr_lightning.runtime.contract import Decoding
 from asr_lightning.runtime.exported import ExportRecord, Measured
 from asr_lightning.runtime.formats import FLOAT, FORMATS, Format, Target
-from asr_lightning.runtime.measure import Reading, measure
 from asr_lightning.scoring.text import normalizer
 
 logger = logging.getLogger(__name__)

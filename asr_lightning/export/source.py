@@ -14,9 +14,9 @@ from asr_lightning.data.folder import scan_folder
 from asr_lightning.data.rows import Row
 from asr_lightning.data.splits import plan_splits
 from asr_lightning.errors import DataError, ModelError
+from asr_lightning.export.measure import Clip
 from asr_lightning.runtime import exported
 from asr_lightning.runtime.exported import ExportRecord
-from asr_lightning.runtime.measure import Clip
 
 FAMILIES = {
     "WhisperAdapter": "whisper",

@@ -41,7 +41,7 @@ LIGHT_MODULES = [
     "asr_lightning.cloud.rental",
     "asr_lightning.cloud.local",
     "asr_lightning.runtime.exported",
-    "asr_lightning.runtime.measure",
+    "asr_lightning.export.measure",
     "asr_lightning.export.run",
     "asr_lightning.export.bench",
     "asr_lightning.cli.export",

@@ -1,6 +1,6 @@
-"""Reads clips with a model in a process of its own: its texts, its time for each clip and its memory. Loads no torch.
+"""Reads clips with a model in a process of its own: its texts, its time for each clip and its memory.
 
-``export`` compares the texts with those of torch, and ``bench-device`` shows the times.
+Loads no torch itself. ``export`` compares the texts with those of torch, and ``bench-device`` shows the times.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asr_lightning import recognizer
 from asr_lightning.data import audio
-from asr_lightning.runtime import child, exported
+from asr_lightning.export import child
 from asr_lightning.runtime.contract import Decoding
 from asr_lightning.scoring.edits import Transcript, score
 from asr_lightning.scoring.text import Normalizer
@@ -101,7 +102,7 @@ def measure(
         "decoding": asdict(decoding),
         "threads": threads,
     }
-    return Reading(**child.call("asr_lightning.runtime.measure:read", request, seconds, threads))
+    return Reading(**child.call("asr_lightning.export.measure:read", request, seconds, threads))
 
 
 def read(request: Mapping[str, Any]) -> dict[str, object]:
@@ -123,14 +124,5 @@ def read(request: Mapping[str, Any]) -> dict[str, object]:
 
 def _load(model: str, threads: int, decoding: Decoding) -> tuple[Callable[[audio.Samples], str], int]:
     """A function that reads a clip with ``model``, and its sample rate."""
-    if exported.record(model) is not None:
-        loaded = exported.load(model, threads)
-        return lambda samples: loaded.transcribe([samples], decoding)[0].text, loaded.sample_rate
-    import torch
-
-    from asr_lightning import recognizer
-
-    torch.set_num_threads(threads)
-    torch_model = recognizer.load(model, device="cpu", native=decoding.native, batch_size=1)
-    rate = torch_model.adapter.limits.sample_rate
-    return lambda samples: torch_model.transcribe(samples, rate).text, rate
+    loaded = recognizer.load(model, device="cpu", native=decoding.native, batch_size=1, threads=threads).model
+    return lambda samples: loaded.transcribe([samples], decoding)[0].text, loaded.sample_rate

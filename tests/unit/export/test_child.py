@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from asr_lightning.errors import OptionError
-from asr_lightning.runtime import child
+from asr_lightning.export import child
 
-HERE = "tests.unit.runtime.test_child"
+HERE = "tests.unit.export.test_child"
 
 
 def double(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def call(function: str, request: Mapping[str, object], seconds: float, threads: 
     with tempfile.TemporaryDirectory(prefix="asr-lightning-") as folder:
         asked, answered = Path(folder) / "request.json", Path(folder) / "result.json"
         asked.write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "asr_lightning.runtime.child", function, str(asked), str(answered)]
+        command = [sys.executable, "-m", "asr_lightning.export.child", function, str(asked), str(answered)]
         environment = dict(os.environ) | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         try:
             ended = subprocess.run(
