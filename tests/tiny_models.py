@@ -50,6 +50,8 @@ def _write_tokenizer(directory: Path, multilingual: bool) -> dict[str, int]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*alphabet, *("".join(pair) for pair in MERGES)]
     words += [f"filler{number}" for number in range(50256 + multilingual - len(words))]
+    if multilingual:
+        words[-1] = ""  # as in OpenAI's vocabulary; CTranslate2 takes a model without it for an English-only one
     tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, MERGES))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from asr_lightning.adapters.shared import hub
 from asr_lightning.errors import ModelError, require_extra
 
 ATTENTION = ("q_proj", "k_proj", "v_proj")
+NOT_MERGED = (
+    "a matrix of LoRA that was not merged into the weights, so what was trained would be lost: merge it where it was "
+    "trained, by merge_and_unload and save_pretrained, and give that folder"
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class LoRA:
             raise ValueError(
                 f"--model.adapter.init_args.lora.rank must not be negative, and lora.dropout lies in [0, 1): {self}"
             )
+
+
+def keys(names: Iterable[str]) -> list[str]:
+    """Return those ``names`` of tensors that are matrices of LoRA as peft names them, such as ``q_proj.lora_A``."""
+    return [name for name in names if ".lora_" in name or "/lora_" in name]
 
 
 class LoRANetwork:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedModel
 
 from asr_lightning.adapters import model_files
-from asr_lightning.adapters.shared import hub
+from asr_lightning.adapters.shared import hub, lora
 from asr_lightning.adapters.shared.hub import SourceError
 
 TOKENIZER_FILES = {"tokenizer.json", "vocab.json", "tokenizer.model"}
@@ -101,6 +101,8 @@ def load_network(factory: Any, folder: Path, optional: str | None = None, **opti
     if report["unexpected_keys"] and all(re.match(WRAPPER, key) for key in report["unexpected_keys"]):
         model, report = _from_pretrained(factory, folder, {**options, "key_mapping": {WRAPPER: ""}})
         model._weight_conversions = None  # transformers would save the weights under the names of the file again
+    if found := lora.keys(report["unexpected_keys"]):
+        raise SourceError(f"the weights in {folder} have {found[0]}, {lora.NOT_MERGED}")
     missing = sorted(key for key in report["missing_keys"] if optional is None or not key.endswith(optional))
     if any(key.startswith(HEADS) for key in missing):
         raise SourceError(

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from asr_lightning.adapters.shared import lora
+
 FILE_NAME = "model.bin"
 
 TIED = "decoder/projection/weight"
@@ -39,11 +41,14 @@ def load_network(parts: Sequence[Path]) -> WhisperForConditionalGeneration:
         parts: The file ``model.bin``, or the files that it was split into.
 
     Raises:
-        ValueError: The files are cut short, or are no Whisper model in CTranslate2's format of the known version.
+        ValueError: The files are cut short, are no Whisper model in CTranslate2's format of the known version, or hold
+            LoRA matrices, which no reader of the format knows.
     """
     path = parts[0]
     try:
         variables = _read(parts)
+        if found := lora.keys(variables):
+            raise ValueError(f"{path} holds {found[0]}, {lora.NOT_MERGED}")
         weights = _state_dict(variables)
         return _network(_config(variables, weights), weights)
     except (struct.error, EOFError, UnicodeDecodeError) as error:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 CAP_BASE_TOKENS = 8
 """A text may have so many tokens, and ``max_tokens_per_second`` more for each second."""
 
@@ -75,6 +77,7 @@ class WhisperSettings:
         return min(math.ceil(frames / BUCKET_FRAMES) * BUCKET_FRAMES, whole)
 
     def max_tokens(self, num_samples: int) -> int:
-        """Cap on the new tokens of a clip of ``num_samples``."""
-        wanted = CAP_BASE_TOKENS + math.ceil(self.max_tokens_per_second * num_samples / SAMPLE_RATE)
+        """Cap on the new tokens of a clip of ``num_samples``. Training has the seconds of a clip in float32."""
+        seconds = float(np.float32(num_samples / SAMPLE_RATE))
+        wanted = CAP_BASE_TOKENS + math.ceil(self.max_tokens_per_second * seconds)
         return min(wanted, self.max_positions - len(self.prompt))
