@@ -56,6 +56,8 @@ def convert(source: Path, target: Path, variant: str) -> Mapping[str, object]:
             skip_model_load=True,
         )
     program.save(str(target / FILE_NAME))
+    for path in (target / FILE_NAME).rglob("*"):  # coremltools leaves some of them to their owner alone
+        path.chmod(0o755 if path.is_dir() else 0o644)
     return {**settings.as_json(), "variant": variant}
 
 

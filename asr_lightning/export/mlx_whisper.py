@@ -55,6 +55,7 @@ def convert(source: Path, target: Path, variant: str) -> Mapping[str, object]:
     if settings.alignment_heads:
         weights[HEADS] = np.array(settings.alignment_heads, np.int64)
     save_file(weights, target / WEIGHTS)
+    (target / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
     (target / CONFIG).write_text(json.dumps({**dims(folder), "model_type": "whisper"}, indent=4) + "\n")
     return settings.as_json()
 

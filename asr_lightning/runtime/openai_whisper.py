@@ -13,6 +13,7 @@ from typing import Any
 from asr_lightning.errors import ModelError
 from asr_lightning.runtime.contract import GREEDY, Decoding, Hypothesis, Samples, Word
 from asr_lightning.runtime.whisper.settings import SAMPLE_RATE, WINDOW_SECONDS, WhisperSettings
+from asr_lightning.runtime.whisper.tokens import CLOSING, OPENING
 
 FILE_NAME = "model.pt"
 
@@ -82,7 +83,7 @@ class OpenAIWhisperModel:
         return Hypothesis(result.text.strip(), words, math.exp(result.avg_logprob))
 
     def _words(self, mel: Any, tokens: Sequence[int], num_samples: int) -> tuple[Word, ...]:
-        from whisper.timing import find_alignment
+        from whisper.timing import find_alignment, merge_punctuations
         from whisper.tokenizer import get_tokenizer
 
         tokenizer = get_tokenizer(
@@ -93,6 +94,7 @@ class OpenAIWhisperModel:
         )
         text = [token for token in tokens if token < tokenizer.eot]
         found = find_alignment(self._network, tokenizer, text, mel, num_samples // 160)
+        merge_punctuations(found, OPENING, CLOSING)
         return tuple(
             Word(part.word.strip(), float(part.start), float(part.end), float(part.probability))
             for part in found if part.word.strip()

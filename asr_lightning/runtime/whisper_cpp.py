@@ -81,6 +81,8 @@ class WhisperCppModel:
         self._lock = Lock()  # a context has one state
         self._plain = _Context(path)
         self.language = settings.language
+        if self.language and self._plain.language_token(self.language) != settings.prompt[1]:
+            raise ModelError(f"whisper.cpp has another token for the language {self.language!r} than {path}")
 
     def transcribe(self, clips: Sequence[Samples], decoding: Decoding = GREEDY) -> list[Hypothesis]:
         """Return what is said in each of ``clips``, greedily whatever the beam.
@@ -185,6 +187,10 @@ class _Context:
         ]
         end = cpp.whisper_token_eot(context)
         return [Token(data.id, data.p, max(data.t_dtw, 0) / 100) for data in found if data.id < end]
+
+    def language_token(self, language: str) -> int:
+        """Return the token of ``language``; that of the start of a text if whisper.cpp does not know the language."""
+        return int(self._cpp.whisper_token_lang(self._context, self._cpp.whisper_lang_id(language)))
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text of ``tokens`` with its spaces; characters that are not whole become U+FFFD."""

@@ -68,10 +68,13 @@ def test_converting_loads_no_torch(english: Path, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from asr_lightning.export import ggml, mlx_whisper
+from asr_lightning.runtime import whisper_cpp
 source, target = Path({str(english)!r}), Path({str(tmp_path)!r})
 for module, variant in ((ggml, "f16"), (mlx_whisper, "fp16")):
     settings = module.convert(source, target, variant)
     print(module.problems(source, target, settings))
+    if module is ggml:
+        whisper_cpp.load(target, settings, 1)
 print([name for name in ("torch", "transformers", "lightning") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -18,8 +18,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
-from asr_lightning.errors import ModelError
+from asr_lightning.errors import MissingExtraError, ModelError
 from asr_lightning.export import coreml, mlx_whisper, openai_whisper
+from asr_lightning.runtime import exported
+from asr_lightning.runtime.exported import ExportRecord
+from asr_lightning.runtime.formats import FORMATS
 from tests.tiny_whisper_cpp import edit_weights
 
 Weights = dict[str, Any]
@@ -185,6 +188,22 @@ def test_sabotage_of_mlx_files_is_noticed(german: Path, tmp_path: Path, name: st
     assert reason in " ".join(mlx_whisper.problems(german, tmp_path, settings))
 
 
+def test_files_are_readable_by_others(german: Path, tmp_path: Path) -> None:
+    mlx_whisper.convert(german, tmp_path, "fp16")
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in tmp_path.iterdir())
+
+
+def test_a_format_that_nobody_runs_here_says_so() -> None:
+    assert all(known.note for known in FORMATS if known.runtime is None)
+
+
+@pytest.mark.skipif(find_spec("whisper") is not None, reason="openai-whisper is installed")
+def test_the_remedy_for_a_missing_openai_whisper_is_its_own_name(tmp_path: Path) -> None:
+    ExportRecord("openai", "fp16", "whisper", "", {}, {}, {}, None, "").write(tmp_path)
+    with pytest.raises(MissingExtraError, match="pip install openai-whisper"):
+        exported.load(tmp_path)
+
+
 def test_mlx_refuses_trained_positions(german: Path, tmp_path: Path) -> None:
     source = shutil.copytree(german, tmp_path / "model")
     edit_weights(source, scale="model.encoder.embed_positions.weight")
@@ -197,6 +216,7 @@ def test_coremls_program_computes_the_encoder(english: Path, german: Path, tmp_p
     settings = coreml.convert(english, tmp_path, "fp16")
     assert coreml.problems(english, tmp_path, settings) == []
     package = tmp_path / coreml.FILE_NAME
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in package.rglob("*"))
     other = shutil.copytree(english, tmp_path / "model")
     edit_weights(other, scale="model.encoder.layers.1.fc2.weight")
     assert "another encoder" in coreml.problems(other, tmp_path, settings)[0]

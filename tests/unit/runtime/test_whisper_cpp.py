@@ -95,6 +95,10 @@ def test_a_clip_longer_than_the_window_is_refused(exported: tuple[Path, Path]) -
 def test_files_that_whisper_cpp_cannot_read_are_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
     settings = ggml.convert(exported[0], tmp_path, "f16")
     path = tmp_path / whisper_cpp.FILE_NAME
+    if settings["language"]:
+        for language in ("fr", "xx"):
+            with pytest.raises(ModelError, match="another token"):
+                whisper_cpp.load(tmp_path, {**settings, "language": language}, 1)
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     with pytest.raises(ModelError, match=rf"{len(whole) - 100} of {len(whole)} bytes"):
