@@ -65,6 +65,9 @@ def test_labels_survive_their_file(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a 0\nb 2\n")
     with pytest.raises(ModelError, match="in their order"):
         labels.read_tokens(tmp_path / "t.txt")
+    (tmp_path / "t.txt").write_bytes(b"\xff 0\n")
+    with pytest.raises(ModelError, match="is no text"):
+        labels.read_tokens(tmp_path / "t.txt")
     with pytest.raises(ModelError, match="is missing"):
         labels.read_tokens(tmp_path / "other.txt")
 
