@@ -109,10 +109,10 @@ def _compared(path: Path, inputs: Mapping[str, np.ndarray], expected: Tensor, va
     def compute() -> np.ndarray:
         return np.asarray(open_session(path, 1).run(None, dict(inputs))[0])
 
-    return probes.compare(path, _finite(expected.numpy()), lambda: _finite(compute()), variant != FLOAT)
+    return probes.compare(path, finite(expected.numpy()), lambda: finite(compute()), variant != FLOAT)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
+def finite(values: np.ndarray) -> np.ndarray:
     """The values without the huge ones of labels that are never written."""
     return np.where(values < -1e6, 0.0, values)
 

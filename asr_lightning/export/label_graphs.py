@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class SampleCTC(nn.Module):
     """Samples ``[B, T]`` to log-probabilities ``[B, F', V]``, with the mass of labels that write nothing at the blank.
 
-    Greedy decoding drops special labels such as ``<s>`` after repeats are merged, where they act as a blank does; to put
-    them there lets every runtime drop them.
+    Greedy decoding drops special labels such as ``<s>`` after repeats are merged, where they act as a blank does; to
+    put them there lets every runtime drop them.
 
     Args:
         network: A CTC model of transformers.
@@ -27,6 +27,7 @@ class SampleCTC(nn.Module):
         self.blank, self.special = blank, list(special)
 
     def forward(self, samples: Tensor) -> Tensor:
+        """Return the log-probabilities."""
         return self._log_probs(self.network(samples).logits)
 
     def _log_probs(self, logits: Tensor) -> Tensor:
@@ -65,6 +66,7 @@ class ParakeetEncoder(nn.Module):
         self.network = network
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames and their number."""
         mask = mask_of(features, lengths)
         states = self.network.encoder(features.transpose(1, 2), attention_mask=mask).last_hidden_state
         frames = self.network._get_subsampling_output_length(lengths).long()
@@ -83,6 +85,7 @@ class ParakeetPredictor(nn.Module):
         self.decoder = decoder
 
     def forward(self, label: Tensor, length: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        """Return what the joint takes, the length as it was, and both halves of the state."""
         output, (hidden, cell) = self.decoder.lstm(self.decoder.embedding(label.long()), (hidden, cell))
         return self.decoder.decoder_projector(output).transpose(1, 2), length + 0, hidden, cell
 
@@ -99,6 +102,7 @@ class ParakeetJoint(nn.Module):
         self.joint = joint
 
     def forward(self, frames: Tensor, predicted: Tensor) -> Tensor:
+        """Return the logits."""
         logits: Tensor = self.joint(
             encoder_hidden_states=frames.transpose(1, 2)[:, :, None],
             decoder_hidden_states=predicted.transpose(1, 2)[:, None],
@@ -118,6 +122,9 @@ class PredictorAndJoint(nn.Module):
         super().__init__()
         self.predictor, self.joint = predictor, joint
 
-    def forward(self, frames: Tensor, label: Tensor, length: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, frames: Tensor, label: Tensor, length: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the logits, the length as it was, and both halves of the state."""
         predicted, length, hidden, cell = self.predictor(label, length, hidden, cell)
         return self.joint(frames, predicted), length, hidden, cell

@@ -98,9 +98,9 @@ def _of_ctc(adapter: HFCTCAdapter) -> LabelModel:
     adapter.model.set_attn_implementation("eager")
     blank, labels = config.pad_token_id, _num_labels(adapter)
     delimiter = getattr(tokenizer, "word_delimiter_token_id", None)
-    special = sorted({number for number in tokenizer.all_special_ids if number < labels} - {blank, delimiter})
+    special = tuple(sorted({n for n in tokenizer.all_special_ids if n < labels} - {blank, delimiter}))
     is_features = isinstance(extractor, ParakeetFeatureExtractor)
-    rate = adapter.collator().rate.per_second
+    collator: Any = adapter.collator()
     features = _features(extractor) if is_features else None
     settings = LabelSettings(
         kind="ctc" if is_features else "samples",
@@ -109,11 +109,12 @@ def _of_ctc(adapter: HFCTCAdapter) -> LabelModel:
         max_seconds=adapter.limits.max_seconds,
         labels=labels,
         blank=blank,
-        frame_seconds=1 / rate,
+        frame_seconds=1 / collator.rate.per_second,
         subsampling=config.encoder_config.subsampling_factor if is_features else 1,
         language=adapter.options.language,
         is_normalized=bool(getattr(extractor, "do_normalize", False)),
         features=features,
+        special=special,
     )
     graph = (label_graphs.FeatureCTC if is_features else label_graphs.SampleCTC)(adapter.model, blank, special)
     return LabelModel(settings, _tokens(tokenizer, labels, blank), graph)
@@ -140,6 +141,7 @@ def _of_transducer(adapter: HFTransducerAdapter) -> LabelModel:
         subsampling=subsampling,
         features=features,
         durations=tuple(adapter.durations),
+        special=tuple(sorted(set(adapter.processor.tokenizer.all_special_ids) - {config.blank_token_id})),
         max_symbols=model.max_symbols_per_step,
         predictor_layers=config.num_decoder_layers,
         predictor_width=config.decoder_hidden_size,

@@ -1,8 +1,8 @@
 """Moonshine's encoder and decoder as graphs of ONNX, with the weights of transformers' network.
 
 The names of inputs and outputs are those of Moonshine's own files, which sherpa-onnx, moonshine-voice and our own
-runtime read alike: one decoder for the first token and the later ones, told apart by ``use_cache_branch``. Graphs read one clip
-without padding, so that no mask is needed. Source: transformers ``modeling_moonshine.py``.
+runtime read alike: one decoder for the first token and the later ones, told apart by ``use_cache_branch``. Graphs read
+one clip without padding, so that no mask is needed. Source: transformers ``modeling_moonshine.py``.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def parts_of(adapter: NeMoAdapter) -> tuple[LabelSettings, tuple[str, ...], nn.M
     is_transducer = hasattr(model, "joint") and adapter.options.decoder != "ctc"
     tokens = (*_pieces(model), BLANK)
     subsampling = int(model.encoder.subsampling_factor)
-    common = {
+    common: dict[str, Any] = {
         "sample_rate": adapter.limits.sample_rate,
         "min_seconds": adapter.limits.min_seconds,
         "max_seconds": adapter.limits.max_seconds,
@@ -130,6 +130,8 @@ class _Joint(nn.Module):
         self.joint = joint
 
     def forward(self, frames: Tensor, predicted: Tensor) -> Tensor:
-        joined = self.joint.enc(frames.transpose(1, 2))[:, :, None] + self.joint.pred(predicted.transpose(1, 2))[:, None]
+        joined = (
+            self.joint.enc(frames.transpose(1, 2))[:, :, None] + self.joint.pred(predicted.transpose(1, 2))[:, None]
+        )
         result: Tensor = self.joint.joint_net(joined)
         return result

@@ -18,11 +18,11 @@ def convert(source: Path, target: Path, variant: str) -> Mapping[str, object]:
     Raises:
         ModelError: onnx-asr cannot read this kind of model.
     """
-    model = load(source)
+    model = load(source, variant)
     if model.settings.kind == "samples":
         raise ModelError(
             f"{source} reads samples, as wav2vec2 does, and onnx-asr reads models with features only: take --to onnx "
             "or --to sherpa-onnx"
         )
     onnx_labels.require_known(model, "onnx-asr")
-    return onnx_labels.convert(source, target, variant)
+    return onnx_labels.write(model, target)

@@ -7,6 +7,7 @@ graphs have half the nodes. Their modules must therefore take shapes from their 
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,27 +44,27 @@ def trace(
         axes: Axes whose length varies, with a name, for each input and output that has any.
         metadata: Entries for the metadata of the file.
     """
-    with quiet(), torch.no_grad():
+    # Of graphs above 2 GB, torch writes each weight to a file of its own, which do not belong beside the graph.
+    with quiet(), torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        traced = Path(folder) / path.name
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
-            str(path),
+            str(traced),
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_axes={name: dict(names) for name, names in axes.items()},
             opset_version=OPSET,
             dynamo=False,
         )
-    model = onnx.load(str(path))
-    for leftover in path.parent.glob("onnx__*"):  # the weights of graphs above 2 GB, a file each
-        leftover.unlink()
+        model = onnx.load(str(traced))
     onnx.helper.set_model_props(model, {name: str(value) for name, value in (metadata or {}).items()})
     save(model, path)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write ``model``; if it is too large for one file, with its weights in ``path`` with ``.data`` at the end."""
-    is_large = model.ByteSize() > MOST_BYTES
+    is_large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MOST_BYTES
     onnx.save_model(model, str(path), save_as_external_data=is_large, location=f"{path.name}.data")
 
 

@@ -28,7 +28,11 @@ KNOWN_FEATURES = tuple(FeatureSettings(mels=mels) for mels in (80, 128))
 
 def convert(source: Path, target: Path, variant: str) -> Mapping[str, object]:
     """Write the files of ``variant`` into ``target``."""
-    model = load(source, variant)
+    return write(load(source, variant), target)
+
+
+def write(model: LabelModel, target: Path) -> Mapping[str, object]:
+    """Write the files of ``model`` into ``target``, and return its settings."""
     if model.settings.kind == "transducer":
         write_encoder(model, target / ENCODER)
         _write_joint(model, target / DECODER_JOINT)
@@ -36,7 +40,7 @@ def convert(source: Path, target: Path, variant: str) -> Mapping[str, object]:
     else:
         write_encoder(model, target / MODEL)
         graphs = [target / MODEL]
-    if variant != FLOAT:
+    if model.settings.variant != FLOAT:
         for path in graphs:
             onnx_files.quantize(path)
     write_tokens(target / TOKENS, model.tokens)

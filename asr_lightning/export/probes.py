@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 from asr_lightning.runtime.contract import Samples
 
-MOST = {False: 1e-3, True: 0.4}
+MOST = {False: 1e-3, True: 0.2}
 """Largest distance, relative to the length of what torch computes, of graphs with the weights as they were (False)
-and with weights of 8 bits (True)."""
+and with weights of 8 bits (True). Measured: 1e-6, and 0.05 for Moonshine tiny."""
 
 
 def sound(seconds: float, sample_rate: int) -> Samples:

@@ -1,7 +1,7 @@
 """CTC models and transducers for sherpa-onnx: graphs with metadata, and ``tokens.txt``.
 
-Models with features have NeMo's layout. Models over samples have the layout of Meta's Omnilingual ASR, which is a wav2vec2
-with CTC as well.
+Models with features have NeMo's layout. Models over samples have the layout of Meta's Omnilingual ASR, which is a
+wav2vec2 with CTC as well.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def convert(source: Path, target: Path, variant: str) -> Mapping[str, object]:
 def metadata_of(model: LabelModel) -> dict[str, object]:
     """Return what sherpa-onnx reads from the graph.
 
-    Its ``vocab_size`` leaves out the blank, as NeMo's does; it takes a transducer for a TDT if ``tdt`` is in the ``url``.
+    Its ``vocab_size`` leaves out the blank, as NeMo's does. A transducer with ``tdt`` in its ``url`` is a TDT to it.
     """
     settings = model.settings
     own: dict[str, object] = {}

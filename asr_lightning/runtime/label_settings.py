@@ -30,6 +30,7 @@ class LabelSettings:
         is_normalized: Whether samples get mean 0 and variance 1 first.
         features: How features are made; None for samples.
         durations: Numbers of frames that a TDT model may go on by; empty for other models.
+        special: Labels other than the blank that write nothing, such as that of what is unknown.
         max_symbols: Most labels that a transducer writes at one frame.
         predictor_layers: Number of layers of a transducer's prediction network.
         predictor_width: Width of these layers.
@@ -48,6 +49,7 @@ class LabelSettings:
     is_normalized: bool = False
     features: FeatureSettings | None = None
     durations: tuple[int, ...] = ()
+    special: tuple[int, ...] = ()
     max_symbols: int = 10
     predictor_layers: int = 0
     predictor_width: int = 0
@@ -56,7 +58,7 @@ class LabelSettings:
     def from_json(cls, settings: Mapping[str, Any]) -> LabelSettings:
         """Read the settings from ``export.json``; other entries are left out."""
         own = {name: settings[name] for name in cls.__dataclass_fields__}
-        own["durations"] = tuple(own["durations"])
+        own |= {name: tuple(own[name]) for name in ("durations", "special")}
         own["features"] = FeatureSettings.from_json(own["features"]) if own["features"] else None
         return cls(**own)
 

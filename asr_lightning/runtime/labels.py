@@ -36,7 +36,10 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     """
     if not path.is_file():
         raise ModelError(f"{path} is missing: copy the whole folder again")
-    rows = [line.rsplit(" ", 1) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    try:
+        rows = [line.rsplit(" ", 1) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is no text ({error}): copy it again, or export the model again") from error
     if [row[-1] for row in rows] != [str(number) for number in range(len(rows))] or not rows:
         raise ModelError(f"{path} does not list the labels in their order: copy it again, or export the model again")
     return tuple(row[0] for row in rows)

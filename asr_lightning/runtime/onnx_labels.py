@@ -55,7 +55,7 @@ def normalized(samples: Samples) -> Samples:
     return result
 
 
-class _LabelModel:
+class LabelReader:
     """What both kinds share: the limits, and a clip at a time.
 
     Args:
@@ -72,9 +72,12 @@ class _LabelModel:
     def transcribe(self, clips: Sequence[Samples], decoding: Decoding = GREEDY) -> list[Hypothesis]:
         """Return what is said in each of ``clips``, in their order."""
         return [
-            hypothesis_of(self._labels(clip), self.tokens, self.settings.frame_seconds, decoding.words)
+            hypothesis_of(self._spoken(clip), self.tokens, self.settings.frame_seconds, decoding.words)
             for clip in clips
         ]
+
+    def _spoken(self, clip: Samples) -> list[Label]:
+        return [label for label in self._labels(clip) if label.number not in self.settings.special]
 
     def _labels(self, clip: Samples) -> list[Label]:
         raise NotImplementedError
@@ -86,7 +89,7 @@ class _LabelModel:
         return {"audio_signal": features[None], "length": np.array([features.shape[1]])}
 
 
-class CTCModel(_LabelModel):
+class CTCModel(LabelReader):
     """A CTC model, read greedily: the best label of each frame.
 
     Args:
@@ -105,7 +108,7 @@ class CTCModel(_LabelModel):
         return ctc_labels(log_probs[0], self.settings.blank)
 
 
-class TransducerModel(_LabelModel):
+class TransducerModel(LabelReader):
     """A transducer, RNNT or TDT, read greedily.
 
     Args:
