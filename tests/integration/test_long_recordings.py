@@ -236,7 +236,7 @@ def test_without_a_microphone_the_remedy_is_named(library, message: str, monkeyp
         monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
         monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     else:
-        monkeypatch.setattr(microphone, "_library", lambda: NoDevices)
+        monkeypatch.setattr(microphone, "library", lambda: NoDevices)
     with pytest.raises(ValueError, match=message):
         Microphone(RATE)
 
