@@ -253,6 +253,7 @@ class NoDevices:
 
 
 @pytest.mark.skipif(not os.environ.get("ASR_TEST_SLOW"), reason="several minutes: ASR_TEST_SLOW=1 runs it")
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", MODELS)
 def test_ten_minutes_are_read_as_well_as_the_clips(name: str, tmp_path: Path) -> None:
     """The test clips, 1 to 3 s long, between 8 minutes of silence, noise and music."""
