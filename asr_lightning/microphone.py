@@ -69,7 +69,7 @@ class Microphone:
 
     def __init__(self, sample_rate: int, device: str | None = None) -> None:
         self.sample_rate = sample_rate
-        self._sounddevice = _library()
+        self._sounddevice = library()
         self._device = int(device) if device and device.isdecimal() else device
         try:
             info = self._sounddevice.query_devices(self._device, kind="input")
@@ -132,7 +132,13 @@ class Microphone:
         return self.sample_rate
 
 
-def _library() -> Any:
+def library() -> Any:
+    """Load the package sounddevice.
+
+    Raises:
+        MissingExtraError: It is not installed.
+        DataError: The library PortAudio is missing.
+    """
     require_extra("listen", "sounddevice", "the microphone")
     try:
         import sounddevice

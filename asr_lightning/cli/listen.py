@@ -53,10 +53,12 @@ def run(command: str, arguments: list[str]) -> int:
     """Listen until the source ends, or until Ctrl-C."""
     options = parser().parse_args(arguments)
     require_options(options)
-    from asr_lightning import listening, recognizer
+    from asr_lightning import listening, microphone, recognizer
     from asr_lightning.runtime import long_form
 
     long_form.require_detector()
+    if options.source is None:
+        microphone.library()  # before a model is loaded, which takes a while
     loaded = recognizer.load(
         options.model,
         device=options.device,

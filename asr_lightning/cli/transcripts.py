@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,9 @@ class Output:
 
     def _give_up(self) -> None:
         """Print what the file should have held."""
-        assert self.path is not None
+        assert self.path is not None and self._file is not None
+        with suppress(OSError):  # it cannot be written at its closing either
+            self._file.close()
         self.path.unlink(missing_ok=True)
         logger.error("%s cannot be written, so the texts are printed", self.path)
         sys.stdout.write("".join(self._written))

@@ -41,7 +41,7 @@ class Pauses:
     pause: float = 0.5
     before: float = 0.25
     after: float = 0.25
-    shortest: float = 0.2
+    shortest: float = 0.25
     longest: float = 28.0
 
 

@@ -22,7 +22,7 @@ def test_the_code_of_the_page_runs(
     for block in BLOCKS:
         exec(compile(block, "docs/python.md", "exec"), names)
     printed = capsys.readouterr().out
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     assert re.search(r"epoch 1: \d+\.\d%", printed)
     assert names["outcome"].verdict in printed and (tmp_path / "runs/tones/report.html").is_file()
     assert re.search(r"^WER \d+\.\d%$", printed, re.MULTILINE)
