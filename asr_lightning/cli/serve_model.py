@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--language", help="language that the model reads, such as de, if it was not saved with one")
     add("--device", default="auto", help="auto, cpu, cuda or mps; exports run on the CPU")
     add("--native", action="store_true", help="process audio as the untouched model does")
-    add("--beam", type=int, default=1, help="number of hypotheses that are followed; 1 is greedy")
+    add("--beam", type=int, help="hypotheses that are followed, where the model's runtime can search; 1 is greedy")
     add("--threads", type=int, default=0, help="number of CPU threads; 0 takes one for each core")
     add("--queue", type=int, default=8, help="most recordings that may wait; further ones are told to try again (8)")
     add("--max_mb", type=float, default=100, help="largest recording that is accepted, in MB (100)")
@@ -130,12 +130,16 @@ def open_reader(options: argparse.Namespace) -> Reader:
 
 
 def _load(options: argparse.Namespace, language: str | None) -> Recognizer:
-    from asr_lightning.recognizer import load
+    from asr_lightning.recognizer import BEAM, load
 
     return load(
-        options.model, device=options.device, language=language, native=options.native, beam=options.beam,
+        options.model,
+        device=options.device,
+        language=language,
+        native=options.native,
+        beam=BEAM if options.beam is None else options.beam,
         threads=options.threads,
-    )  # fmt: skip
+    )
 
 
 def name_of(model: str) -> str:
