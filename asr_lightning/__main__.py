@@ -27,6 +27,8 @@ COMMANDS = {
     "bench-device": ("bench_device", "error rate, time, memory and size of exports on this machine"),
     "models": ("models", "list the models that --model knows by name"),
     "serve": ("serve", "the training server: jobs over HTTP, one or many, none lost"),
+    "push": ("push", "upload a model or an export with its card to a hub, private by default"),
+    "serve-model": ("serve_model", "offer a model to other programs: OpenAI's protocol and Home Assistant's"),
     "remote": ("remote", "train on a server, and fetch the model from it"),
     "cloud": ("cloud", "train on a GPU that is rented for it, and leave nothing there"),
     "run-job": ("run_job", "one job of the server; the server starts it"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ONCE = [ROOT / "tests" / "server", ROOT / "tests" / "cloud"]
+ONCE = [ROOT / "tests" / name for name in ("server", "cloud", "model_server")]
 """Folders of tests whose libraries are the same in both environments, except those of the trainer, which uses
 Lightning."""
 TWICE = ROOT / "tests" / "server" / "trainer"

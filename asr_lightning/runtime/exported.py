@@ -76,10 +76,13 @@ class ExportRecord:
     run: str = ""
     note: str = ""
 
+    def text(self) -> str:
+        """The content of the file."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
     def write(self, folder: Path) -> None:
         """Write the record to ``folder``."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
 
 
 def record(folder: str | Path) -> ExportRecord | None:

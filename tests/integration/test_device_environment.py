@@ -6,6 +6,7 @@ and an exported model reads a clip.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,6 +15,14 @@ import time
 from pathlib import Path
 
 import pytest
+
+import asr_lightning
+from asr_lightning.adapters import registry
+from asr_lightning.data import audio
+from asr_lightning.export import onnx_whisper
+from asr_lightning.runtime import exported
+from asr_lightning.runtime.formats import FLOAT
+from tests.tiny_models import tiny_whisper
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
@@ -24,9 +33,10 @@ NEEDS = {
         "adapters.hf", "adapters.hf_ctc", "adapters.hf_transducer", "adapters.modes", "adapters.moonshine",
         "adapters.nemo", "adapters.shared", "adapters.toy", "adapters.whisper", "api", "callbacks",
         "cli.finished_model", "cli.lightning_cli", "conformance", "datamodules", "export", "module", "protocols",
-        "recognizer", "run", "scoring.comparison", "scoring.evaluation", "scoring.known_texts", "scoring.metrics",
+        "run", "runtime_torch", "scoring.comparison", "scoring.evaluation", "scoring.known_texts", "scoring.metrics",
         "training", "types",
     ),
+    "export": ("runtime.moonshine_voice", "runtime.onnx_asr", "runtime.sherpa_onnx", "runtime.sherpa_whisper"),
     "server": ("client", "server.http", "cloud.rental"),
     "cloud": ("cloud.modal_app",),
     "serve-model": ("model_server",),
@@ -141,7 +151,7 @@ def test_commands_say_which_extra_they_need(
     result = called(device, "-m", "asr_lightning", *words, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines()[0].startswith("error: ")
-    assert result.stderr.splitlines()[0].endswith(f"which is not installed here: pip install 'asr-lightning[{extra}]'")
+    assert f"which is not installed here: pip install 'asr-lightning[{extra}]'" in result.stderr.splitlines()[0]
     assert "Traceback" not in result.stderr
 
 
@@ -149,3 +159,45 @@ def test_what_needs_no_extra_works(device: Path, tmp_path: Path) -> None:
     assert "whisper-tiny.en" in called(device, "-m", "asr_lightning", "models", cwd=tmp_path).stdout
     for command in ("fit", "specialize", "predict", "serve", "remote", "cloud"):
         assert called(device, "-m", "asr_lightning", command, "--help", cwd=tmp_path).returncode == 0, command
+
+
+@pytest.fixture(scope="module")
+def exported_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Whisper in ONNX, as ``export`` writes it, beside the folder ``saved`` that it was made from."""
+    folder = tmp_path_factory.mktemp("exported")
+    registry.build(str(tiny_whisper(folder / "tiny", multilingual=False))).save(folder / "saved")
+    target = folder / f"onnx-{FLOAT}"
+    target.mkdir()
+    settings = onnx_whisper.convert(folder / "saved", target, FLOAT)
+    record = exported.ExportRecord("onnx", FLOAT, "whisper", "tiny", settings, {}, {}, None, "")
+    dataclasses.replace(record, files=exported.sha256_of(target)).write(target)
+    return target
+
+
+def test_an_exported_model_reads_as_it_does_in_torch(
+    device: Path, exported_model: Path, tones: Path, tmp_path: Path
+) -> None:
+    clips = sorted(tones.glob("*.wav"))[:3]
+    expected = [asr_lightning.load(exported_model.parent / "saved").transcribe(clip).text for clip in clips]
+    assert any(expected)
+    samples = [audio.load(clip, 16_000) for clip in clips]
+    assert [read.text for read in exported.load(exported_model).transcribe(samples)] == expected
+    command = ["-m", "asr_lightning", "transcribe", *map(str, clips), "--model", str(exported_model)]
+    result = called(device, *command, "--format", "jsonl", "--beam", "1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == expected
+
+
+def test_a_model_in_torch_says_how_it_runs_without(
+    device: Path, exported_model: Path, tones: Path, tmp_path: Path
+) -> None:
+    command = ["-m", "asr_lightning", "transcribe", str(tones), "--model", str(exported_model.parent / "saved")]
+    result = called(device, *command, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "pip install 'asr-lightning[train]'" in result.stderr and "export" in result.stderr
+
+
+def test_a_server_of_models_says_which_extra_it_needs(device: Path, exported_model: Path, tmp_path: Path) -> None:
+    result = called(device, "-m", "asr_lightning", "serve-model", str(exported_model), cwd=tmp_path)
+    assert result.returncode == 2
+    assert "pip install 'asr-lightning[serve-model]'" in result.stderr
