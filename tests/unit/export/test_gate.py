@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from asr_lightning.export.gate import Context, text_problems
-from asr_lightning.runtime.formats import FORMATS, Target
 from asr_lightning.export.measure import Clip, Reading
+from asr_lightning.runtime.formats import FORMATS, Target
 from asr_lightning.scoring.text import normalizer
 
 CTRANSLATE2 = next(known for known in FORMATS if known.name == "ctranslate2")
