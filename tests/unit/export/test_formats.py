@@ -15,26 +15,19 @@ from asr_lightning.runtime import labels
 from asr_lightning.runtime.formats import FORMATS, Format
 from asr_lightning.runtime.nemo_features import FeatureSettings, log_mel
 
-FAMILIES = {"moonshine", "ctc", "transducer", "nemo"}
-PAIRS = [(known, family) for known in FORMATS for family in known.families if family in FAMILIES]
+PAIRS = [(known, family) for known in FORMATS for family in known.families]
 
 
 @pytest.mark.parametrize(("known", "family"), PAIRS, ids=lambda value: getattr(value, "name", value))
 def test_each_family_of_a_format_has_its_modules(known: Format, family: str) -> None:
-    converter = importlib.import_module(known.converter_for(family))
+    modules = known.modules[family]
+    converter = importlib.import_module(modules.converter)
     assert callable(converter.convert) and callable(converter.problems)
-    assert callable(importlib.import_module(str(known.runtime_for(family))).load)
-
-
-def test_one_module_serves_all_families_unless_they_are_told_apart() -> None:
-    one = Format("x", ("ctc", "nemo"), {"int8": 0.0}, "convert", None, (), 0.0, "")
-    assert (one.converter_for("ctc"), one.runtime_for("ctc")) == ("convert", None)
-    two = Format("x", ("ctc", "nemo"), {"int8": 0.0}, {"ctc": "a", "nemo": "b"}, {"ctc": "c"}, (), 0.0, "")
-    assert (two.converter_for("nemo"), two.runtime_for("ctc"), two.runtime_for("nemo")) == ("b", "c", None)
+    assert modules.runtime is None or callable(importlib.import_module(modules.runtime).load)
 
 
 def test_runtimes_load_no_torch() -> None:
-    modules = sorted({str(known.runtime_for(family)) for known, family in PAIRS})
+    modules = sorted({name for known, family in PAIRS if (name := known.modules[family].runtime)})
     code = f"""
 import sys
 for name in {modules}:

@@ -103,7 +103,7 @@ def written(folder: Path, kind: str) -> Path:
 def modules(name: str, family: str) -> tuple[Any, Any]:
     (chosen,) = [known for known in FORMATS if known.name == name]
     assert family in chosen.families
-    return tuple(importlib.import_module(str(m)) for m in (chosen.converter_for(family), chosen.runtime_for(family)))  # type: ignore[return-value]
+    return tuple(importlib.import_module(str(m)) for m in chosen.modules[family])  # type: ignore[return-value]
 
 
 def texts_of(source: Path, utterances: list[Any]) -> list[str]:

@@ -69,12 +69,12 @@ def exported(sources: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def converter(name: str) -> Any:
     (chosen,) = [known for known in FORMATS if known.name == name]
-    return importlib.import_module(chosen.converter_for("moonshine"))
+    return importlib.import_module(chosen.modules["moonshine"].converter)
 
 
 def runtime(name: str) -> Any:
     (chosen,) = [known for known in FORMATS if known.name == name]
-    return importlib.import_module(str(chosen.runtime_for("moonshine")))
+    return importlib.import_module(str(chosen.modules["moonshine"].runtime))
 
 
 @pytest.mark.parametrize("name", FILES)

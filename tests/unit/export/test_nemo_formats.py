@@ -38,8 +38,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def modules(name: str) -> tuple[Any, Any]:
     (chosen,) = [known for known in FORMATS if known.name == name]
     return (
-        importlib.import_module(chosen.converter_for("nemo")),
-        importlib.import_module(str(chosen.runtime_for("nemo"))),
+        importlib.import_module(chosen.modules["nemo"].converter),
+        importlib.import_module(str(chosen.modules["nemo"].runtime)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 
 import pytest
@@ -40,9 +39,8 @@ def test_what_is_no_format_is_refused_with_those_that_are(names: str, message: s
 
 @pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
 def test_every_format_is_complete(known: Format) -> None:
-    for modules in (known.converter, known.runtime):
-        named = modules.values() if isinstance(modules, Mapping) else [modules]
-        assert all(find_spec(name) for name in named if name)
+    named = [name for modules in known.modules.values() for name in modules if name]
+    assert all(find_spec(name) for name in named)
     assert known.variants and all(0 < tolerance <= 0.02 for tolerance in known.variants.values())
     assert [target.name for variant in known.variants for target in parse(f"{known.name}:{variant}")] == [
         f"{known.name}:{variant}" for variant in known.variants
