@@ -15,7 +15,7 @@ from asr_lightning.runtime import exported
 from asr_lightning.runtime.exported import ExportRecord, Measured
 from asr_lightning.runtime.formats import FORMATS
 
-MEASURED = Measured(49, 0.13, 0.12, 0.98, 58.0, 90.0, 120.0)
+MEASURED = Measured(49, 0.13, 0.12, 0.98, 58.0, 90.0, 61.0, 120.0)
 RECORD = ExportRecord(
     format="ctranslate2",
     variant="int8",
