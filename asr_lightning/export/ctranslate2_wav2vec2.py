@@ -85,7 +85,6 @@ def problems(source: Path, target: Path, settings: Mapping[str, object]) -> list
 
     is_rounded = model.settings.variant != FLOAT
     return [
-        *probes.unmerged_lora(source),
         *label_checks.token_problems(model, target / TOKENS),
         *probes.compare(
             target / FILES[0], label_checks.finite(expected), lambda: label_checks.finite(compute()), is_rounded

@@ -9,7 +9,7 @@ import onnxruntime
 
 from asr_lightning.adapters.moonshine import MoonshineAdapter
 from asr_lightning.errors import ModelError
-from asr_lightning.export import moonshine, moonshine_graphs, probes
+from asr_lightning.export import moonshine, moonshine_graphs
 from asr_lightning.runtime.formats import FLOAT
 from asr_lightning.runtime.moonshine_voice import ARCHITECTURES, DECODER, ENCODER, TOKENIZER
 
@@ -36,7 +36,6 @@ def problems(source: Path, target: Path, settings: Mapping[str, object]) -> list
     tokenizer = target / TOKENIZER
     read = unpacked(tokenizer.read_bytes()) if tokenizer.is_file() else None
     return [
-        *probes.unmerged_lora(source),
         *moonshine.token_problems(tokenizer, read, adapter),
         *moonshine.graph_problems(adapter, target, ENCODER, DECODER, settings.get("variant") != FLOAT),
     ]

@@ -64,7 +64,7 @@ def config_of(settings: LabelSettings) -> dict[str, object]:
 def problems(source: Path, target: Path, settings: Mapping[str, object]) -> list[str]:
     """Return what is wrong with the files in ``target``."""
     model = load(source, str(settings.get("variant", "")))
-    found = [*probes.unmerged_lora(source), *label_checks.token_problems(model, target / TOKENS)]
+    found = label_checks.token_problems(model, target / TOKENS)
     if model.settings.kind == "transducer":
         found += label_checks.encoder_problems(model, target / ENCODER)
         found += label_checks.joint_problems(model, target / DECODER_JOINT)

@@ -27,7 +27,6 @@ def problems(source: Path, target: Path, settings: Mapping[str, object]) -> list
     if not found and not probes.same_json(expected, tokenizer):
         found = [f"{TOKENIZER} differs from that of the model"]
     return [
-        *probes.unmerged_lora(source),
         *found,
         *moonshine.graph_problems(adapter, target, is_rounded=settings.get("variant") != FLOAT),
     ]

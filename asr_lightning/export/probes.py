@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 from asr_lightning.runtime.contract import Samples
 
@@ -49,19 +48,6 @@ def compare(path: Path, expected: np.ndarray, compute: Callable[[], np.ndarray],
             f"{path.name} computes something else from a sound than the model ({distance:.2g} of its length away, at "
             f"most {MOST[is_rounded]:g}): it has other weights, or weights in other places"
         ]
-    return []
-
-
-def unmerged_lora(source: Path) -> list[str]:
-    """Return a problem if the weights in ``source`` still have the matrices of LoRA beside the ones they change."""
-    for path in sorted(source.glob("*.safetensors")) if source.is_dir() else ():
-        try:
-            with safe_open(path, "numpy") as file:
-                names = [name for name in file.keys() if "lora_" in name]  # noqa: SIM118 - no mapping
-        except Exception as error:  # safetensors' own exception, or one of the file system
-            return [f"{path} cannot be read ({error})"]
-        if names and not path.name.startswith("adapter_"):
-            return [f"{path.name} holds {names[0]}: LoRA is not merged into the weights"]
     return []
 
 

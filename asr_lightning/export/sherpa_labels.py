@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from asr_lightning.errors import ModelError
-from asr_lightning.export import label_checks, onnx_files, probes
+from asr_lightning.export import label_checks, onnx_files
 from asr_lightning.export.label_models import LabelModel, load, state_of, write_encoder
 from asr_lightning.export.onnx_labels import require_known
 from asr_lightning.runtime.formats import FLOAT
@@ -73,7 +73,6 @@ def problems(source: Path, target: Path, settings: Mapping[str, object]) -> list
     model = load(source, str(settings.get("variant", "")))
     encoder = target / (ENCODER if model.settings.kind == "transducer" else MODEL)
     found = [
-        *probes.unmerged_lora(source),
         *label_checks.token_problems(model, target / TOKENS),
         *label_checks.metadata_problems(encoder, metadata_of(model)),
         *label_checks.encoder_problems(model, encoder),

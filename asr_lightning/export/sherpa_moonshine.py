@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-from asr_lightning.export import moonshine, moonshine_graphs, probes
+from asr_lightning.export import moonshine, moonshine_graphs
 from asr_lightning.runtime.formats import FLOAT
 
 TOKENS = "tokens.txt"
@@ -36,7 +36,6 @@ def problems(source: Path, target: Path, settings: Mapping[str, object]) -> list
     except (OSError, ValueError, IndexError):
         read, is_numbered = None, True
     return [
-        *probes.unmerged_lora(source),
         *moonshine.token_problems(target / TOKENS, read, adapter),
         *([] if is_numbered else [f"{TOKENS} does not list the tokens in their order"]),
         *moonshine.graph_problems(adapter, target, is_rounded=settings.get("variant") != FLOAT),

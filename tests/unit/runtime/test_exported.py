@@ -13,7 +13,7 @@ import pytest
 from asr_lightning.errors import MissingExtraError, ModelError
 from asr_lightning.runtime import exported
 from asr_lightning.runtime.exported import ExportRecord, Measured
-from asr_lightning.runtime.formats import FORMATS
+from asr_lightning.runtime.formats import FORMATS, Modules
 
 MEASURED = Measured(49, 0.13, 0.12, 0.98, 58.0, 90.0, 61.0, 120.0)
 RECORD = ExportRecord(
@@ -83,7 +83,8 @@ def test_a_format_of_a_later_version_is_named(tmp_path: Path) -> None:
 
 def test_a_format_that_nothing_here_runs_says_what_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace(RECORD, files={}).write(tmp_path)
-    monkeypatch.setattr(exported, "FORMATS", (replace(FORMATS[0], runtime=None, used_by="an app"),))
+    nowhere = {"whisper": Modules("asr_lightning.export.coreml", None)}
+    monkeypatch.setattr(exported, "FORMATS", (replace(FORMATS[0], modules=nowhere, used_by="an app"),))
     with pytest.raises(ModelError, match="is for an app, and cannot be run here"):
         exported.load(tmp_path)
 
