@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from asr_lightning.runtime.formats import FORMATS, parse
@@ -22,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--to", required=True, help="formats, such as ctranslate2,ggml:q5_1; all for every format")
     options.add_argument("--data", type=Path, help="recordings to compare on; default: the test clips of the run")
     options.add_argument("--output", type=Path, help="folder for the exports; default: exports in the run's folder")
+    margin = "for Whisper: silence after a clip in seconds, in place of what the model was saved with; less is faster"
+    options.add_argument("--margin", type=float, help=margin)
     options.add_argument("--timeout", type=float, default=1800.0, help="time limit for each step in seconds")
     return options
 
@@ -38,6 +41,10 @@ def run(command: str, arguments: list[str]) -> int:
 
     require_extra("export", "torch", "export")
     source = find(options.model, options.data, options.output)
+    if options.margin is not None:
+        if source.family != "whisper" or options.margin < 0:
+            raise ValueError("--margin is a time in seconds, not below 0, for Whisper models: leave it out for others")
+        source = replace(source, margin_seconds=options.margin)
     exports = export(source, targets or targets_of(source.family), options.timeout)
     print(exports.table)
     return 0 if exports.is_complete else 1

@@ -5,6 +5,7 @@ Each step runs in a process of its own. What is refused leaves no folder behind.
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asr_lightning.adapters import model_files, saved
-from asr_lightning.errors import MissingExtraError, OptionError
+from asr_lightning.errors import OptionError
 from asr_lightning.export import child, gate, tasks
 from asr_lightning.export.child import ChildError
 from asr_lightning.export.gate import Context
@@ -23,7 +24,7 @@ from asr_lightning.export.source import Source
 from asr_lightning.runtime import exported
 from asr_lightning.runtime.contract import Decoding
 from asr_lightning.runtime.exported import ExportRecord, Measured
-from asr_lightning.runtime.formats import FLOAT, FORMATS, Format, Target
+from asr_lightning.runtime.formats import FLOAT, FORMATS, Target
 from asr_lightning.scoring.text import normalizer
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,11 @@ class Exports:
 
 def targets_of(family: str) -> list[Target]:
     """The default variant of every format that takes ``family`` and whose packages are installed."""
-    return [Target(known, known.default) for known in FORMATS if family in known.families and not _missing(known)]
+    return [
+        Target(known, known.default)
+        for known in FORMATS
+        if family in known.families and all(map(find_spec, known.packages))
+    ]
 
 
 def export(source: Source, targets: Sequence[Target], seconds: float = SECONDS) -> Exports:
@@ -128,9 +133,9 @@ def export(source: Source, targets: Sequence[Target], seconds: float = SECONDS) 
     require_formats(targets, source.family, source.model)
     for target in targets:
         _require_place(source.exports / target.folder)
-    with _saved_folder(source, seconds) as model:
+    with _saved_folder(source, seconds) as model, _with_margin(model, source) as converted:
         reader = _Torch(source, model, seconds)
-        return Exports(source, tuple(_export(source, model, target, reader, seconds) for target in targets))
+        return Exports(source, tuple(_export(source, converted, target, reader, seconds) for target in targets))
 
 
 def require_formats(targets: Sequence[Target], family: str, model: str) -> None:
@@ -148,22 +153,13 @@ def require_formats(targets: Sequence[Target], family: str, model: str) -> None:
     for target in targets:
         if family not in target.format.families:
             takes = ", ".join(known.name for known in FORMATS if family in known.families)
-            raise OptionError(
-                f"{target.format.name} takes no {family} models, such as {model}, which take {takes}", "to"
-            )
-        if missing := _missing(target.format):
-            raise MissingExtraError(
-                f"{target.name} needs {missing}, which is not installed here: pip install 'asr-lightning[export]'"
-            )
+            raise OptionError(f"{target.format.name} takes no {family} models such as {model}: give --to {takes}", "to")
+        exported.require_packages(target, target.name)
 
 
 def _require_place(folder: Path) -> None:
     if folder.exists() and exported.record(folder) is None:
         raise OptionError(f"{folder} is no earlier export: remove it, or name another --output", "output")
-
-
-def _missing(wanted: Format) -> str | None:
-    return next((package for package in wanted.packages if find_spec(package) is None), None)
 
 
 @contextmanager
@@ -175,6 +171,25 @@ def _saved_folder(source: Source, seconds: float) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="asr-lightning-") as temporary:
         folder = Path(temporary) / "model"
         child.call("asr_lightning.export.tasks:save", {"model": source.model, "target": str(folder)}, seconds)
+        yield folder
+
+
+@contextmanager
+def _with_margin(model: Path, source: Source) -> Iterator[Path]:
+    """The folder ``model``, or one of links to its files whose record has the margin that ``source`` asks for."""
+    if source.margin_seconds is None:
+        yield model
+        return
+    record = saved.record(model)
+    assert record is not None, "every folder here was saved by an adapter"
+    with tempfile.TemporaryDirectory(prefix="asr-lightning-") as temporary:
+        folder = Path(temporary)
+        for path in model.absolute().iterdir():
+            if path.name != saved.FILE_NAME:
+                (folder / path.name).symlink_to(path)
+        init_args = {**record.init_args, "margin_seconds": source.margin_seconds}
+        content = json.dumps(record._replace(init_args=init_args)._asdict())
+        (folder / saved.FILE_NAME).write_text(content, encoding="utf-8")
         yield folder
 
 

@@ -46,6 +46,7 @@ class Source:
         clips_are: What these clips are, in words.
         normalizer: Name of the text normaliser.
         exports: Folder that the exports are written to, each in a folder of its own.
+        margin_seconds: Silence after a clip at true length, in the exports; None for what the model was saved with.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Source:
     clips_are: str
     normalizer: str
     exports: Path
+    margin_seconds: float | None = None
 
 
 def find(run_or_model: str, data: Path | None = None, output: Path | None = None) -> Source:

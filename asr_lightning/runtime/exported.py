@@ -139,14 +139,23 @@ def load(folder: str | Path, threads: int = 0) -> RuntimeModel:
     modules = target.format.modules.get(found.family)
     if modules is None or modules.runtime is None:
         raise ModelError(f"{folder} is for {target.format.used_by}, and cannot be run here")
+    require_packages(target, str(folder))
+    module = importlib.import_module(modules.runtime)
+    model: RuntimeModel = module.load(folder, found.settings, threads or os.cpu_count() or 1)
+    return model
+
+
+def require_packages(target: Target, needed_by: str) -> None:
+    """Require that the packages of the runtime of ``target`` are installed; messages begin with ``needed_by``.
+
+    Raises:
+        MissingExtraError: One of them is not.
+    """
     for package in target.format.packages:
         if find_spec(package) is None:
             extra = "runtime" if package in ("ctranslate2", "onnxruntime", "tokenizers") else "export"
             wanted = ELSEWHERE.get(package, f"'asr-lightning[{extra}]'")
-            raise MissingExtraError(f"{folder} needs {package}, which is not installed here: pip install {wanted}")
-    module = importlib.import_module(modules.runtime)
-    model: RuntimeModel = module.load(folder, found.settings, threads or os.cpu_count() or 1)
-    return model
+            raise MissingExtraError(f"{needed_by} needs {package}, which is not installed here: pip install {wanted}")
 
 
 def _target(folder: Path, found: ExportRecord) -> Target:
