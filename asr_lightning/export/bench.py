@@ -118,6 +118,7 @@ class Bench:
         environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         return environment.get_template("bench.svg.j2").render(
             bench=self,
+            longest=max((len(row.name) for row in self.rows), default=0),
             slowest=max((row.cpu_ms for row in self.rows), default=1) or 1,
             worst=max((row.wer for row in self.rows), default=1) or 1,
         )
@@ -183,12 +184,16 @@ def name_of(model: str, decoding: Decoding) -> str:
     """The model, its format and how it is read, for people."""
     record = exported.record(model)
     if record is None:
-        name = f"{_short(model)}, torch"
+        name, is_whisper = f"{_short(model)}, torch", "whisper" in registry.choose(model).adapter
     else:
         name = f"{_short(record.run or record.model)}, {record.format} {record.variant}"
-    is_whisper = record.family == "whisper" if record else "whisper" in registry.choose(model).adapter
-    window = ", 30 s window" if is_whisper and (decoding.native or _is_untouched(model)) else ""
-    return f"{name}{window}{f', beam {decoding.beam}' if decoding.beam > 1 else ''}"
+        is_whisper = record.family == "whisper"
+    context = ""
+    if is_whisper and (decoding.native or _is_untouched(model)):
+        context = ", 30 s window"
+    elif record is not None and "margin_seconds" in record.settings:
+        context = f", margin {record.settings['margin_seconds']:g} s"
+    return f"{name}{context}{f', beam {decoding.beam}' if decoding.beam > 1 else ''}"
 
 
 def _short(model: str) -> str:
