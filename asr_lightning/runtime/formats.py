@@ -100,8 +100,8 @@ _LABELS = ("ctc", "transducer", "nemo")
 FORMATS: tuple[Format, ...] = (
     Format(
         "ctranslate2",
-        _modules("ctranslate2", "ctranslate2", "whisper")
-        | _modules("ctranslate2_wav2vec2", "ctranslate2_wav2vec2", "ctc"),
+        _modules("whisper.ctranslate2", "whisper.ctranslate2", "whisper")
+        | _modules("labels.ctranslate2", "labels.ctranslate2", "ctc"),
         {"int8": TWO_POINTS, "float16": HALF_POINT, FLOAT: HALF_POINT},
         ("ctranslate2", "tokenizers"),
         0.95,
@@ -109,7 +109,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "ggml",
-        _modules("ggml", "whisper_cpp", "whisper"),
+        _modules("whisper.ggml", "whisper.whisper_cpp", "whisper"),
         {"q8_0": TWO_POINTS, "f16": ONE_POINT, "q5_1": TWO_POINTS},
         ("pywhispercpp",),
         0.0,
@@ -118,9 +118,9 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "onnx",
-        _modules("onnx_whisper", "onnx_whisper", "whisper")
-        | _modules("onnx_moonshine", "onnx_moonshine", "moonshine")
-        | _modules("onnx_labels", "onnx_labels", *_LABELS),
+        _modules("whisper.onnx", "whisper.onnx", "whisper")
+        | _modules("moonshine.onnx", "moonshine.onnx", "moonshine")
+        | _modules("labels.onnx", "labels.onnx", *_LABELS),
         {"int8": TWO_POINTS, FLOAT: HALF_POINT},
         ("onnxruntime", "tokenizers"),
         0.95,
@@ -128,9 +128,9 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "sherpa-onnx",
-        _modules("sherpa_whisper", "sherpa_whisper", "whisper")
-        | _modules("sherpa_moonshine", "sherpa_onnx", "moonshine")
-        | _modules("sherpa_labels", "sherpa_onnx", *_LABELS),
+        _modules("whisper.sherpa_onnx", "whisper.sherpa_onnx", "whisper")
+        | _modules("moonshine.sherpa_onnx", "sherpa_onnx", "moonshine")
+        | _modules("labels.sherpa_onnx", "sherpa_onnx", *_LABELS),
         {"int8": TWO_POINTS, FLOAT: ONE_POINT},
         ("sherpa_onnx",),
         0.0,
@@ -138,7 +138,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "transformers.js",
-        _modules("transformers_js", "transformers_js", "whisper"),
+        _modules("whisper.transformers_js", "whisper.transformers_js", "whisper"),
         {"q8": TWO_POINTS, FLOAT: HALF_POINT},
         (),
         0.95,
@@ -146,7 +146,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "onnx-asr",
-        _modules("onnx_asr", "onnx_asr", *_LABELS),
+        _modules("labels.onnx_asr", "labels.onnx_asr", *_LABELS),
         {"int8": TWO_POINTS, FLOAT: ONE_POINT},
         ("onnx_asr",),
         0.0,
@@ -154,7 +154,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "moonshine-voice",
-        _modules("moonshine_voice", "moonshine_voice", "moonshine"),
+        _modules("moonshine.moonshine_voice", "moonshine.moonshine_voice", "moonshine"),
         {"int8": TWO_POINTS, FLOAT: ONE_POINT},
         ("moonshine_voice",),
         0.0,
@@ -162,7 +162,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "openai",
-        _modules("openai_whisper", "openai_whisper", "whisper"),
+        _modules("whisper.openai", "whisper.openai", "whisper"),
         {"fp16": ONE_POINT, FLOAT: ONE_POINT},
         ("whisper",),
         0.0,
@@ -171,7 +171,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "mlx",
-        _modules("mlx_whisper", None, "whisper"),
+        _modules("whisper.mlx", None, "whisper"),
         {"fp16": ONE_POINT, FLOAT: ONE_POINT},
         (),
         0.0,
@@ -180,7 +180,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "coreml",
-        _modules("coreml", None, "whisper"),
+        _modules("whisper.coreml", None, "whisper"),
         {"fp16": ONE_POINT, FLOAT: ONE_POINT},
         (),
         0.0,

@@ -9,8 +9,8 @@ from typing import Any
 import sherpa_onnx
 
 from asr_lightning.errors import ModelError
-from asr_lightning.runtime import onnx_moonshine
 from asr_lightning.runtime.contract import GREEDY, Decoding, Hypothesis, Samples
+from asr_lightning.runtime.moonshine import onnx as onnx_moonshine
 
 TOKENS = "tokens.txt"
 MODEL = "model.onnx"

@@ -53,9 +53,9 @@ LIGHT_MODULES = [
     "asr_lightning.export.bench",
     "asr_lightning.cli.export",
     "asr_lightning.cli.bench_device",
-    "asr_lightning.runtime.onnx_whisper",
-    "asr_lightning.runtime.sherpa_whisper",
-    "asr_lightning.runtime.transformers_js",
+    "asr_lightning.runtime.whisper.onnx",
+    "asr_lightning.runtime.whisper.sherpa_onnx",
+    "asr_lightning.runtime.whisper.transformers_js",
 ]
 CORE = [PACKAGE / "module.py", *(PACKAGE / "callbacks").glob("*.py"), *(PACKAGE / "datamodules").glob("*.py")]
 FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "parakeet", "nemo", "ctc", "rnnt", "tdt")

@@ -19,7 +19,7 @@ import pytest
 import asr_lightning
 from asr_lightning.adapters import registry
 from asr_lightning.data import audio
-from asr_lightning.export import onnx_whisper
+from asr_lightning.export.whisper import onnx as onnx_whisper
 from asr_lightning.runtime import exported
 from asr_lightning.runtime.formats import FLOAT
 from tests.tiny_models import tiny_whisper

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from asr_lightning.adapters import saved
-from asr_lightning.export import ctranslate2
+from asr_lightning.export.whisper import ctranslate2
 
 
 def convert_other_weights(source: Path, target: Path, variant: str) -> Mapping[str, object]:

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from asr_lightning.adapters.shared.lora import LoRA
 from asr_lightning.adapters.whisper import WhisperAdapter, ctranslate2_files
 from asr_lightning.errors import ModelError
-from asr_lightning.export import ctranslate2 as converter
-from asr_lightning.export import whisper
+from asr_lightning.export.whisper import ctranslate2 as converter
+from asr_lightning.export.whisper import loading as whisper
 from tests.tiny_hf import edit_json
 from tests.tiny_models import clip, tiny_whisper
 

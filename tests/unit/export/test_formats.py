@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from asr_lightning.errors import ModelError
-from asr_lightning.runtime import labels
 from asr_lightning.runtime.formats import FORMATS, Format
-from asr_lightning.runtime.nemo_features import FeatureSettings, log_mel
+from asr_lightning.runtime.labels import texts as labels
+from asr_lightning.runtime.labels.features import FeatureSettings, log_mel
 
 PAIRS = [(known, family) for known in FORMATS for family in known.families]
 

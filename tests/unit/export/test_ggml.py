@@ -13,10 +13,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from asr_lightning.errors import ModelError
-from asr_lightning.export import ggml, ggml_file, whisper
-from asr_lightning.export.ggml import FILE_NAME
-from asr_lightning.export.ggml_file import GgmlFile, Packed, pack
-from asr_lightning.export.whisper_folder import WhisperFolder
+from asr_lightning.export.whisper import ggml, ggml_file
+from asr_lightning.export.whisper import loading as whisper
+from asr_lightning.export.whisper.folder import WhisperFolder
+from asr_lightning.export.whisper.ggml import FILE_NAME
+from asr_lightning.export.whisper.ggml_file import GgmlFile, Packed, pack
 from tests.tiny_hf import edit_json
 from tests.tiny_whisper_cpp import edit_weights
 
@@ -67,8 +68,9 @@ def test_converting_loads_no_torch(english: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from asr_lightning.export import ggml, mlx_whisper
-from asr_lightning.runtime import whisper_cpp
+from asr_lightning.export.whisper import ggml
+from asr_lightning.export.whisper import mlx as mlx_whisper
+from asr_lightning.runtime.whisper import whisper_cpp
 source, target = Path({str(english)!r}), Path({str(tmp_path)!r})
 for module, variant in ((ggml, "f16"), (mlx_whisper, "fp16")):
     settings = module.convert(source, target, variant)

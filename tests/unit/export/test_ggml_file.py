@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr_lightning.export import ggml_file
-from asr_lightning.export.ggml_file import GgmlError, Hparams, pack, unpack
+from asr_lightning.export.whisper import ggml_file
+from asr_lightning.export.whisper.ggml_file import GgmlError, Hparams, pack, unpack
 
 HPARAMS = Hparams(*range(1, 12))
 

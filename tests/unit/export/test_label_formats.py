@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from asr_lightning.adapters import registry
 from asr_lightning.adapters.hf.parakeet_features import ParakeetFeatures
 from asr_lightning.errors import ModelError
-from asr_lightning.export import label_models, onnx_files
+from asr_lightning.export.graphs import files as onnx_files
+from asr_lightning.export.labels import models as label_models
 from asr_lightning.runtime.contract import Decoding
 from asr_lightning.runtime.formats import FORMATS
-from asr_lightning.runtime.nemo_features import log_mel
+from asr_lightning.runtime.labels.features import log_mel
 from tests.tiny_hf import edit_json, load_tiny, write_tiny
 from tests.tiny_models import clip
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from asr_lightning.adapters.moonshine import MoonshineAdapter
 from asr_lightning.errors import ModelError
-from asr_lightning.export import moonshine_voice, onnx_files
+from asr_lightning.export.graphs import files as onnx_files
+from asr_lightning.export.moonshine import moonshine_voice
 from asr_lightning.runtime.formats import FORMATS
 from tests.tiny_hf import edit_json, tiny_moonshine
 from tests.tiny_models import clip

@@ -19,7 +19,9 @@ from safetensors.numpy import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from asr_lightning.errors import MissingExtraError, ModelError
-from asr_lightning.export import coreml, mlx_whisper, openai_whisper
+from asr_lightning.export.whisper import coreml
+from asr_lightning.export.whisper import mlx as mlx_whisper
+from asr_lightning.export.whisper import openai as openai_whisper
 from asr_lightning.runtime import exported
 from asr_lightning.runtime.exported import ExportRecord
 from asr_lightning.runtime.formats import FORMATS

@@ -69,7 +69,7 @@ def test_the_command_hands_out_what_it_has_proven(run_dir: Path, capsys: pytest.
 def test_what_is_refused_leaves_nothing(source: Source, spoil: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPOIL", spoil)
     (target,) = parse("ctranslate2:fp32")
-    modules = {"whisper": Modules("tests.unit.export.spoiling", "asr_lightning.runtime.ctranslate2")}
+    modules = {"whisper": Modules("tests.unit.export.spoiling", "asr_lightning.runtime.whisper.ctranslate2")}
     spoiling = Target(replace(target.format, modules=modules), "fp32")
     exports = run.export(source, [spoiling], seconds=6 if spoil == "hang" else 120)
     (result,) = exports.results

@@ -19,11 +19,14 @@ from onnx import numpy_helper
 
 from asr_lightning.adapters import registry
 from asr_lightning.errors import MissingExtraError, ModelError
-from asr_lightning.export import onnx_graph, onnx_whisper, sherpa_whisper, transformers_js
-from asr_lightning.runtime import onnx_whisper as onnx_runtime
-from asr_lightning.runtime import sherpa_whisper as sherpa_runtime
-from asr_lightning.runtime import transformers_js as js_runtime
+from asr_lightning.export.graphs import building as onnx_graph
+from asr_lightning.export.whisper import onnx as onnx_whisper
+from asr_lightning.export.whisper import sherpa_onnx as sherpa_whisper
+from asr_lightning.export.whisper import transformers_js
 from asr_lightning.runtime.contract import Decoding
+from asr_lightning.runtime.whisper import onnx as onnx_runtime
+from asr_lightning.runtime.whisper import sherpa_onnx as sherpa_runtime
+from asr_lightning.runtime.whisper import transformers_js as js_runtime
 from tests.tiny_models import clip, tiny_whisper
 
 CONVERTERS: dict[str, Any] = {"onnx": onnx_whisper, "sherpa-onnx": sherpa_whisper, "transformers.js": transformers_js}

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from asr_lightning.runtime import beam
+from asr_lightning.runtime.whisper import beam
 
 EOS, SIZE = 3, 4
 

@@ -18,9 +18,9 @@ import torch
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.adapters.whisper.encoder import encode
 from asr_lightning.errors import DataError
-from asr_lightning.export import ctranslate2 as converter
+from asr_lightning.export.whisper import ctranslate2 as converter
 from asr_lightning.runtime.contract import Decoding
-from asr_lightning.runtime.ctranslate2 import CTranslate2Whisper, load
+from asr_lightning.runtime.whisper.ctranslate2 import CTranslate2Whisper, load
 from asr_lightning.types import Utterance
 from tests.tiny_models import clip, tiny_whisper
 
@@ -205,7 +205,7 @@ def test_words_move_with_the_speech(real: Pair) -> None:
 
 def test_nothing_heavy_is_loaded() -> None:
     """On a person's device there is no torch."""
-    code = "import sys, asr_lightning.runtime.ctranslate2; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import sys, asr_lightning.runtime.whisper.ctranslate2; print({'torch', 'transformers'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 

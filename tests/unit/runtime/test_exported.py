@@ -83,7 +83,7 @@ def test_a_format_of_a_later_version_is_named(tmp_path: Path) -> None:
 
 def test_a_format_that_nothing_here_runs_says_what_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace(RECORD, files={}).write(tmp_path)
-    nowhere = {"whisper": Modules("asr_lightning.export.coreml", None)}
+    nowhere = {"whisper": Modules("asr_lightning.export.whisper.coreml", None)}
     monkeypatch.setattr(exported, "FORMATS", (replace(FORMATS[0], modules=nowhere, used_by="an app"),))
     with pytest.raises(ModelError, match="is for an app, and cannot be run here"):
         exported.load(tmp_path)

@@ -13,10 +13,10 @@ import torch
 from asr_lightning.adapters.whisper import WhisperAdapter
 from asr_lightning.data import audio as recordings
 from asr_lightning.errors import ModelError
-from asr_lightning.export import ggml
-from asr_lightning.runtime import whisper_cpp
+from asr_lightning.export.whisper import ggml
 from asr_lightning.runtime.contract import Decoding, Samples
-from asr_lightning.runtime.whisper_cpp import WhisperCppModel
+from asr_lightning.runtime.whisper import whisper_cpp
+from asr_lightning.runtime.whisper.whisper_cpp import WhisperCppModel
 from asr_lightning.types import Utterance
 from tests.tiny_models import clip
 from tests.tiny_whisper_cpp import openai_like

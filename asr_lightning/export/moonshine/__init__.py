@@ -1,0 +1,1 @@
+"""Converters of Moonshine, and what they share: the loaded model and its graphs."""

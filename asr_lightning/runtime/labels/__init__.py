@@ -1,0 +1,1 @@
+"""Models that write labels frame by frame, in onnxruntime, onnx-asr and CTranslate2."""

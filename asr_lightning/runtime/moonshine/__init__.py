@@ -1,0 +1,1 @@
+"""Moonshine in onnxruntime and in its makers' own runtime."""
