@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ONCE = [ROOT / "tests" / name for name in ("server", "cloud", "model_server")]
+ONCE = [ROOT / "tests" / name for name in ("server", "cloud", "model_server", "unit/export", "unit/runtime")]
 """Folders of tests whose libraries are the same in both environments, except those of the trainer, which uses
-Lightning."""
-TWICE = ROOT / "tests" / "server" / "trainer"
+Lightning, and of NeMo."""
+TWICE = [ROOT / "tests" / name for name in ("server/trainer", "unit/export/test_nemo_formats.py")]
 # Lightning's command line, 2.4 and 2.6, uses names that jsonargparse 4.53 deprecates: we cannot change that.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 # No texts are taken from earlier runs or cached for later ones; tests of the cache switch it on.
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "once": "the libraries are the same in both environments: the main one runs it",
     }
     for item in items:
-        if any(map(item.path.is_relative_to, ONCE)) and not item.path.is_relative_to(TWICE):
+        if any(map(item.path.is_relative_to, ONCE)) and not any(map(item.path.is_relative_to, TWICE)):
             item.add_marker(pytest.mark.once)
         for name, present in available.items():
             if item.get_closest_marker(name) and not present:

@@ -5,11 +5,8 @@ Each step runs in a process of its own. What is refused leaves no folder behind.
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +14,12 @@ from pathlib import Path
 from asr_lightning.adapters import model_files, saved
 from asr_lightning.errors import OptionError
 from asr_lightning.export import child, gate, tasks
+from asr_lightning.export.card import card_text
 from asr_lightning.export.child import ChildError
 from asr_lightning.export.gate import Context
 from asr_lightning.export.measure import Reading, measure
+from asr_lightning.export.model_folder import saved_folder, with_margin
+from asr_lightning.export.place import find as find_place
 from asr_lightning.export.source import Source
 from asr_lightning.runtime import exported
 from asr_lightning.runtime.contract import Decoding
@@ -30,6 +30,7 @@ from asr_lightning.scoring.text import normalizer
 logger = logging.getLogger(__name__)
 
 SECONDS = 1800.0
+CARD = "README.md"
 COLUMNS = f"{'format':24}{'WER':>8}{'in torch':>10}{'same text':>11}{'MB':>8}{'CPU ms a clip':>15}{'peak MB':>9}"
 TOOLS = ("asr-lightning", "torch", "transformers", "onnx", "onnxscript")
 
@@ -133,7 +134,7 @@ def export(source: Source, targets: Sequence[Target], seconds: float = SECONDS) 
     require_formats(targets, source.family, source.model)
     for target in targets:
         _require_place(source.exports / target.folder)
-    with _saved_folder(source, seconds) as model, _with_margin(model, source) as converted:
+    with saved_folder(source, seconds) as model, with_margin(model, source) as converted:
         reader = _Torch(source, model, seconds)
         return Exports(source, tuple(_export(source, converted, target, reader, seconds) for target in targets))
 
@@ -160,37 +161,6 @@ def require_formats(targets: Sequence[Target], family: str, model: str) -> None:
 def _require_place(folder: Path) -> None:
     if folder.exists() and exported.record(folder) is None:
         raise OptionError(f"{folder} is no earlier export: remove it, or name another --output", "output")
-
-
-@contextmanager
-def _saved_folder(source: Source, seconds: float) -> Iterator[Path]:
-    """The folder that converters read: that of the model, if this package has saved it, or else a temporary copy."""
-    if saved.record(source.model) is not None and model_files.base_of(source.model) is None:
-        yield Path(source.model).expanduser()
-        return
-    with tempfile.TemporaryDirectory(prefix="asr-lightning-") as temporary:
-        folder = Path(temporary) / "model"
-        child.call("asr_lightning.export.tasks:save", {"model": source.model, "target": str(folder)}, seconds)
-        yield folder
-
-
-@contextmanager
-def _with_margin(model: Path, source: Source) -> Iterator[Path]:
-    """The folder ``model``, or one of links to its files whose record has the margin that ``source`` asks for."""
-    if source.margin_seconds is None:
-        yield model
-        return
-    record = saved.record(model)
-    assert record is not None, "every folder here was saved by an adapter"
-    with tempfile.TemporaryDirectory(prefix="asr-lightning-") as temporary:
-        folder = Path(temporary)
-        for path in model.absolute().iterdir():
-            if path.name != saved.FILE_NAME:
-                (folder / path.name).symlink_to(path)
-        init_args = {**record.init_args, "margin_seconds": source.margin_seconds}
-        content = json.dumps(record._replace(init_args=init_args)._asdict())
-        (folder / saved.FILE_NAME).write_text(content, encoding="utf-8")
-        yield folder
 
 
 class _Torch:
@@ -246,10 +216,12 @@ def _write(source: Source, model: Path, target: Target, torch: _Torch, seconds: 
         note=target.format.note,
     )
     unmeasured.write(folder)
-    if target.format.modules[source.family].runtime is None:
-        return unmeasured
-    measured = measured_in(folder, source, target, torch.reading, seconds)
-    record = replace(unmeasured, measured=measured)
+    record = unmeasured
+    if target.format.modules[source.family].runtime is not None:
+        record = replace(unmeasured, measured=measured_in(folder, source, target, torch.reading, seconds))
+        record.write(folder)
+    (folder / CARD).write_text(card_text(find_place(folder), source.run or source.name), encoding="utf-8")
+    record = replace(record, files=exported.sha256_of(folder))
     record.write(folder)
     return record
 

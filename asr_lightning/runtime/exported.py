@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asr_lightning.adapters import model_files
-from asr_lightning.errors import MissingExtraError, ModelError
+from asr_lightning.errors import EXTRAS, MissingExtraError, ModelError
 from asr_lightning.runtime.contract import RuntimeModel
 from asr_lightning.runtime.formats import FORMATS, Target
 
@@ -153,8 +153,7 @@ def require_packages(target: Target, needed_by: str) -> None:
     """
     for package in target.format.packages:
         if find_spec(package) is None:
-            extra = "runtime" if package in ("ctranslate2", "onnxruntime", "tokenizers") else "export"
-            wanted = ELSEWHERE.get(package, f"'asr-lightning[{extra}]'")
+            wanted = ELSEWHERE.get(package) or f"'asr-lightning[{EXTRAS[package]}]'"
             raise MissingExtraError(f"{needed_by} needs {package}, which is not installed here: pip install {wanted}")
 
 

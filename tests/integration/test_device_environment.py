@@ -36,7 +36,10 @@ NEEDS = {
         "run", "runtime_torch", "scoring.comparison", "scoring.evaluation", "scoring.known_texts", "scoring.metrics",
         "training", "types",
     ),
-    "export": ("runtime.moonshine_voice", "runtime.onnx_asr", "runtime.sherpa_onnx", "runtime.sherpa_whisper"),
+    "export": (
+        "runtime.labels.onnx_asr", "runtime.moonshine.moonshine_voice", "runtime.sherpa_onnx",
+        "runtime.whisper.sherpa_onnx",
+    ),
     "server": ("client", "server.http", "cloud.rental"),
     "cloud": ("cloud.modal_app",),
     "serve-model": ("model_server",),

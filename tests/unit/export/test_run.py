@@ -53,6 +53,8 @@ def test_the_command_hands_out_what_it_has_proven(run_dir: Path, capsys: pytest.
         assert record.measured.wer == record.measured.torch_wer
         assert record.measured.median_ms > 0 and record.measured.peak_memory_mb > 10
         assert record.files == exported.sha256_of(folder)
+        card = (folder / "README.md").read_text()
+        assert "## Privacy" in card and "base_model: openai/whisper-tiny.en" in card and str(run_dir) not in card
         assert (record.run, record.model) == ("mine", "openai/whisper-tiny.en")
         assert {"asr-lightning", "torch"} < set(record.tools)
     assert sorted(path.name for path in (run_dir / "exports").iterdir()) == ["ctranslate2-fp32", "onnx-fp32"]
